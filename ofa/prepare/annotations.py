@@ -8,6 +8,7 @@ with its place; what is wrong with single entries is collected.
 
 import csv
 import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from ofa.errors import UserError
 from ofa.io.image_files import TABLE, ImageFolders
 from ofa.io.text_files import read_lines
 from ofa.io.values import SHOWN, RowError, finding, load_values, one_line
+from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +231,11 @@ def find_image(images: ImageFolders, *names: str) -> str:
     if path is None:
         raise RowError(f"an image {names[0]!r} below {images}, found none")
     return path
+
+
+def without_join(text: str) -> str:
+    """As one of the texts of a column: ``salt && pepper`` -> ``salt & pepper``."""
+    return re.sub(f"{JOIN}+", "&", text)
 
 
 def one_of(text: str, known: Collection[str], what: str) -> str:

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ofa.io.values import RowError, one_line, words_of
+from ofa.io.values import RowError, words_of
+from ofa.prepare.annotations import without_join
 from ofa.task.text import CONFIDENCE, JOIN
 
 ANSWER_SET = "trainval_ans2label.json"  # the file of a data set's answers
@@ -43,13 +44,10 @@ def normal_answer(answer: str) -> str:
     they belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
     Source: vqaEval.py of the VQA challenge.
     """
-    whole = " ".join(answer.lower().split())
-    thousands = DIGITS_COMMA.search(whole) is not None
-    text = whole
-    for mark in MARKS:
-        # of the answer as it was, as there
-        beside_space = f"{mark} " in whole or f" {mark}" in whole
-        text = text.replace(mark, "" if thousands or beside_space else " ")
+    text = whole = " ".join(answer.lower().split())
+    for mark in MARKS:  # spaces and digits of the answer as it was, as there
+        joins = DIGITS_COMMA.search(whole) or f"{mark} " in whole or f" {mark}" in whole
+        text = text.replace(mark, "" if joins else " ")
     words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
     return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole
 
@@ -63,14 +61,11 @@ def confidences(answers: Sequence[str]) -> dict[str, float]:
     people = len(answers)
     if people == 1:
         return {answers[0]: 1.0}
-    counts = Counter(answers)
-    scores = {
-        answer: round(
-            (count * min(1, (count - 1) / 3) + (people - count) * min(1, count / 3)) / people, 4
-        )
-        for answer, count in counts.items()
-    }
-    return dict(sorted(scores.items(), key=lambda item: (-item[1], -counts[item[0]])))
+    scores = {}
+    for answer, count in Counter(answers).most_common():
+        earned = count * min(1, (count - 1) / 3) + (people - count) * min(1, count / 3)
+        scores[answer] = round(earned / people, 4)
+    return scores
 
 
 def answer_column(scores: dict[str, float]) -> str:
@@ -78,18 +73,11 @@ def answer_column(scores: dict[str, float]) -> str:
     return JOIN.join(f"{confidence}{CONFIDENCE}{answer}" for answer, confidence in scores.items())
 
 
-def clean_answer(answer: str) -> str:
-    """One line without the marks that separate answers in the column."""
-    text = one_line(answer).replace(CONFIDENCE, " ")
-    while JOIN in text:
-        text = text.replace(JOIN, "&")
-    return text.strip()
-
-
 def answer_of(value: Any) -> str:
-    """The answer of one person: a text, a number, or ``{"answer": ...}``. Raises: RowError for
-    none."""
-    text = clean_answer(words_of(value, "an answer", "answer"))
+    """The answer of one person, without the marks that separate answers in the column: a text, a
+    number, or ``{"answer": ...}``. Raises: RowError for none."""
+    words = words_of(value, "an answer", "answer").replace(CONFIDENCE, " ")
+    text = without_join(words).strip()
     if not text:
         raise RowError("an answer, found nothing but marks that separate answers")
     return text

@@ -47,19 +47,16 @@ def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> Prep
     if options.split:
         splits = split_by_karpathy(options.split, options.images, cleaner, images, problems)
     else:
-        splits = split_at_random(
-            images,
-            [(len(image.image_id), image.image_id) for image in images],
-            options.val_fraction or 0.0,
-            options.seed,
-            options.test_fraction,
-        )
+        keys = [(len(image.image_id), image.image_id) for image in images]
+        val = options.val_fraction or 0.0
+        splits = split_at_random(images, keys, val, options.seed, options.test_fraction)
     problems.settle()
-    check_unique(splits)
-    inputs = [*options.annotations, *filter(None, [options.split])]
+    found = PreparedDataset(inputs=[*options.annotations, *filter(None, [options.split])])
+    found.add_captions(splits)
     if not splits["train"]:
-        raise UserError(f"{inputs[-1]}: no image with a caption for training")
-    return PreparedDataset(inputs=inputs, counts=cleaner.counts(), images_of=splits)
+        raise UserError(f"{found.inputs[-1]}: no image with a caption for training")
+    found.counts = cleaner.counts()
+    return found
 
 
 def check_options(options: CocoCaptionsOptions) -> None:
@@ -76,18 +73,6 @@ def check_options(options: CocoCaptionsOptions) -> None:
             "--id-prefix: expected --val-fraction, found --split, whose ids are those of "
             "--annotations; leave it out"
         )
-
-
-SOURCES = {
-    "coco-captions": Source(
-        CocoCaptionsOptions,
-        read_coco_captions,
-        "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
-        "*_caption_coco_format.json, captions.txt",
-        "ofa prepare coco-captions --split dataset_coco.json --images coco --out "
-        "dataset/caption_data",
-    )
-}
 
 
 def captions_of(
@@ -113,10 +98,9 @@ def images_from_coco(
     Raises: UserError if an id names two images, or none.
     """
     paths, ids = options.annotations, Ids("image")
-    # by prefix and ``id_key``: image id and file; place of the first caption; captions
+    # by prefix and ``id_key``: image id and file; place of the first caption, and all captions
     names: dict[str, tuple[str, str]] = {}
-    places: dict[str, str] = {}
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, tuple[str, list[str]]] = {}
     for path, prefix in zip(paths, read_prefixes(options.id_prefix, paths)):
         record = read_json(path, "images", "annotations")
         for entry in list_of(path, record["images"], "image", ("id", "file_name"), CAPTIONS_FILE):
@@ -130,17 +114,15 @@ def images_from_coco(
                 ids.add(image_id, f"{entry.where} ({name})", prefix)
                 names[key] = prefix + image_id, name
         for image_id, texts in captions_of(path, record, cleaner, problems).items():
-            key = prefix + id_key(image_id)
-            places.setdefault(key, f"{path}: annotation of image {image_id}")
-            captions.setdefault(key, []).extend(texts)
-    lost = [place for key, place in places.items() if key not in names]
-    if lost:
-        raise UserError(f"{lost[0]}, which is not in 'images'; the file is incomplete")
+            place = f"{path}: annotation of image {image_id}"
+            captions.setdefault(prefix + id_key(image_id), (place, []))[1].extend(texts)
     images = []
-    for key, texts in captions.items():
+    for key, (place, texts) in captions.items():
+        if key not in names:
+            raise UserError(f"{place}, which is not in 'images'; the file is incomplete")
         image_id, name = names[key]
-        file = str(path_within(options.images, name, paths[0]))
-        images.append(CaptionedImage(image_id, tuple(texts), file))
+        file = path_within(options.images, name, paths[0])
+        images.append(CaptionedImage(image_id, tuple(texts), str(file)))
     return sorted(images, key=lambda image: (len(image.image_id), image.image_id))
 
 
@@ -151,70 +133,54 @@ def split_by_karpathy(
     annotated: Sequence[CaptionedImage],
     problems: Problems,
 ) -> dict[str, list[CaptionedImage]]:
-    """Karpathy's ``dataset_coco.json``: ``restval`` counts as training.
-
-    Captions come from the annotation files where they have the image, otherwise from the split
-    file itself.
-    """
+    """Karpathy's ``dataset_coco.json``. Captions come from the annotation files where they have
+    the image, otherwise from the split file itself."""
     known = {id_key(captioned.image_id): captioned for captioned in annotated}
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for number, entry in enumerate(list_of(path, read_json(path, "images")["images"], "image")):
         try:
-            image_id = words_of(
-                entry.get("cocoid", entry.get("imgid", number)), "a cocoid or imgid"
-            )
+            numbered = entry.get("cocoid", entry.get("imgid", number))
+            image_id = words_of(numbered, "a cocoid or imgid")
             split = KARPATHY_SPLITS[entry["split"]]
-            raw = [sentence["raw"] for sentence in entry["sentences"]]
-            folder = text_of(entry.get("filepath", ""), "a filepath")
-            file = _locate(images, folder, words_of(entry["filename"], "a filename"), entry.where)
+            texts = [sentence["raw"] for sentence in entry["sentences"]]
+            name = words_of(entry["filename"], "a filename")
+            nested = os.path.join(text_of(entry.get("filepath", ""), "a filepath"), name)
         except (KeyError, TypeError, RowError) as error:
             raise UserError(
                 f"{entry.where}: expected 'filename', 'split' (one of"
                 f" {', '.join(KARPATHY_SPLITS)}) and 'sentences' with 'raw', found a problem with"
                 f" {error}; is this dataset_coco.json?"
             ) from None
+        # images/val2014/NAME as in COCO's archives, or images/NAME when all lie in one folder
+        file, flat = (path_within(images, one, entry.where) for one in (nested, name))
+        file = flat if not file.is_file() and flat.is_file() else file
         captioned = known.get(id_key(image_id))
-        if captioned and Path(captioned.source).name != Path(file).name:
+        if captioned and Path(captioned.source).name != file.name:
             raise UserError(
                 f"{entry.where}: expected image {image_id} of --annotations,"
                 f" {Path(captioned.source).name}, found {entry['filename']}; do both files number"
                 " the same images?"
             )
         with problems.at(entry.where):
-            texts = captioned.captions if captioned else _cleaned(raw, cleaner)
-            if texts:
-                splits[split].append(CaptionedImage(image_id, texts, file))
+            captions = (
+                captioned.captions
+                if captioned
+                else tuple(
+                    filter(None, [cleaner(text_of(text, "a sentence", "raw")) for text in texts])
+                )
+            )
+            if captions:
+                splits[split].append(CaptionedImage(image_id, captions, str(file)))
     return splits
 
 
-def _cleaned(sentences: Sequence[Any], cleaner: CaptionCleaner) -> tuple[str, ...]:
-    texts = [cleaner(text_of(sentence, "a sentence", "raw")) for sentence in sentences]
-    return tuple(filter(None, texts))
-
-
-def _locate(images: str, folder: str, name: str, where: str) -> str:
-    """``images/val2014/NAME`` as in COCO's archives, or ``images/NAME`` when all lie in one
-    folder. Raises: UserError if it leads out."""
-    nested = path_within(images, os.path.join(folder, name), where)
-    flat = path_within(images, name, where)
-    return str(flat if not nested.is_file() and flat.is_file() else nested)
-
-
-def check_unique(splits: Mapping[str, Sequence[CaptionedImage]]) -> None:
-    """No id may name two images or come twice, and no image may stand in two splits, under
-    whatever ids."""
-    split_of: dict[Any, str] = {}
-    ids = Ids(
-        "image",
-        "each image may stand in one split only, under an id of its own (--id-prefix, or a column"
-        " image_id)",
+SOURCES = {
+    "coco-captions": Source(
+        CocoCaptionsOptions,
+        read_coco_captions,
+        "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
+        "*_caption_coco_format.json, captions.txt",
+        "ofa prepare coco-captions --split dataset_coco.json --images coco --out "
+        "dataset/caption_data",
     )
-    for split, images in splits.items():
-        for captioned in images:
-            ids.add(captioned.image_id, f"{split} ({captioned.source})")
-            if split_of.setdefault(captioned.source, split) != split:
-                raise UserError(
-                    f"{captioned.source}: expected an image in one split, found it in"
-                    f" {split_of[captioned.source]} and in {split}, there as image"
-                    f" {captioned.image_id}; remove it from one of them"
-                )
+}

@@ -2,13 +2,14 @@
 image, files, manifest."""
 
 import hashlib
+import itertools
 import json
 import logging
-import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ofa.errors import UserError
 from ofa.io.fingerprint import sha256_of
 from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
 from ofa.io.resumable import MANIFEST, fingerprint
-from ofa.io.values import RowError, in_fractions
+from ofa.io.values import Ids
 from ofa.prepare.annotations import Problems
 from ofa.prepare.tsv_writer import (
     CaptionedImage,
@@ -29,8 +30,6 @@ from ofa.prepare.tsv_writer import (
 logger = logging.getLogger(__name__)
 
 VERSION = 2  # of the rows that are made from the same data set
-# pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
-BEYOND = 1.0
 
 # Rows of a file of texts alone. It is read twice: once to find what is wrong, once to be written.
 Reader = Callable[[Problems], Iterator[Sequence[str]]]
@@ -43,19 +42,18 @@ class PreparedDataset:
     Args:
         files: file name -> groups of rows, images as paths. readers: the same of texts alone.
         inputs: the annotation files that were read.
-        settings: what else decides the content; None: all options of the command.
-        counts: figures for the manifest. texts: further small files: name -> (content, entries).
+        settings: what else decides the content; empty: all options of the command.
+        counts: figures for the manifest. manifest: its name.
+        texts: further small files: name -> (content, entries).
         sizes: image path -> (width, height) that the annotations state; an image of another size
             is refused.
-        images_of: split -> images with captions, for captioning. caption_files: how their names
-            begin.
-        manifest: its name.
+        images_of, caption_files: as ``add_captions`` has them.
     """
 
     files: dict[str, list[Group]] = field(default_factory=dict)
     readers: dict[str, Reader] = field(default_factory=dict)
     inputs: Sequence[str] = ()
-    settings: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     texts: dict[str, tuple[str, int]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -68,13 +66,34 @@ class PreparedDataset:
     ) -> None:
         """A file. Args: rows: (image path, columns) in order; neighbors may share their image.
         counted_as: name of their number in the manifest."""
-        groups: list[tuple[str, list]] = []
-        for path, columns in rows:
-            if not groups or groups[-1][0] != path:
-                groups.append((path, []))
-            groups[-1][1].append(tuple(columns))
-        self.files[name] = [Group(path, tuple(columns)) for path, columns in groups]
+        self.files[name] = [
+            Group(path, tuple(tuple(columns) for _, columns in some))
+            for path, some in itertools.groupby(rows, key=itemgetter(0))
+        ]
         self.counts[counted_as] = len(rows)
+
+    def add_captions(
+        self, splits: Mapping[str, list[CaptionedImage]], name: str = "caption"
+    ) -> None:
+        """The files of captioning. Args: splits: images of train, val and test. name: how those
+        with images begin. Raises: UserError if an id names two images or comes twice, or an image
+        stands in two splits, under whatever ids."""
+        split_of: dict[Any, str] = {}
+        ids = Ids(
+            "image",
+            "each image may stand in one split only, under an id of its own (--id-prefix, or a"
+            " column image_id)",
+        )
+        for split, images in splits.items():
+            for one in images:
+                ids.add(one.image_id, f"{split} ({one.source})")
+                if split_of.setdefault(one.source, split) != split:
+                    raise UserError(
+                        f"{one.source}: expected an image in one split, found it in"
+                        f" {split_of[one.source]} and in {split}, there as image {one.image_id};"
+                        " remove it from one of them"
+                    )
+        self.images_of, self.caption_files = splits, name
 
     def image_paths(self) -> list[str]:
         """Every image once, in order of the path."""
@@ -118,58 +137,16 @@ def split_at_random(
     }
 
 
-# ------------------------------------------------------------------------------------- boxes
-
-
-def box_cell(box: Sequence[float], size: tuple[int, int]) -> str:
-    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``; overhang of a pixel is clipped.
-
-    Args: box: xyxy in pixels. size: width and height of the image. Raises: RowError.
-    """
-    found = ",".join(f"{number:g}" for number in box)
-    if not all(math.isfinite(number) for number in box):
-        raise RowError(f"a box of numbers, found {found}")
-    x0, y0, x1, y1 = box
-    if x1 <= x0 or y1 <= y0:
-        raise RowError(f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty)")
-    if max(size) > 1:
-        refuse_fractions(box)
-    width, height = size
-    inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    overhang = max(-x0, -y0, x1 - width, y1 - height)
-    if overhang > BEYOND or inside[2] <= inside[0] or inside[3] <= inside[1]:
-        raise RowError(f"a box inside the image of {width} x {height} pixels, found {found}")
-    return ",".join(repr(round(float(number), 2)) for number in inside)
-
-
-def refuse_fractions(box: Sequence[float]) -> None:
-    """Raises: RowError for a box of numbers up to 1 where pixels are expected."""
-    if in_fractions(box):
-        raise RowError(
-            f"a box in pixels, found {','.join(f'{number:g}' for number in box)}: less than one"
-            " pixel; are these fractions of the image? --box-format of csv and jsonl takes them"
-        )
-
-
-# ----------------------------------------------------------------------------------- writing
-
-
-def write_dataset(
-    kind: str,
-    found: PreparedDataset,
-    settings: Mapping[str, Any],
-    out: str,
-    skip_broken: bool,
-    jobs: int,
-) -> PreparedFolder:
+def write_dataset(kind: str, found: PreparedDataset, options: Any) -> PreparedFolder:
     """Write the files, or continue an interrupted call; nothing is written if an image or a row
     is broken.
 
-    Args: kind: as in ``ofa prepare KIND``. settings: what decides the content besides the files.
-        skip_broken: leave out what is unusable instead of stopping. jobs: processes.
+    Args:
+        kind: as in ``ofa prepare KIND``.
+        options: ``out``; ``skip_broken``: leave out what is unusable instead of stopping; ``jobs``.
     Raises: UserError that names the unusable images or rows.
     """
-    paths = found.image_paths()
+    paths, skip_broken, jobs = found.image_paths(), options.skip_broken, getattr(options, "jobs", 1)
     if not paths and not found.readers:
         raise UserError(f"{found.named()}: no row to write; are these the right files?")
     inputs = {
@@ -180,28 +157,28 @@ def write_dataset(
     captions = [[vars(image) for image in images] for images in found.images_of.values()]
     names = [*found.files, *found.readers, *found.images_of]
     content = (names, rows, captions, found.texts, images)
-    plan = fingerprint(kind, VERSION, inputs, settings, skip_broken, content)
-    folder = PreparedFolder(out, plan, f"ofa prepare {kind}", manifest=found.manifest)
-    if folder.is_finished():
-        logger.info("%s: already complete", folder.folder)
-        return folder
+    plan = fingerprint(kind, VERSION, inputs, found.settings, skip_broken, content)
+    out = PreparedFolder(options.out, plan, f"ofa prepare {kind}", manifest=found.manifest)
+    if out.is_finished():
+        logger.info("%s: already complete", out.folder)
+        return out
     skipped_rows = check_readers(found, skip_broken)
-    facts: dict[str, Any] = {"settings": settings, "inputs": inputs}
-    if paths and "left_out" not in folder.manifest:  # else an interrupted call has looked already
-        facts |= look_at_images(found, paths, skip_broken, jobs, Path(f"{folder.folder}.looking"))
-    folder.note(**facts)
-    left_out = folder.manifest.get("left_out", {})
+    facts: dict[str, Any] = {"settings": found.settings, "inputs": inputs}
+    if paths and "left_out" not in out.manifest:  # else an interrupted call has looked already
+        facts |= look_at_images(found, paths, skip_broken, jobs, Path(f"{out.folder}.looking"))
+    out.note(**facts)
+    left_out = out.manifest.get("left_out", {})
     if left_out:
         logger.warning("%d images skipped: %s", len(left_out), name_broken(left_out))
-    write_files(found, folder, left_out, jobs)
+    write_files(found, out, left_out, jobs)
     skipped = {"images_left_out": len(left_out)} if paths else {}
     skipped |= {"rows_left_out": skipped_rows} if found.readers else {}
-    folder.save_manifest(True, **skipped, **found.counts)
-    return folder
+    out.save_manifest(True, **skipped, **found.counts)
+    return out
 
 
 def write_files(
-    found: PreparedDataset, folder: PreparedFolder, left_out: Mapping[str, str], jobs: int
+    found: PreparedDataset, out: PreparedFolder, left_out: Mapping[str, str], jobs: int
 ) -> None:
     """All files, without the images that are left out."""
     if found.images_of:
@@ -211,14 +188,14 @@ def write_files(
         }
         if not splits["train"]:
             raise UserError(f"{found.named()}: no image with a caption for training")
-        write_caption_files(folder, splits, base64_of_file, jobs, found.caption_files)
+        write_caption_files(out, splits, base64_of_file, jobs, found.caption_files)
     for name, groups in found.files.items():
         kept = [group for group in groups if left_out.keys().isdisjoint(group.paths)]
-        folder.embed(name, kept, base64_of_file, jobs)
+        out.embed(name, kept, base64_of_file, jobs)
     for name, read in found.readers.items():
-        folder.write_lines(name, map("\t".join, read(Problems(skip=True))))
+        out.write_lines(name, map("\t".join, read(Problems(skip=True))))
     for name, (content, entries) in found.texts.items():
-        folder.write_text(name, content, entries)
+        out.write_text(name, content, entries)
 
 
 def check_readers(found: PreparedDataset, skip_broken: bool) -> int:

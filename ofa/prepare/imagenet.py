@@ -14,11 +14,11 @@ from typing import Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_files import is_hidden, list_images
+from ofa.io.image_files import ImageFolders, is_hidden, list_images
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems, find_image, numbered_lines
 from ofa.prepare.dataset import PreparedDataset, label_text
-from ofa.prepare.source import Source, SourceOptions, given_splits, image_folders
+from ofa.prepare.source import Source, SourceOptions, given_splits
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
@@ -45,18 +45,17 @@ def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDatas
 
     A list has lines ``file synset``, ``file label`` or those of Kaggle's ``LOC_val_solution.csv``.
     """
-    splits = given_splits(options, "train", "val", "test")
+    splits = given_splits(options)
     synsets = read_synsets(options.synsets, options.first_words_only)
     labels = {synset: number for number, synset in enumerate(synsets, start=1)}
     words = list(synsets.values())
-    lists = [path for path in splits.values() if not Path(path).is_dir()]
-    found = PreparedDataset(inputs=[options.synsets, *lists])
+    found = PreparedDataset(inputs=[options.synsets])
     for split, path in splits.items():
-        pairs = (
-            _from_list(path, labels, options, problems)
-            if path in lists
-            else _from_folders(path, labels)
-        )
+        if Path(path).is_dir():
+            pairs = _from_folders(path, labels)
+        else:
+            pairs = _from_list(path, labels, options, problems)
+            found.inputs = [*found.inputs, path]
         rows = [(image, (IMAGE, str(label), words[label - 1])) for image, label in pairs]
         found.add_rows(f"imagenet_1k_{split}.tsv", rows, f"{split}_images")
     class2label: dict[str, int] = {}
@@ -83,21 +82,16 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
         synsets[synset] = words
     same = [words for words, count in Counter(synsets.values()).items() if count > 1]
     if same:
-        logger.warning(
-            "%s: %d words stand for more than one synset and count as the same answer: %s",
-            path,
-            len(same),
-            ", ".join(same[:5]),
-        )
+        message = "%s: %d words stand for more than one synset and count as the same answer: %s"
+        logger.warning(message, path, len(same), ", ".join(same[:5]))
     return synsets
 
 
 def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
     """(file, label) in the order of labels and names."""
-    folders = sorted(
-        path for path in Path(top).iterdir() if path.is_dir() and not is_hidden(path.name)
-    )
-    unknown = [path.name for path in folders if path.name not in labels]
+    below = sorted(path for path in Path(top).iterdir() if path.is_dir())
+    folders = {path.name: path for path in below if not is_hidden(path.name)}
+    unknown = [name for name in folders if name not in labels]
     if unknown or not folders:
         what = f"{unknown[0]!r} ({len(unknown)} such folders)" if unknown else "no sub-folder"
         raise UserError(
@@ -105,9 +99,9 @@ def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
             "is it the right folder, and the right list?"
         )
     return [
-        (str(file), labels[folder.name])
-        for folder in sorted(folders, key=lambda path: labels[path.name])
-        for file in list_images(folder, may_be_empty=True)
+        (str(file), labels[name])
+        for name in sorted(folders, key=labels.__getitem__)
+        for file in list_images(folders[name], may_be_empty=True)
     ]
 
 
@@ -115,33 +109,26 @@ def _from_list(
     path: str, labels: Mapping[str, int], options: ImagenetOptions, problems: Problems
 ) -> list[tuple[str, int]]:
     """(file, label) of a list file, in its order."""
-    images = image_folders(options)
-    if images is None:
+    if not options.images:
         raise UserError(
             f"{path}: a list of files needs --images, the folder they lie in; found none"
         )
-    pairs = []
+    images, pairs = ImageFolders(options.images), []
     for where, line in numbered_lines(path, "'file synset' or 'file label'"):
         if line.startswith(KAGGLE_HEADER) and where == f"{path}:1":
             continue
         with problems.at(where):
             name, _, rest = line.partition("," if "," in line else " ")
-            label = _label((rest.split() or [""])[0], labels, options.first_label)
-            if label is None:
+            text = (rest.split() or [""])[0]
+            is_number = text.isdecimal() and len(text) < 19
+            label = labels.get(text, int(text) - options.first_label + 1 if is_number else 0)
+            if not 1 <= label <= len(labels):
                 raise RowError(
                     f"'file synset' or 'file label' of {len(labels)} labels counted from"
                     f" {options.first_label}, found {line[:SHOWN]!r}"
                 )
             pairs.append((find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), label))
     return pairs
-
-
-def _label(text: str, labels: Mapping[str, int], first_label: int) -> int | None:
-    """Label counted from 1, of a synset or a number counted from ``first_label``."""
-    if text in labels:
-        return labels[text]
-    number = int(text) - first_label + 1 if text.isdecimal() and len(text) < 19 else 0
-    return number if 1 <= number <= len(labels) else None
 
 
 SOURCES = {

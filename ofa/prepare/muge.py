@@ -7,16 +7,13 @@ Of the test set only the images are published: its rows have no captions, and th
 becomes an upload by ``ofa submit muge``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import TABLE, ImageFolders, table_images
 from ofa.io.values import Ids, RowError, text_of, words_of
 from ofa.prepare.annotations import Problems, find_image, read_json_lines
-from ofa.prepare.coco_captions import check_unique
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source, given_splits
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
@@ -38,28 +35,29 @@ class MugeOptions(ImageOptions):
 
 def read_muge(options: MugeOptions, problems: Problems) -> PreparedDataset:
     """The splits that are given."""
-    splits = given_splits(options, "train", "val", "test")
+    files = given_splits(options)
     images, cleaner = ImageFolders(options.images), CaptionCleaner()
-    images_of: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
-    for split, path in splits.items():
+    splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
+    for split, path in files.items():
         if not path.endswith(TABLE):
             for image_id, (where, texts) in captions_by_image(path, cleaner, problems).items():
                 with problems.at(where):
                     if split == "train" and not texts:
                         raise RowError("a text, found none")
                     image = find_image(images, image_id)
-                    images_of[split].append(CaptionedImage(image_id, tuple(texts), image))
-            continue
-        if split == "train":
+                    splits[split].append(CaptionedImage(image_id, tuple(texts), image))
+        elif split == "train":
             raise UserError(
                 f"--train {path}: expected a JSONL file of texts, found a TSV file; its images"
                 " belong to --images"
             )
-        images_of[split] = [CaptionedImage(name, (), image) for name, image in table_images(path)]
+        else:
+            splits[split] = [CaptionedImage(name, (), image) for name, image in table_images(path)]
     problems.settle()
-    check_unique(images_of)
-    inputs = list(splits.values())
-    return PreparedDataset(inputs=inputs, images_of=images_of, counts=cleaner.counts())
+    found = PreparedDataset(inputs=list(files.values()))
+    found.add_captions(splits)
+    found.counts = cleaner.counts()
+    return found
 
 
 def captions_by_image(
@@ -71,8 +69,11 @@ def captions_by_image(
     ids = Ids("image", "write the id of an image the same way everywhere")
     for entry in read_json_lines(path):
         with problems.at(entry.where):
-            image_id = words_of(first_of(entry, IDS), '{"image_id": an id}')
-            value = first_of(entry, TEXTS)
+            image_id, value = (
+                next((entry[name] for name in names if name in entry), None)
+                for names in (IDS, TEXTS)
+            )
+            image_id = words_of(image_id, '{"image_id": an id}')
             texts = value if isinstance(value, list) else [] if value is None else [value]
             texts = [text_of(text, '{"text": "..." or ["...", ...]}', *TEXTS) for text in texts]
             if image_id not in found:
@@ -80,11 +81,6 @@ def captions_by_image(
                 found[image_id] = entry.where, []
             found[image_id][1].extend(filter(None, map(cleaner, texts)))
     return found
-
-
-def first_of(entry: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """Value of the first of the names that the entry has."""
-    return next((entry[name] for name in names if name in entry), None)
 
 
 SOURCES = {

@@ -14,7 +14,7 @@ from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems, find_image, line_number, numbered_lines
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import Source, SourceOptions, given_splits, image_folders
+from ofa.prepare.source import Source, SourceOptions, given_splits
 from ofa.prepare.tsv_writer import IMAGE
 
 QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
@@ -33,19 +33,18 @@ class OcrOptions(SourceOptions):
 
 def read_ocr_lists(options: OcrOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``ocr_train.tsv`` and so on."""
-    files = given_splits(options, "train", "val", "test")
-    found, given = PreparedDataset(inputs=list(files.values())), image_folders(options)
+    files = given_splits(options)
+    found = PreparedDataset(inputs=list(files.values()))
     for split, path in files.items():
-        images, rows, illegible = given or ImageFolders([Path(path).parent]), [], 0
+        images, rows, illegible = ImageFolders(options.images or [Path(path).parent]), [], 0
         for where, line in numbered_lines(path, "'image <tab> text'"):
             with problems.at(where):
                 name, text = parted(line)
                 if text == ILLEGIBLE:
                     illegible += 1
                     continue
-                rows.append(
-                    (find_image(images, name), (f"{split}_{line_number(where)}", IMAGE, text))
-                )
+                cells = f"{split}_{line_number(where)}", IMAGE, text
+                rows.append((find_image(images, name), cells))
         found.add_rows(f"ocr_{split}.tsv", rows, f"{split}_texts")
         found.counts[f"{split}_illegible"] = illegible
     return found

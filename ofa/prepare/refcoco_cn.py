@@ -22,7 +22,6 @@ from ofa.prepare.source import Source, SourceOptions, TableOptions, given_splits
 from ofa.prepare.table import TableRow, dataset_of
 from ofa.tasks import spec_of
 
-SPLITS = ("train", "val", "testA", "testB")
 EXPRESSIONS = "lines with id, image, text, box; or a published file (base64 images)"
 IMAGE_COLUMN = 3  # of the published files
 PUBLISHED_COLS = "0,3,1,2"  # of id, image, text and box
@@ -44,7 +43,7 @@ class RefcocoCnOptions(SourceOptions, TableOptions):
 def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDataset:
     """The splits that are given."""
     spec = replace(spec_of("refcoco"), default_cols=PUBLISHED_COLS)
-    splits, names = given_splits(options, *SPLITS), ("images", "columns", "box_format", "out")
+    splits, names = given_splits(options), ("images", "columns", "box_format", "out")
     rows: list[TableRow] = []
     for split, path in splits.items():
         if path.endswith(TABLE):

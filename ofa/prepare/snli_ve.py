@@ -31,7 +31,7 @@ class SnliVeOptions(ImageOptions):
 
 def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``snli_ve_train.tsv`` and so on."""
-    images, files = ImageFolders(options.images), given_splits(options, "train", "dev", "test")
+    images, files = ImageFolders(options.images), given_splits(options)
     rows, undecided = [], dict.fromkeys(files, 0)
     for split, path in files.items():
         ids = Ids("pair", "is the file put together of two?")
@@ -42,11 +42,10 @@ def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
             with problems.at(pair.where):
                 label = text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})")
                 image_id = words_of(pair["Flickr30K_ID"], "a Flickr30K_ID")
-                pair_id = pair.get("pairID")
-                if pair_id is None:
-                    pair_id = f"{split}_{line_number(pair.where)}"
+                if pair.get("pairID") is None:
+                    pair["pairID"] = f"{split}_{line_number(pair.where)}"
                 values = {
-                    "id": words_of(pair_id, "a pairID"),
+                    "id": words_of(pair["pairID"], "a pairID"),
                     "image_id": image_id,
                     "hypothesis": pair["sentence2"],
                     "caption": text_of(pair["sentence1"], "a caption"),

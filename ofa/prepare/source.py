@@ -12,12 +12,15 @@ from typing import Any, Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_files import ImageFolders
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import ResumableFolder
 from ofa.prepare.annotations import Problems
 from ofa.prepare.dataset import PreparedDataset, write_dataset
 
+SPLITS = ("train", "val", "dev", "testA", "testB", "test")
+EMBEDDED = (
+    " Image files are embedded as they are; those with an EXIF orientation are turned upright."
+)
 UNSETTLED = ("out", "jobs", "skip_broken")  # options that decide nothing of the content
 
 
@@ -99,41 +102,29 @@ class Source:
 
     @property
     def description(self) -> str:
-        embedded = (
-            " Image files are embedded as they are; those with an EXIF orientation are turned"
-            " upright."
-        )
         images = "images" in self.options.__dataclass_fields__
-        return f"Writes {self.writes} and {self.manifest}.{embedded if images else ''}"
+        return f"Writes {self.writes} and {self.manifest}.{EMBEDDED if images else ''}"
 
     def prepare(self, kind: str, options: Any) -> None:
         """Read, check and write; print which files were written."""
         problems = Problems(options.skip_broken)
         read = self.read(options, problems)
         problems.settle()
-        given = {
-            name: value
-            for name, value in dataclasses.asdict(options).items()
-            if name not in UNSETTLED
-        }
+        given = dataclasses.asdict(options)
         for found in read if isinstance(read, list) else [read]:
             if problems.messages:
                 found.counts["entries_left_out"] = len(problems.messages)
-            settings = given if found.settings is None else found.settings
-            jobs = getattr(options, "jobs", 1)
-            summary(write_dataset(kind, found, settings, options.out, options.skip_broken, jobs))
+            if not found.settings:
+                found.settings = {name: given[name] for name in given if name not in UNSETTLED}
+            summary(write_dataset(kind, found, options))
 
 
-def image_folders(options: Any) -> ImageFolders | None:
-    """The folders and tables of ``--images``; None if there are none."""
-    return ImageFolders(options.images) if options.images else None
-
-
-def given_splits(options: Any, *names: str) -> dict[str, str]:
+def given_splits(options: Any) -> dict[str, str]:
     """The files of the splits that were given. Raises: UserError if there are none."""
-    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    known = {name: getattr(options, name) for name in SPLITS if hasattr(options, name)}
+    given = {name: path for name, path in known.items() if path}
     if not given:
-        flags = ", ".join(f"--{name}" for name in names)
+        flags = ", ".join(f"--{name}" for name in known)
         raise UserError(f"expected one of {flags}, found none; give at least one")
     return given
 

@@ -8,6 +8,7 @@ becomes, for the task ``refcoco``::
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ofa.io.image_files import stored_form, turned_box
 from ofa.io.images import upright_size
 from ofa.io.numbers import read_decimal
 from ofa.io.values import RowError, finding, in_fractions, one_line, text_of, words_of
-from ofa.prepare.annotations import Problems
+from ofa.prepare.annotations import Problems, without_join
 from ofa.prepare.answer_column import (
     ANSWER_SET,
     answer_column,
@@ -26,14 +27,8 @@ from ofa.prepare.answer_column import (
     confidences,
     number_answers,
 )
-from ofa.prepare.coco_captions import check_unique
-from ofa.prepare.dataset import (
-    PreparedDataset,
-    box_cell,
-    label_text,
-    refuse_fractions,
-    split_at_random,
-)
+from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
+from ofa.prepare.source import SPLITS
 from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, ImagePath
 from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
@@ -42,8 +37,9 @@ if TYPE_CHECKING:
     # imports torch: what only reads tables starts without it
     from ofa.task.task_spec import TaskSpec
 
-SPLITS = ("train", "val", "dev", "testA", "testB", "test")
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
+# pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
+BEYOND = 1.0
 
 FormOf = Callable[[str], tuple[tuple[int, int], int]]  # as ``stored_form``
 Filled = list[tuple[str, list[str]]]  # image and cells of rows
@@ -113,19 +109,17 @@ def dataset_of(
         from ofa.tasks import spec_of
 
         spec = spec_of(spec)
-    columns, rows = file_columns(spec), list(rows)
+    columns, rows, found = file_columns(spec), list(rows), PreparedDataset(inputs=inputs)
     parts = {split: [row for row in rows if row.split == split] for split in SPLITS}
     if getattr(options, "val_fraction", None) is not None:
         by_image = [row.image or row.where for row in rows]
         parts = split_at_random(rows, by_image, options.val_fraction, options.seed)
-    found = PreparedDataset(inputs=inputs)
     if holds_captions(columns):
-        found.caption_files = spec.files[0]
-        found.images_of = {
+        splits = {
             split: captioned(parts[split], columns[2], problems)
             for split in ("train", "val", "test")
         }
-        check_unique(found.images_of)
+        found.add_captions(splits, spec.files[0])
         return found
     filled = {split: fill(part, columns, problems) for split, part in parts.items()}
     found.sizes = {row.image: row.size for row in rows if row.size}
@@ -139,7 +133,7 @@ def dataset_of(
         if spec.has("image"):
             found.add_rows(file, part, f"{split}_rows")
         else:
-            found.readers[file] = partial(texts_alone, part)
+            found.readers[file] = partial(_cells, part)
     return found
 
 
@@ -214,8 +208,7 @@ def number_classes(
             found.texts[ANSWER_SET] = label_text(answers)
 
 
-def texts_alone(rows: Filled, problems: Problems) -> Iterator[list[str]]:
-    """The rows of a file of texts alone, read before."""
+def _cells(rows: Filled, problems: Problems) -> Iterator[list[str]]:
     return (cells for _, cells in rows)
 
 
@@ -239,21 +232,14 @@ def cell_of(row: TableRow, column: Column, form_of: FormOf) -> str:
         return answers_of(row, value)
     if column.kind == "boxes":
         return objects_of(row, value, form_of)
-    if column.kind == "confidence":
-        return confidence_of(value, column.public_name)
-    return words_in(value, column)
-
-
-def words_in(value: Any, column: Column) -> str:
-    """A text, or one of the column's labels."""
     name = column.public_name
+    if column.kind == "confidence":
+        return str(_score(value, f"a number from 0 to 1 as {name!r}"))
     if column.may_be_empty:
         text = one_line(text_of(value, f"a text as {name!r}", name))
     else:
         text = words_of(value, f"a {name}", name)
-    if not column.labels:
-        return text
-    label = column.label_of(text)
+    label = column.label_of(text) if column.labels else text
     if label is None:
         raise RowError(f"a {name} ({', '.join(column.labels)}), found {text!r}")
     return label
@@ -267,18 +253,11 @@ def texts_of(row: TableRow, column: Column) -> list[str]:
     return [text for text in texts if text]
 
 
-def confidence_of(value: Any, name: str) -> str:
-    score = _score(value)
-    if not 0 <= score <= 1:
-        raise RowError(f"a number from 0 to 1 as {name!r}, found {finding(value)}")
-    return str(score)
-
-
-def _score(value: Any) -> float:
-    try:
-        return read_decimal(value)
-    except ValueError:
-        raise RowError(f"answers with confidences from 0 to 1, found {finding(value)}") from None
+def _score(value: Any, expected: str = "answers with confidences from 0 to 1") -> float:
+    with suppress(ValueError):
+        if 0 <= (score := read_decimal(value)) <= 1:
+            return score
+    raise RowError(f"{expected}, found {finding(value)}")
 
 
 def answers_of(row: TableRow, value: Any) -> str:
@@ -292,7 +271,7 @@ def answers_of(row: TableRow, value: Any) -> str:
             parsed = parse_answers(value)
         except UserError as error:
             raise RowError(str(error).removeprefix("expects ")) from None
-        scored = [(answer_of(answer), score) for answer, score in parsed.items()]
+        scored = [(answer_of(answer), _score(score)) for answer, score in parsed.items()]
     else:
         several = isinstance(value, list)
         parts = value if several else text_of(value, "an answer", "answer").split(JOIN)
@@ -304,8 +283,6 @@ def answers_of(row: TableRow, value: Any) -> str:
         scores[same(answer)] = max(score, scores.get(same(answer), score))
     if not scores:
         raise RowError("an answer, found an empty text")
-    if not all(0 <= score <= 1 for score in scores.values()):
-        raise RowError(f"answers with confidences from 0 to 1, found {finding(value)}")
     return answer_column(scores)
 
 
@@ -318,37 +295,53 @@ def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
             numbers = value
         else:
             numbers = text_of(value, "a box", "box", "bbox").strip("[] ").split(",")
-        box = list(map(read_decimal, numbers))
+        box = tuple(map(read_decimal, numbers))
     except (ValueError, KeyError, RowError):
-        box = []
+        box = ()
     if len(box) != 4:
         shown = repr(value[:60]) if isinstance(value, str) else finding(value)
         raise RowError(f"a box of four numbers, found {shown}")
     form = form_of(row.image)
-    if row.size:
-        return box_cell(*turned_box(tuple(box), row.size, form))
-    size = upright_size(*form)
+    size = row.size or upright_size(*form)
     if not all(size):
         return "0,0,0,0"  # broken images are named later
-    return box_cell(corners_in_pixels(box, row.box_format, size), size)
+    box = corners_in_pixels(box, row.box_format, size)
+    return clipped(*turned_box(box, row.size, form)) if row.size else clipped(box, size)
 
 
 def corners_in_pixels(
-    box: Sequence[float], box_format: str, size: tuple[int, int]
-) -> Sequence[float]:
+    box: tuple[float, ...], box_format: str, size: tuple[int, int]
+) -> tuple[float, ...]:
     """xyxy in pixels. Args: size: width and height of the image. Raises: RowError for numbers that
     cannot be of this format."""
     corners, _, norm = box_format.partition("_")
+    found = ",".join(f"{number:g}" for number in box)
     if norm and not in_fractions(box):
         raise RowError(
-            f"a box of fractions from 0 to 1, as --box-format {box_format} says, found"
-            f" {','.join(f'{number:g}' for number in box)}"
+            f"a box of fractions from 0 to 1, as --box-format {box_format} says, found {found}"
+        )
+    if not norm and in_fractions(box) and max(size) > 1:
+        raise RowError(
+            f"a box in pixels, found {found}: less than one pixel; are these fractions of the"
+            " image? --box-format of csv and jsonl takes them"
         )
     if corners == "xywh":
-        if not norm:
-            refuse_fractions(box)
-        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-    return [number * side for number, side in zip(box, (*size, *size))] if norm else box
+        box = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    return tuple(number * side for number, side in zip(box, (*size, *size))) if norm else box
+
+
+def clipped(box: Sequence[float], size: tuple[int, int]) -> str:
+    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``, within the image of this width and
+    height."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    found = ",".join(f"{number:g}" for number in box)
+    if x1 <= x0 or y1 <= y0:
+        raise RowError(f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty)")
+    inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    overhang = max(-x0, -y0, x1 - width, y1 - height)
+    if overhang > BEYOND or inside[2] <= inside[0] or inside[3] <= inside[1]:
+        raise RowError(f"a box inside the image of {width} x {height} pixels, found {found}")
+    return ",".join(repr(round(float(number), 2)) for number in inside)
 
 
 def objects_of(row: TableRow, value: Any, form_of: FormOf) -> str:
@@ -361,7 +354,7 @@ def objects_of(row: TableRow, value: Any, form_of: FormOf) -> str:
             raise RowError(
                 f'objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found {finding(one)}'
             )
-        words = words_of(one.get("label"), "a label of an object", "label").replace(JOIN, "&")
+        words = without_join(words_of(one.get("label"), "a label of an object", "label"))
         box = box_of(replace(row, values=one), one.get("box"), form_of)
         parts.append(f"{box},{number},{words}")
     return JOIN.join(parts)

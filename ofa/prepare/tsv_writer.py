@@ -6,6 +6,7 @@ A row of a caption file, for example, has five columns::
     uniq-id        image-id     caption, captions joined by &&   objects (empty)   image in base64
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ from ofa.io.images import encode_image, upright_file
 from ofa.io.jobs import map_by_jobs
 from ofa.io.resumable import ResumableFolder
 from ofa.io.values import one_line
+from ofa.prepare.annotations import without_join
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
@@ -77,29 +79,22 @@ class PreparedFolder(ResumableFolder):
         self, name: str, groups: Sequence[Group], images: Callable[[int], Iterator[str]]
     ) -> None:
         """A file of rows. Args: images: base64 texts of the groups' images from a group on."""
-
-        def blocks(done: int) -> Iterator[str]:
-            return map(Group.block, groups[done:], images(done))
-
-        self.write(name, blocks, [len(group.rows) for group in groups], "img")
+        lines = [len(group.rows) for group in groups]
+        self.write(name, lambda done: map(Group.block, groups[done:], images(done)), lines, "img")
 
     def embed(
         self, name: str, groups: Sequence[Group], encode: Callable[[Any], str], jobs: int
     ) -> None:
         """A file of rows. Args: encode: source of a group -> base64 text, by ``jobs`` processes."""
-
-        def images(done: int) -> Iterator[str]:
-            return map_by_jobs(encode, [group.source for group in groups[done:]], jobs)
-
-        self.write_groups(name, groups, images)
+        sources = [group.source for group in groups]
+        self.write_groups(name, groups, lambda done: map_by_jobs(encode, sources[done:], jobs))
 
 
-def images_of(path: Path, rows_per_image: Sequence[int]) -> Iterator[str]:
-    """The base64 texts of a complete caption file, one per image."""
+def last_column(path: Path, first: int = 0) -> Iterator[str]:
+    """The images of a complete file, one per row, from a row on."""
     with open(path, encoding="ascii", errors="replace") as file:
-        for rows in rows_per_image:
-            lines = list(itertools.islice(file, rows))
-            yield lines[0].rstrip("\n").rsplit("\t", 1)[1]
+        for line in itertools.islice(file, first, None):
+            yield line.rstrip("\n").rpartition("\t")[2]
 
 
 # --------------------------------------------------------------------------------- captions
@@ -135,13 +130,11 @@ class CaptionCleaner:
         text = one_line(caption)
         self.whitespace += any(mark in caption.strip() for mark in "\t\r\n\v\f\x85\u2028\u2029")
         self.joined += JOIN in text
-        while JOIN in text:
-            text = text.replace(JOIN, "&")
         self.empty += not text
-        return text
+        return without_join(text)
 
     def counts(self) -> dict[str, int]:
-        """For the manifest, and said."""
+        """For the manifest; logged as well."""
         logger.info(
             "captions: %d with tabs or line breaks and %d with '%s' cleaned, %d empty ones skipped",
             *(self.whitespace, self.joined, JOIN, self.empty),
@@ -153,17 +146,13 @@ def coco_reference(images: Sequence[CaptionedImage]) -> str:
     """The captions as a COCO annotation file, with the image ids as strings as they stand in the
     TSV."""
     pairs = [(one.image_id, caption) for one in images for caption in one.captions]
-    content = {
-        "type": "captions",
-        "info": {},
-        "licenses": [],
-        "images": [{"id": one.image_id} for one in images],
-        "annotations": [
-            {"id": i, "image_id": image_id, "caption": caption}
-            for i, (image_id, caption) in enumerate(pairs)
-        ],
-    }
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    annotations = [
+        {"id": number, "image_id": image_id, "caption": caption}
+        for number, (image_id, caption) in enumerate(pairs)
+    ]
+    ids = [{"id": one.image_id} for one in images]
+    content = {"type": "captions", "info": {}, "licenses": [], "images": ids}
+    return json.dumps(content | {"annotations": annotations}, ensure_ascii=False) + "\n"
 
 
 def write_caption_files(
@@ -175,25 +164,17 @@ def write_caption_files(
 ) -> None:
     """All files of a captioning data set: both training stages, evaluation splits, references,
     plain captions. Args: name: how those with images begin."""
-    train = splits["train"]
-    stage1 = f"{name}_stage1_train.tsv"
-    lines = [caption for one in train for caption in one.captions]
-    out.save_manifest(
-        False,
-        **{f"{split}_images": len(images) for split, images in splits.items()},
-        train_captions=len(lines),
-    )
-
-    def images_again(done: int) -> Iterator[str]:
-        per_image = [len(one.captions) for one in train]
-        return itertools.islice(images_of(out.folder / stage1, per_image), done, None)
-
-    out.embed(stage1, [one.group(row_per_caption=True) for one in train], encode, jobs)
-    out.write_groups(f"{name}_stage2_train.tsv", [one.group() for one in train], images_again)
-    for split in ("val", "test"):
-        images = splits[split]
+    lines = [caption for one in splits["train"] for caption in one.captions]
+    counts = {f"{split}_images": len(images) for split, images in splits.items()}
+    out.save_manifest(False, **counts, train_captions=len(lines))
+    for split, images in splits.items():
+        file = f"{name}_stage2_train.tsv" if split == "train" else f"{name}_{split}.tsv"
         if images:
-            out.embed(f"{name}_{split}.tsv", [one.group() for one in images], encode, jobs)
-        if any(one.captions for one in images):
+            out.embed(file, [one.group() for one in images], encode, jobs)
+        if split == "train":
+            rows = [one.group(row_per_caption=True) for one in images]
+            again = functools.partial(last_column, out.folder / file)
+            out.write_groups(f"{name}_stage1_train.tsv", rows, again)
+        elif any(one.captions for one in images):
             out.write_text(f"{split}_{name}_coco_format.json", coco_reference(images), len(images))
     out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))
