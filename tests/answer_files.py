@@ -5,7 +5,7 @@ from pathlib import Path
 
 from caption_files import COLORS, make_image
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 ANSWERS = [*COLORS[:5], "dark red", "dark blue", "yes", "no"]
 LABELS = ("entailment", "contradiction", "neutral")

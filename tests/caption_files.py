@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 COLORS = ("red", "green", "blue", "white", "black", "yellow", "purple")
 PLACES = ("on a table", "in the garden", "by the lake, at night")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from ofa.synthetic.shapes import Scene, encode, make_scene
 from ofa.synthetic.shapes_language import CHINESE
-from ofa.tokens.train_wordpiece import build_wordpieces
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 SIDE = 32  # pixels
 COLORS = ("red", "blue", "white", "yellow")
@@ -61,5 +61,5 @@ def write_scenes(folder: Path) -> SimpleNamespace:
         line.split("\t")[1]
         for line in (folder / "refcoco_cn_train.tsv").read_text(encoding="utf-8").splitlines()
     ]
-    build_wordpieces([*texts, *expressions, *PROMPTS], 300, folder / "vocabulary")
+    build_vocabulary([*texts, *expressions, *PROMPTS], 300, folder / "vocabulary", bert=True)
     return SimpleNamespace(folder=folder, vocabulary=folder / "vocabulary")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from caption_files import caption_flags
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 PALETTE = {
     "black": (-1.0, -1.0, -1.0),

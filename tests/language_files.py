@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ofa.synthetic.sentences import TASKS, all_texts, row, rows
 from ofa.tasks import spec_of
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 METRICS = {"cola": "mcc", "gigaword": "rougeL_f1"}
 SMALL = (

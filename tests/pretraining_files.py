@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from caption_files import COLORS, PLACES, caption, make_image
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 ROWS = 24  # of pairs: as many captions, questions and boxes
 SIDE = 32  # pixels of an image for infilling

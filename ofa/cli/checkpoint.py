@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
-from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions
-from ofa.io.flags import Parser, command, option
+from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions, OverwriteOptions
+from ofa.io.flags import action, option
 
 MAX_SHOWN = 10_000  # characters of one entry
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(CheckpointOptions, BaseOptions):
-    """What to show of a checkpoint."""
-
     config: bool = option(False, "also show every setting of its training")
     tensors: bool = option(False, "also show name, shape and type of every tensor")
 
@@ -29,11 +26,23 @@ class WriteOptions(EmaOptions, OverwriteOptions):
 
     out: str = option(help="checkpoint to write")
 
+    def refuse_existing(self) -> None:
+        if Path(self.out).exists() and not self.overwrite:
+            raise UserError(
+                f"--out {self.out}: expected a new file, found one; choose another, or replace it"
+                " by --overwrite"
+            )
+
+    def write(self, content: dict[str, Any]) -> str:
+        """Returns: size of the file."""
+        from ofa.io import torch_file
+
+        torch_file.save(content, self.out)
+        return size_of(self.out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AverageOptions(WriteOptions):
-    """Checkpoints to average."""
-
     files: tuple[str, ...] = option(
         help="checkpoints of one run, or its folder with --last",
         positional=True,
@@ -44,8 +53,6 @@ class AverageOptions(WriteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StripOptions(CheckpointOptions, WriteOptions):
-    """A checkpoint to make smaller."""
-
     trust_checkpoint: bool = option(False, "run the code in a file that holds more than data")
 
 
@@ -56,11 +63,7 @@ class MergeOptions(CheckpointOptions, BaseOptions, WriteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffOptions:
-    """What to compare."""
-
-    all: bool = option(
-        False, "also compare paths, intervals and other settings without effect on learning"
-    )
+    all: bool = option(False, "also compare settings without effect on learning: paths, intervals")
     checkpoint: str = option(help="checkpoint file", positional=True)
     other: str = option(
         help="another checkpoint, or a script that trains (*.sh)",
@@ -70,47 +73,26 @@ class DiffOptions:
     flags: tuple[str, ...] = option((), "flags to add to the script", positional=True, rest=True)
 
 
-def set_up(parser: Parser) -> None:
-    """The actions of ``ofa checkpoint``."""
-    add = parser.add_actions()
-    show = add("show", help="model, training state, sizes and settings of a checkpoint")
-    command(show, ShowOptions, run_show)
-    average = add("average", help="one checkpoint with the mean weights of several")
-    command(average, AverageOptions, run_average)
-    strip = add("strip", help="remove optimizer and training state, for evaluation")
-    command(strip, StripOptions, run_strip)
-    merge = add(
-        "merge",
-        help="one file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA)",
-    )
-    of_merge = "LoRA is added to the weights; prompts and adapters stay modules of the model."
-    command(merge, MergeOptions, run_merge, description=of_merge)
-    diff = add(
-        "diff", help="compare the settings of a checkpoint with a recipe or another checkpoint"
-    )
-    of_diff = "Prints the options that differ. Exit status: 0 none, 1 some."
-    command(diff, DiffOptions, run_diff, description=of_diff)
-
-
-def run_show(arguments: ShowOptions) -> int:
+@action
+def show(args: ShowOptions) -> None:
+    """Model, training state, sizes and settings of a checkpoint."""
     from ofa.checkpoints.contents import training_settings, upstream_state_dict
     from ofa.checkpoints.delta import base_of, find_base
     from ofa.io.safe_load import load_checkpoint
 
-    checkpoint = load_checkpoint(arguments.checkpoint)
+    checkpoint = load_checkpoint(args.checkpoint)
     settings, weights = training_settings(checkpoint), upstream_state_dict(checkpoint)
-    print(f"{arguments.checkpoint}: {megabytes(Path(arguments.checkpoint).stat().st_size)}")
+    print(f"{args.checkpoint}: {size_of(args.checkpoint)}")
     for title, text in facts(checkpoint, weights, settings).items():
         print(f"  {title:<10}{printable(text)}")
-    if arguments.config:
+    if args.config:
         for name, value in sorted(settings.items()):
             print(f"  {printable(name)} = {printable(written(value))}")
-    if arguments.tensors:
+    if args.tensors:
         for name, tensor in weights.items():
             print(f"  {printable(name)}  {list(tensor.shape)}  {dtype_of(tensor)}")
     if base_of(checkpoint):
-        print(f"  base found: {find_base(arguments.checkpoint, checkpoint, arguments.base)}")
-    return 0
+        print(f"  base found: {find_base(args.checkpoint, checkpoint, args.base)}")
 
 
 def facts(
@@ -180,77 +162,71 @@ def training_line(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) ->
     return ", ".join(parts)
 
 
-def run_average(arguments: AverageOptions) -> int:
-    from ofa.checkpoints.edit import average, newest
+@action
+def average(args: AverageOptions) -> None:
+    """One checkpoint with the mean weights of several."""
+    from ofa.checkpoints import edit
 
-    refuse_existing(arguments)
-    paths: Sequence[str | Path] = arguments.files
+    args.refuse_existing()
+    paths: Sequence[str | Path] = args.files
     folders = [path for path in paths if Path(path).is_dir()]
-    if arguments.last is not None and len(folders) == len(paths) == 1:
-        paths = newest(folders[0], arguments.last)
-    elif folders or arguments.last is not None:
+    if args.last is not None and len(folders) == len(paths) == 1:
+        paths = edit.newest(folders[0], args.last)
+    elif folders or args.last is not None:
         raise UserError(
             "ofa checkpoint average: expected files, or one folder and --last N; found another "
             "combination"
         )
-    content = average(paths, arguments.ema)
-    write(content, arguments)
+    content = edit.average(paths, args.ema)
+    args.write(content)
     names = ", ".join(content["extra_state"]["averaged"])
-    print(f"{arguments.out}: mean of {names}{' (EMA)' if arguments.ema else ''}")
-    return 0
+    print(f"{args.out}: mean of {names}{' (EMA)' if args.ema else ''}")
 
 
-def run_strip(arguments: StripOptions) -> int:
-    from ofa.checkpoints.edit import strip
+@action
+def strip(args: StripOptions) -> None:
+    """Remove optimizer and training state, for evaluation."""
+    from ofa.checkpoints import edit
 
-    refuse_existing(arguments)
-    content = strip(arguments.checkpoint, arguments.ema, arguments.trust_checkpoint)
-    before = megabytes(Path(arguments.checkpoint).stat().st_size)
-    after = write(content, arguments)
-    print(f"{arguments.out}: {after}, {arguments.checkpoint} was {before}")
-    return 0
-
-
-def run_merge(arguments: MergeOptions) -> int:
-    from ofa.checkpoints.edit import merge
-
-    refuse_existing(arguments)
-    content = merge(arguments.checkpoint, arguments.base, arguments.ema)
-    print(f"{arguments.out}: {write(content, arguments)}, needs no base")
-    return 0
+    args.refuse_existing()
+    content = edit.strip(args.checkpoint, args.ema, args.trust_checkpoint)
+    before = size_of(args.checkpoint)
+    print(f"{args.out}: {args.write(content)}, {args.checkpoint} was {before}")
 
 
-def refuse_existing(arguments: WriteOptions) -> None:
-    if Path(arguments.out).exists() and not arguments.overwrite:
-        raise UserError(
-            f"--out {arguments.out}: expected a new file, found one; choose another, or replace it"
-            " by --overwrite"
-        )
+@action
+def merge(args: MergeOptions) -> None:
+    """One file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA).
+
+    LoRA is added to the weights; prompts and adapters stay modules of the model.
+    """
+    from ofa.checkpoints import edit
+
+    args.refuse_existing()
+    content = edit.merge(args.checkpoint, args.base, args.ema)
+    print(f"{args.out}: {args.write(content)}, needs no base")
 
 
-def write(content: dict[str, Any], arguments: WriteOptions) -> str:
-    """Write ``--out``. Returns: its size."""
-    from ofa.io import torch_file
+@action
+def diff(args: DiffOptions) -> int:
+    """Compare the settings of a checkpoint with a recipe or another checkpoint.
 
-    torch_file.save(content, arguments.out)
-    return megabytes(Path(arguments.out).stat().st_size)
-
-
-def run_diff(arguments: DiffOptions) -> int:
+    Prints the options that differ. Exit status: 0 none, 1 some.
+    """
     from ofa.checkpoints.contents import differences, training_settings
     from ofa.io.safe_load import load_checkpoint
 
-    left = training_settings(load_checkpoint(arguments.checkpoint))
+    left = training_settings(load_checkpoint(args.checkpoint))
     if not left:
         raise UserError(
-            f"{arguments.checkpoint}: expected the settings of a training (args or cfg), found "
-            f"none in it"
+            f"{args.checkpoint}: expected the settings of a training (args or cfg), found none in"
+            " it"
         )
-    found = differences(left, other_settings(arguments.other, arguments.flags), arguments.all)
+    found = differences(left, other_settings(args.other, args.flags), args.all)
     if not found:
         print("no option differs")
         return 0
-    names = Path(arguments.checkpoint).name, Path(arguments.other).name
+    names = Path(args.checkpoint).name, Path(args.other).name
     rows = [("option", *names), *((name, *map(written, pair)) for name, pair in found.items())]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for name, one, other in rows:
@@ -287,3 +263,7 @@ def written(value: Any) -> str:
 
 def megabytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB"
+
+
+def size_of(path: str) -> str:
+    return megabytes(Path(path).stat().st_size)

@@ -7,7 +7,7 @@ from itertools import chain
 
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
-from ofa.io.flags import Parser, command, option
+from ofa.io.flags import action, option
 from ofa.io.progress import counted
 from ofa.prepare.annotations import Problems, read_json
 from ofa.prepare.coco_captions import captions_of
@@ -17,45 +17,27 @@ from ofa.task.text import caption_references, is_chinese
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Captions to count."""
-
     tsv: tuple[str, ...] = option((), "caption files; captions joined by && or one per row")
     column: int = option(2, "column of the captions, from 0")
     id_column: int = option(1, "column of the image ids, from 0")
     coco: tuple[str, ...] = option((), "COCO annotations such as captions_train2014.json")
-    eos: bool = option(
-        True, "count <eos> after every caption, for CIDEr optimization; --no-eos: for validation"
-    )
-    keep_punctuation: bool = option(
-        False, "count punctuation marks as words, as the training's --keep-punctuation"
-    )
+    eos: bool = option(True, "count <eos> after captions: CIDEr optimization; --no-eos: validation")
+    keep_punctuation: bool = option(False, "count punctuation marks as words, as the training")
     out: str = option(help="file to write, such as coco-train-words.p")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
-    """A file of document frequencies."""
-
     file: str = option(help="file of document frequencies", positional=True)
 
 
-def set_up(parser: Parser) -> None:
-    """The actions of ``ofa cider-df``."""
-    add = parser.add_actions()
-    command(
-        add("build", help="count the n-grams of your captions"),
-        BuildOptions,
-        run_build,
-        description="Counts in how many images each n-gram of one to four words occurs, and writes "
-        "the file that --scst-cider-cached-tokens and --eval-cider-cached-tokens read. Chinese is "
-        "counted by character.",
-    )
-    command(
-        add("show", help="size and most frequent n-grams of such a file"), ShowOptions, run_show
-    )
+@action
+def build(args: BuildOptions) -> None:
+    """Count the n-grams of your captions.
 
-
-def run_build(args: BuildOptions) -> None:
+    Counts in how many images each n-gram of one to four words occurs, and writes the file that
+    --scst-cider-cached-tokens and --eval-cider-cached-tokens read. Chinese is counted by character.
+    """
     from ofa.metrics.document_frequency import EOS, write_document_frequencies
 
     if not args.tsv and not args.coco:
@@ -122,7 +104,9 @@ def count_captions(
     return count_document_frequencies(documents)
 
 
-def run_show(args: ShowOptions) -> None:
+@action
+def show(args: ShowOptions) -> None:
+    """Size and most frequent n-grams of such a file."""
     from ofa.metrics.document_frequency import EOS, read_document_frequencies
 
     num_images, frequencies = read_document_frequencies(args.file)

@@ -1,27 +1,43 @@
-"""``ofa evaluate``: a checkpoint and a file of rows (or a folder of images) -> predictions,
-scores, a page."""
+"""Scores and pages of predictions: ``ofa evaluate | report | merge-reports | image-scores``."""
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.cli.options import QualityOptions
-from ofa.cli.report import check_files, print_table, write_pages
 from ofa.errors import UserError
 from ofa.inference.options import EvaluationOptions
-from ofa.io.flags import Parser, command, option
-from ofa.io.text_files import read_lines
+from ofa.io.flags import action, name_and_value, option
+from ofa.io.text_files import read_lines, read_text
 from ofa.report.options import PageOptions
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EvaluationOptions, QualityOptions, PageOptions):
-    """An evaluation, its scores and its page."""
+class QualityOptions:
+    """How the quality of images is measured."""
 
+    TITLE = "image quality"
+
+    real_images: str | None = option(
+        None,
+        "real images, or gt_stat.npz with mu and sigma of their features",
+        also=("--real",),
+        metavar="DIR|NPZ",
+    )
+    inception_model_path: str | None = option(None, "Inception weights for FID and Inception score")
+    feature_extractor: str | None = option(
+        None,
+        "instead of Inception: uint8[B, 3, H, W] to features and logits",
+        metavar="MODULE:CLASS",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(EvaluationOptions, QualityOptions, PageOptions):
     # Flags of upstream's command lines that have no meaning here.
     IGNORED = """
         --log-format --log-interval --ddp-backend --distributed-world-size --distributed-port
@@ -29,33 +45,58 @@ class EvaluateOptions(EvaluationOptions, QualityOptions, PageOptions):
     """.split()
 
     report: str | None = option(None, "page with images, predictions, references and scores")
-    constant_from: str | None = option(
-        None, "predictions, one per line, whose best is scored as constant baseline"
+    constant_from: str | None = option(None, "lines of which the best is the constant baseline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(PageOptions):
+    results: str = option(help="SUBSET_predict.json", positional=True)
+    data: str = option(help="rows that were evaluated")
+    task: str = option(help="task that reads the rows: caption, vqa_gen, refcoco, ...")
+    selected_cols: str | None = option(None, "columns in the task's order", metavar="N,N,...")
+    out: str = option(help="page to write")
+    gen_images_path: str | None = option(None, "folder of generated images outside that of RESULTS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    pages: tuple[tuple[str, str], ...] = option(
+        help="pages in the order of their tabs",
+        positional=True,
+        parse=name_and_value,
+        metavar="NAME=FILE.html",
     )
+    out: str = option(help="file to write")
+    title: str = option("OFA", "heading above the pages")
 
 
-def set_up(parser: Parser) -> None:
-    """The flags of ``ofa evaluate``."""
-    command(parser, EvaluateOptions, run, EXAMPLE)
+@dataclass(frozen=True, kw_only=True)
+class ImageScoresOptions(QualityOptions):
+    folder: str = option(help="folder of images (ofa evaluate: .../top1)", positional=True)
+    out: str | None = option(None, "file for the scores")
 
 
-EXAMPLE = """\
-example:
-  ofa evaluate checkpoint_best.pt caption_test.tsv --bpe-dir vocab --beam 5 --max-len-b 16 \\
-      --no-repeat-ngram-size 3 --out results --report results/test.html
+@action
+def evaluate(args: EvaluateOptions) -> int:
+    """A checkpoint and a file of rows (or a folder of images) -> predictions, scores, a page.
 
-Options that are left out come from the checkpoint; generation options from the --eval-args of its
-training."""
+    example:
+      ofa evaluate checkpoint_best.pt caption_test.tsv --bpe-dir vocab --beam 5 --max-len-b 16 \\
+          --no-repeat-ngram-size 3 --out results --report results/test.html
 
-
-def run(args: EvaluateOptions) -> int:
-    """Evaluate, print the scores, write the page. Returns: 0, or 1 if images of a folder could
-    not be read."""
-    from ofa.inference.evaluate import evaluate
+    Options that are left out come from the checkpoint; generation options from the --eval-args of
+    its training.
+    """
+    from ofa.inference.evaluate import evaluate as predict_all
 
     started = time.monotonic()
-    _check(args)
-    evaluation = evaluate(args)
+    # what can be said before the checkpoint is loaded
+    if bool(args.data) == bool(args.images) and "data" not in args.replaced:
+        raise UserError(
+            "expected a TSV file or --images DIR, found " + ("both" if args.data else "neither")
+        )
+    check_files(args, "training_log", "timings", "constant_from")
+    evaluation = predict_all(args)
     if evaluation is None:
         return 0  # another process of torchrun reports
     known, task = vars(evaluation.spec.options()), evaluation.spec.name
@@ -65,25 +106,16 @@ def run(args: EvaluateOptions) -> int:
             logger.warning("--%s: task '%s' has no such option, it changes nothing", flag, task)
     rows, seconds = len(evaluation.predictions), max(evaluation.seconds or 0, 1e-9)
     logger.info("%d rows in %.1f s (%.1f per second)", rows, seconds, rows / seconds)
-    _score(args, evaluation)
+    score(args, evaluation)
     if evaluation.path:
         print(f"predictions: {evaluation.path}")
     evaluation.seconds = time.monotonic() - started
     if args.report or args.json:
         write_pages(args.report, evaluation, args)
-    return 1 if evaluation.broken else 0
+    return 1 if evaluation.broken else 0  # images of a folder that could not be read
 
 
-def _check(args: EvaluateOptions) -> None:
-    """What can be said before the checkpoint is loaded."""
-    if bool(args.data) == bool(args.images) and "data" not in args.replaced:
-        raise UserError(
-            "expected a TSV file or --images DIR, found " + ("both" if args.data else "neither")
-        )
-    check_files(args, "training_log", "timings", "constant_from")
-
-
-def _score(args: EvaluateOptions, evaluation: Any) -> None:
+def score(args: EvaluateOptions, evaluation: Any) -> None:
     """Scores of the predictions, and of the constant baseline if that is asked for; printed
     and written."""
     from ofa.task.results import write_json
@@ -94,7 +126,7 @@ def _score(args: EvaluateOptions, evaluation: Any) -> None:
         logger.info("no scores: the rows have no references")
         return
     scores = evaluation.score(args.scores, args.cider_df)
-    scores.overall.update(_quality(args, evaluation))
+    scores.overall.update(quality(args, evaluation))
     if not scores.overall:
         scorer = "nothing knows how good the images are (--clip-model-path, --image-text-scorer)"
         logger.info("no scores: %s", scorer if spec.generates_images else "the task defines none")
@@ -116,7 +148,7 @@ def _score(args: EvaluateOptions, evaluation: Any) -> None:
         write_json(Path(args.out) / f"{args.gen_subset}_scores.json", content)
 
 
-def _quality(args: EvaluateOptions, evaluation: Any) -> dict[str, float]:
+def quality(args: EvaluateOptions, evaluation: Any) -> dict[str, float]:
     """FID and Inception score of the best images, if they are asked for; real images are by
     default those of the rows."""
     if not args.inception_model_path and not args.feature_extractor:
@@ -133,3 +165,154 @@ def _quality(args: EvaluateOptions, evaluation: Any) -> dict[str, float]:
     real = real_images(args.real_images) if args.real_images else references or None
     extractor = load_extractor(args.inception_model_path, args.feature_extractor)
     return image_scores(images, extractor, real)
+
+
+@action
+def report(args: ReportOptions) -> None:
+    """A result file and the rows it answers -> a page with images, answers, boxes and scores.
+
+    example:
+      ofa report results/val_predict.json --data refcoco_val.tsv --task refcoco --out val.html
+
+    Works with the result files of ofa evaluate and of upstream's program, and needs no checkpoint.
+    """
+    from ofa.data.rows import open_rows
+    from ofa.task.scoring import Evaluation, references_of
+    from ofa.tasks import spec_of
+
+    check_files(args, "training_log", "timings")
+    spec = spec_of(args.task)
+    file = open_rows(args.data, args.selected_cols or spec.default_cols)
+    columns = spec.names_of(len(file.selected_cols), args.data)
+
+    def row(index: int) -> dict[str, str]:
+        return dict(zip(columns, file[index]))
+
+    outcome = Evaluation(
+        spec=spec,
+        predictions=predictions_by_row(args, spec, file, row),
+        references=references_of(spec, row, len(file), file.where),
+        row=row,
+        subset=Path(args.results).stem.removesuffix("_predict"),
+        model=args.results,
+        source=args.data,
+    )
+    outcome.score(args.scores, args.cider_df)
+    if outcome.scores is not None:
+        print_table(args.compare, outcome.scores)
+    write_pages(args.out, outcome, args)
+
+
+def write_pages(path: str | None, outcome: Any, args: PageOptions) -> None:
+    """The page of an evaluation and the same as JSON, whichever is wanted."""
+    from ofa.report.evaluation_page import evaluation_report
+    from ofa.report.page import write_report, write_report_json
+
+    shown = evaluation_report(outcome, args)
+    if path:
+        write_report(path, shown)
+        print(f"page: {path}")
+    if args.json:
+        write_report_json(args.json, shown)
+        print(f"json: {args.json}")
+
+
+def check_files(args: PageOptions, *names: str) -> None:
+    """Raises: UserError if a file that an option names is not there."""
+    for name in names:
+        path = getattr(args, name)
+        if path and not Path(path).is_file():
+            raise UserError(f"--{name.replace('_', '-')}: expected a file, found none at {path}")
+
+
+def print_table(others: Sequence[tuple[str, dict[str, float]]], scores: Any) -> None:
+    """Args: others: names and scores of further columns."""
+    from ofa.report.evaluation_page import score_table
+
+    table = score_table(scores, others)
+    widths = [max(10, len(name) + 3) for name in table.head[1:]]
+    for name, *cells in [["", *table.head[1:]], *table.rows]:
+        line = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
+        print(f"{name:10}{''.join(line)}".rstrip())
+
+
+def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable) -> list:
+    """The prediction of each row, found by its id; by its place where rows have no ids. Args:
+    file: of the rows. row: number of a row -> its columns by name.
+
+    Raises: UserError if a row has none, or several, or the file answers other rows.
+    """
+    from ofa.task.prediction import Prediction
+    from ofa.task.results import prediction_of, read_predictions
+
+    # what entries of the task's result file call the id of their row and their answer in words
+    sample = Prediction("yes", 0.0, box=(0.0, 0.0, 1.0, 1.0), bins=(0, 0, 1, 1))
+    keys = {str(value): key for key, value in spec.result("7", sample).items()}
+    id_key, text_key = keys.get("7", "id"), keys.get("yes", "answer")
+    path, ids, predictions = args.results, [], []
+    for number, entry in enumerate(read_predictions(path), 1):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict):
+            raise UserError(
+                f"{where}: expects a prediction, found {str(entry)[:80]}; is it a result file?"
+            )
+        ids.append(str(entry[id_key]) if id_key in entry else None)
+        images = Path(path).parent, args.gen_images_path
+        predictions.append(prediction_of(entry, where, *images, [text_key]))
+    found = dict(zip(ids, predictions))
+    wanted = [row(index).get("id") for index in range(len(file))]
+    if len(predictions) == len(wanted) and (None in wanted or ids == wanted):
+        return predictions
+    if None in wanted or len(found) < len(predictions):
+        raise UserError(
+            f"{path}: expects one entry for each of the {len(wanted)} rows of {file.path}, found"
+            f" {len(predictions)} with {len(found)} different ids; is it the file that was"
+            " evaluated?"
+        )
+    for index, name in enumerate(wanted):
+        if name not in found:
+            raise UserError(
+                f"{file.where(index)}: expects a prediction with the id {name!r} in {path},"
+                " found none; is it the file that was evaluated, and does --selected-cols name the "
+                "same columns?"
+            )
+    return [found[name] for name in wanted]
+
+
+@action
+def merge_reports(args: MergeOptions) -> None:
+    """Pages of ``ofa evaluate`` or ``ofa report`` in one file, a tab each.
+
+    example: ofa merge-reports captions=captions.html questions=questions.html --out report.html
+    --title OFA
+    """
+    from ofa.report.page import write_html
+
+    pages = [{"name": name, "html": read_text(path)} for name, path in args.pages]
+    write_html(args.out, "merged_reports.html", title=args.title, pages=pages)
+    print(f"page: {args.out}")
+
+
+@action
+def image_scores(args: ImageScoresOptions) -> int:
+    """How good the images of a folder are together, by FID and Inception score.
+
+    example: ofa image-scores results/images/top1 --real results/images/reference
+    --inception-model-path pt_inception-2015-12-05-6726825d.pth
+    """
+    from ofa.io.image_files import list_images, readable
+    from ofa.metrics import fid
+    from ofa.task.results import write_json
+
+    images, broken = readable(list_images(args.folder))
+    real = fid.real_images(args.real_images) if args.real_images else None
+    if isinstance(real, list):
+        real, broken_real = readable(real)
+        broken |= broken_real
+    extractor = fid.load_extractor(args.inception_model_path, args.feature_extractor)
+    scores = fid.image_scores(images, extractor, real)
+    for name, value in scores.items():
+        print(f"{name:14}{value:10.4f}")
+    if args.out:
+        write_json(args.out, {"scores": scores, "pictures": len(images)})
+    return 1 if broken else 0

@@ -1,4 +1,4 @@
-"""``ofa``: the command a person types. Each command is a module of ``ofa.cli`` with ``set_up``."""
+"""``ofa``: the command a person types."""
 
 import argparse
 import importlib
@@ -8,47 +8,87 @@ from functools import partial
 
 from ofa import __version__
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
-from ofa.io.flags import Parser
+from ofa.io.flags import Parser, add_declared, command
 from ofa.process_state import silence_known_warnings
 
-# Group -> command -> (module of ofa.cli, what the command does), in the order of the help.
+# Kind of ``ofa prepare`` -> (module with its ``Source`` or action, what it is).
+KINDS = {
+    "coco-captions": ("prepare.coco_captions", "captions in COCO's format and a folder of images"),
+    "vqa2": ("prepare.vqa2", "questions and answers in the format of VQA v2"),
+    "refcoco": ("prepare.refcoco", "RefCOCO as the REFER toolkit ships it"),
+    "refcocoplus": ("prepare.refcoco", "RefCOCO+ as the REFER toolkit ships it"),
+    "refcocog": ("prepare.refcoco", "RefCOCOg as the REFER toolkit ships it"),
+    "snli-ve": ("prepare.snli_ve", "SNLI-VE and the images of Flickr30k"),
+    "imagenet": ("prepare.imagenet", "ImageNet, or any folders named by class"),
+    "ocr": ("prepare.ocr_lists", "images of text and lists of what is written on them"),
+    "muge": ("prepare.muge", "MUGE's Chinese captions of goods (ECommerce-IC)"),
+    "refcoco-cn": ("prepare.refcoco_cn", "RefCOCO-CN, grounding in Chinese"),
+    "csv": ("prepare.csv_jsonl", "your own data: a CSV file that names images"),
+    "jsonl": ("prepare.csv_jsonl", "your own data: a JSONL file that names images"),
+    "glue": ("prepare.glue", "GLUE: the original TSVs, or folders of Hugging Face datasets"),
+    "gigaword": (
+        "prepare.gigaword",
+        "texts and their summaries: Gigaword, two files of lines, or a Hugging Face dataset",
+    ),
+    "synthetic-shapes": (
+        "synthetic.shapes_files",
+        "synthetic scenes of colored shapes: captions, questions, boxes",
+    ),
+    "synthetic-words": ("synthetic.words", "synthetic words as images: text recognition"),
+    "synthetic-sentences": (
+        "synthetic.sentences",
+        "synthetic sentences for the language tasks, by a small grammar",
+    ),
+}
+# Group -> command -> (module of ofa, what the command does), in the order of the help.
 COMMANDS = {
     "prepare": {
         "prepare": ("prepare", "write training files (TSV with embedded images)"),
-        "vocab": ("vocab", "make, fetch or show a vocabulary folder (--bpe-dir)"),
-        "tokenizer": ("tokenizer", "images as codes: train, encode, decode, show"),
-        "answers": ("answers", "make or check the answer set of a task (trainval_ans2label)"),
-        "negatives": ("negatives", "make the negative samples of pretraining"),
-        "cider-df": ("cider_df", "make or show a file of document frequencies (words.p)"),
-        "pack": ("pack", "turn a TSV into WebDataset shards, or shards into a TSV"),
+        "vocab": ("cli.vocab", "make, fetch or show a vocabulary folder (--bpe-dir)"),
+        "tokenizer": ("cli.tokenizer", "images as codes: train, encode, decode, show"),
+        "answers": (
+            "prepare.answer_column",
+            "make or check the answer set of a task (trainval_ans2label)",
+        ),
+        "negatives": ("prepare.negatives", "make the negative samples of pretraining"),
+        "cider-df": ("cli.cider_df", "make or show a file of document frequencies (words.p)"),
+        "pack": ("cli.pack", "turn a TSV into WebDataset shards, or shards into a TSV"),
     },
     "check": {
         "doctor": (
-            "doctor",
+            "cli.doctor",
             "check environment, vocabulary folders, checkpoints and every row of TSV files",
         ),
-        "evaluate": ("evaluate", "predict and score with a checkpoint"),
-        "report": ("report", "show a result file with its images"),
-        "merge-reports": ("merge_reports", "join several pages in one file"),
-        "image-scores": ("image_scores", "FID and Inception score of a folder of images"),
+        "evaluate": ("cli.evaluate", "predict and score with a checkpoint"),
+        "report": ("cli.evaluate", "show a result file with its images"),
+        "merge-reports": ("cli.evaluate", "join several pages in one file"),
+        "image-scores": ("cli.evaluate", "FID and Inception score of a folder of images"),
     },
     "train": {
-        "quickstart": ("quickstart", "watch it learn: from nothing to a scored page, in minutes"),
-        "checkpoint": ("checkpoint", "show, average, strip, merge or compare checkpoints"),
-        "convert": ("convert", "convert checkpoints between projects, with proof"),
+        "quickstart": (
+            "cli.quickstart",
+            "watch it learn: from nothing to a scored page, in minutes",
+        ),
+        "checkpoint": ("cli.checkpoint", "show, average, strip, merge or compare checkpoints"),
+        "convert": ("cli.convert", "convert checkpoints between projects, with proof"),
     },
     "use": {
-        "predict": ("predict", "captions, answers, regions and texts of images"),
-        "draw": ("draw", "generate images from captions"),
-        "demo": ("demo", "try a model in the browser"),
-        "submit": ("submit", "turn result files into a leaderboard upload"),
+        "predict": ("cli.predict", "captions, answers, regions and texts of images"),
+        "draw": ("cli.predict", "generate images from captions"),
+        "demo": ("cli.predict", "try a model in the browser"),
+        "submit": ("submit.uploads", "turn result files into a leaderboard upload"),
     },
     "research": {
-        "pretraining": ("pretraining", "score a pretrained model at each of the eight tasks"),
-        "synthetic-shapes": ("shapes", "check generated images of colored shapes"),
+        "pretraining": ("cli.pretraining", "score a pretrained model at each of the eight tasks"),
+        "synthetic-shapes": ("cli.shapes", "check generated images of colored shapes"),
     },
 }
-ALIASES = {"merge-reports": ["book"], "synthetic-shapes": ["picture-world"]}  # earlier names
+EARLIER = {
+    "merge-reports": ["book"],
+    "synthetic-shapes": ["picture-world"],
+    "synthetic-words": ["sign-world"],
+    "synthetic-sentences": ["text-world"],
+}
 
 
 def build_parser() -> Parser:
@@ -67,13 +107,28 @@ def build_parser() -> Parser:
     add = parser.add_actions("COMMAND", title=None, prog="ofa", help=argparse.SUPPRESS)
     for commands in COMMANDS.values():
         for name, (module, text) in commands.items():
-            found = add(name, description=text, aliases=ALIASES.get(name, []))
-            found.fill = partial(_fill, module, found)
+            found = add(name, description=text, aliases=EARLIER.get(name, []))
+            found.fill = partial(_fill, found, module, name)
     return parser
 
 
-def _fill(module: str, parser: Parser) -> None:
-    importlib.import_module(f"ofa.cli.{module}").set_up(parser)
+def _fill(parser: Parser, module: str, name: str) -> None:
+    """The flags of a command, or its actions."""
+    if name == "prepare":
+        parser.description = (
+            "Write training files. An interrupted call is resumed by the same call."
+        )
+        add = parser.add_actions("KIND")
+        for kind, (where, text) in KINDS.items():
+            found = add(kind, help=text, aliases=EARLIER.get(kind, []))
+            found.fill = partial(_fill, found, where, kind)
+        return
+    declared = importlib.import_module(f"ofa.{module}")
+    if source := getattr(declared, "SOURCES", {}).get(name):
+        run = partial(source.prepare, name)
+        command(parser, source.options, run, f"example: {source.example}", source.description)
+    else:
+        add_declared(parser, declared, name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,47 +4,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.io.flags import Parser, command, option
+from ofa.io.flags import action, option
 from ofa.io.jobs import JobsOptions
-
-EXAMPLE = """\
-examples:
-  ofa pack examples.tsv --out shards                    shards/examples-000000.tar, ...
-  ofa pack 'shards/examples-*.tar' --out rows.tsv       and back (patterns in quotes)
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions(JobsOptions):
-    """Rows to pack or unpack."""
-
-    rows: tuple[str, ...] = option(
-        help="a TSV; or shards: a folder, tar files, a pattern", positional=True
-    )
+    rows: tuple[str, ...] = option(help="a TSV, or shards: folder, files, pattern", positional=True)
     out: str = option(help="folder for the shards, or a .tsv to write")
     name: str | None = option(None, "shards are called NAME-000000.tar, if not as the TSV")
     shard_size: float = option(256.0, "size of a shard in MB, about", least=0.001)
     shard_rows: int | None = option(None, "rows of a shard, instead of its size", least=1)
 
 
-def set_up(parser: Parser) -> None:
-    """The flags of ``ofa pack``."""
-    command(
-        parser,
-        PackOptions,
-        run,
-        EXAMPLE,
-        "Shards are tar files of samples KEY.jpg + KEY.json: the image as a file, the other "
-        "columns as a JSON list.\n"
-        "Every task trains and evaluates from them as from the TSV: --data FOLDER, "
-        "x-{000000..000009}.tar or 'x-*.tar'.\n"
-        "NAME.shards.json lists them with rows, bytes and SHA-256. An interrupted call is resumed "
-        "by the same call.",
-    )
+@action
+def pack(args: PackOptions) -> None:
+    """A TSV as WebDataset shards, and shards as a TSV.
 
+    Shards are tar files of samples KEY.jpg + KEY.json: the image as a file, the other columns as a
+    JSON list. Every task trains and evaluates from them as from the TSV: --data FOLDER,
+    x-{000000..000009}.tar or 'x-*.tar'. NAME.shards.json lists them with rows, bytes and SHA-256.
+    An interrupted call is resumed by the same call.
 
-def run(args: PackOptions) -> int:
-    from ofa.data.shard_writer import pack, unpack
+    examples:
+      ofa pack examples.tsv --out shards                    shards/examples-000000.tar, ...
+      ofa pack 'shards/examples-*.tar' --out rows.tsv       and back (patterns in quotes)
+    """
+    from ofa.data import shard_writer
     from ofa.data.shards import names_shards
 
     if len(args.rows) > 1:
@@ -60,12 +46,9 @@ def run(args: PackOptions) -> int:
             f" those of a TSV, found {path} to be written there"
         )
     if unpacks:
-        print(f"{args.out}: {unpack(path, args.out)} rows")
-        return 0
+        print(f"{args.out}: {shard_writer.unpack(path, args.out)} rows")
+        return
     name = args.name or Path(path).name.removesuffix(".tsv")
-    manifest = pack(path, args.out, name, args.shard_size, args.shard_rows, args.jobs)
-    shards = manifest["files"]
-    size = sum(shard["bytes"] for shard in shards.values())
-    rows = manifest["counts"]["rows"]
-    print(f"{args.out}: {rows} rows in {len(shards)} shards, {size / 1e6:.1f} MB")
-    return 0
+    manifest = shard_writer.pack(path, args.out, name, args.shard_size, args.shard_rows, args.jobs)
+    sizes, rows = [one["bytes"] for one in manifest["files"].values()], manifest["counts"]["rows"]
+    print(f"{args.out}: {rows} rows in {len(sizes)} shards, {sum(sizes) / 1e6:.1f} MB")

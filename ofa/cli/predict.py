@@ -1,5 +1,4 @@
-"""``ofa predict``: captions, answers, regions for one image, a folder or a file of requests, as
-JSON lines."""
+"""A model at work: ``ofa predict | draw | demo``."""
 
 import json
 import logging
@@ -10,24 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.cli.options import load
 from ofa.errors import UserError
-from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options
-from ofa.io.flags import Parser, command, flags_of, option, options_of, words
+from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options, task_options
+from ofa.io.flags import action, flags_of, option, options_of, words
+from ofa.io.text_files import read_lines
 
 logger = logging.getLogger(__name__)
 
-EXAMPLE = """\
-examples:
-  ofa predict checkpoint_best.pt photos/                                     captions of every image
-  ofa predict checkpoint_best.pt dog.jpg --question "what color is the sofa?"
-  ofa predict checkpoint_best.pt dog.jpg --text "the left cushion" --draw drawn/
-  ofa predict checkpoint_best.pt signs/ --task read                          the text on every image
-  ofa predict checkpoint_best.pt requests.jsonl --out predictions.jsonl
-
-A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]};
-paths are as seen from the file. An image that cannot be read is named and skipped (its line holds
-the reason); the exit status is 1 then."""
+WINDOW = 4  # batches of images in memory
+DRAWN_WITH = """
+    code_image_size image_tokenizer vqgan_model_path vqgan_config_path clip_model_path
+    image_text_scorer
+""".split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +39,6 @@ class RequestOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(ModelOptions, PrecisionOptions, RequestOptions):
-    """A model, images and what to ask about them."""
-
     input: str = option(help="an image, a folder of images, or a .jsonl file", positional=True)
     images: tuple[str, ...] = option(
         (), "folder of images for lines of a .jsonl file; may be repeated", repeat=True
@@ -60,25 +51,62 @@ class PredictOptions(ModelOptions, PrecisionOptions, RequestOptions):
     batch_size: int = option(16, "images at a time", least=1)
     generation: dict[str, Any] = options_of(
         generation_options,
-        "beam",
-        "max_len_b",
-        "min_len",
-        "lenpen",
-        "temperature",
-        "no_repeat_ngram_size",
+        *"beam max_len_b min_len lenpen temperature no_repeat_ngram_size".split(),
     )
 
 
-def set_up(parser: Parser) -> None:
-    """The flags of ``ofa predict``."""
-    command(parser, PredictOptions, run, EXAMPLE)
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions(ModelOptions, PrecisionOptions):
+    text: tuple[str, ...] = option((), "captions", positional=True)
+    texts: str | None = option(None, "further captions, one per line")
+    out: str = option(help="folder for the images")
+    samples: int = option(16, "images per caption", least=1)
+    seed: int = option(7, "seed of the samples")
+    batch_size: int = option(4, "captions at a time", least=1)
+    image_options: dict[str, Any] = options_of(task_options, *DRAWN_WITH)
+    generation: dict[str, Any] = options_of(
+        generation_options, "sampling_topk", "sampling_topp", "temperature"
+    )
 
 
-WINDOW = 4  # batches of images in memory
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(ModelOptions, PrecisionOptions):
+    ans2label_file: str | None = option(None, "answer set, if it has moved since training")
+    image_tokenizer: str | None = option(
+        None, "image tokenizer to generate images: tokenizer.pt, or model.yaml and last.ckpt"
+    )
+    tasks: tuple[str, ...] = option((), "tasks of the page, if not those that the model knows")
+    port: int | None = option(None, "port of the page, if not the first free one from 7860")
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: whoever reaches this machine")
+    allow_host: tuple[str, ...] = option((), "another name of the host; repeatable", repeat=True)
+    no_browser: bool = option(False, "only print the address")
 
 
-def run(args: PredictOptions) -> int:
-    """Ask, write, draw. Returns: 0, or 1 if images could not be read."""
+def load(options: ModelOptions, **overrides: Any) -> Any:
+    """The model of a command. Args: overrides: as of ``OFA.load``; None counts as left out."""
+    from ofa.inference.api import OFA
+
+    names = "bpe_dir", "device", "ema", "base", "precision", "ans2label_file"
+    given = {name: getattr(options, name, None) for name in names} | overrides
+    known = {name: value for name, value in given.items() if value is not None}
+    return OFA.load(options.checkpoint, **known)
+
+
+@action
+def predict(args: PredictOptions) -> int:
+    """Captions, answers, regions for one image, a folder or a file of requests, as JSON lines.
+
+    examples:
+      ofa predict checkpoint_best.pt photos/                                 captions of every image
+      ofa predict checkpoint_best.pt dog.jpg --question "what color is the sofa?"
+      ofa predict checkpoint_best.pt dog.jpg --text "the left cushion" --draw drawn/
+      ofa predict checkpoint_best.pt signs/ --task read                      the text on every image
+      ofa predict checkpoint_best.pt requests.jsonl --out predictions.jsonl
+
+    A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90,
+    80]}; paths are as seen from the file. An image that cannot be read is named and skipped (its
+    line holds the reason); the exit status is 1 then.
+    """
     from tqdm import tqdm
 
     from ofa.inference.requests import read_requests, tasks_called, usual_tasks
@@ -92,20 +120,14 @@ def run(args: PredictOptions) -> int:
     requests = read(tasks_called(args.task)) if args.task else []
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
-    model = load(
-        args,
-        precision=args.precision,
-        ans2label_file=args.ans2label_file,
-        batch_size=args.batch_size,
-    )
+    model = load(args, batch_size=args.batch_size)
     requests = requests or read(usual_tasks(model.trained_tasks()))
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
-        with tqdm(total=len(requests), unit="image", disable=None) as bar:
-            for line in lines(model, requests, args):
-                broken += "error" in line
-                file.write(text_of_line(line) + "\n")
-                bar.update()
+        lines = lines_of(model, requests, args)
+        for line in tqdm(lines, total=len(requests), unit="image", disable=None):
+            broken += "error" in line
+            file.write(text_of_line(line) + "\n")
     if broken:
         logger.warning(
             "%d of %d images could not be read; their lines hold the reason", broken, len(requests)
@@ -122,7 +144,7 @@ def text_of_line(line: dict[str, Any]) -> str:
     return json.dumps(finite(line)) if SURROGATE.search(text) else text
 
 
-def lines(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict[str, Any]]:
+def lines_of(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict[str, Any]]:
     """One line per request, in order."""
     from ofa.report.annotate import AnnotatedImageWriter
 
@@ -133,12 +155,11 @@ def lines(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator
         images = [images_of(request, args.stop_on_broken) for request in window]
         predictions = predictions_of(model, window, images, args)
         for request, image, prediction in zip(window, images, predictions):
-            words = {
-                name: str(word) if isinstance(word, Path) else word
-                for name, word in request.words.items()
-            }
             about = {"image": request.name} if request.image else {}
-            about |= {"task": request.task.verb, **words, **request.kept}
+            about["task"] = request.task.verb
+            for name, word in request.words.items():
+                about[name] = str(word) if isinstance(word, Path) else word
+            about |= request.kept
             if isinstance(image, UserError):
                 yield {**about, "error": str(image)}
                 continue
@@ -184,3 +205,68 @@ def predictions_of(
         for row, prediction in zip(rows, found):
             predictions[row] = prediction
     return predictions
+
+
+@action
+def draw(args: DrawOptions) -> None:
+    """Captions -> images.
+
+    examples:
+      ofa draw checkpoint_best.pt "a small red circle" --image-tokenizer tokenizer.pt --out drawn
+      ofa draw checkpoint_best.pt --texts captions.txt --samples 24 --image-tokenizer vqgan/ \\
+          --clip-model-path ViT-B-16.pt --out drawn
+
+    DIR gets every image (all_results, top1), a sheet of all samples per caption, and
+    draw_predict.json that names them. A scorer (--clip-model-path or --image-text-scorer) puts
+    those first that fit their caption best.
+    """
+    from tqdm import tqdm
+
+    from ofa.inference.image_writer import ImageWriter
+    from ofa.io.image_grid import grid
+    from ofa.task.results import write_predictions
+    from ofa.tasks import spec_of
+
+    given = [*args.text, *(read_lines(args.texts) if args.texts else ())]
+    captions = [text.strip() for text in given if text.strip()]
+    if not captions:
+        raise UserError(
+            "expected captions to draw, found none; give them as arguments, or in a file by --texts"
+        )
+    entries, writer, result = [], ImageWriter(args.out), spec_of("draw").result
+    model = load(args, batch_size=args.batch_size, **args.image_options)
+    drawn = model.drawings(captions, args.samples, args.seed, **args.generation)
+    bar = tqdm(drawn, total=len(captions), unit="caption", disable=None)
+    for row, prediction in enumerate(bar):
+        sheet = grid([one.image for one in (prediction, *prediction.others)])
+        writer.write(f"{writer.keep(row, prediction)}.png", sheet)
+        entry = result(row, prediction)
+        files = [str(Path(file).relative_to(writer.folder)) for file in entry["files"]]
+        entries.append({**entry, "files": files})
+    print(f"images: {write_predictions(args.out, 'draw', entries)}")
+
+
+@action
+def demo(args: DemoOptions) -> None:
+    """A page in the browser on which a model can be tried; until Ctrl-C.
+
+    examples:
+      ofa demo checkpoint_best.pt
+      ofa demo checkpoint_best.pt --image-tokenizer tokenizer.pt --tasks caption draw
+      ofa demo ofa_base.pt --bpe-dir BPE --device cpu --port 8000 --no-browser
+
+    The page is seen from this machine alone and loads nothing from elsewhere. Ctrl-C ends it.
+    """
+    from ofa.demo.app import check_address, open_browser, serve  # says at once if gradio is missing
+
+    check_address(args.host, args.port)
+    from ofa.demo.service import Demo
+
+    shown = Demo(load(args, image_tokenizer=args.image_tokenizer), args.tasks)
+    page = serve(shown, args.host, args.port, args.allow_host)
+    print(f"{shown.subtitle()}\nopen {page.local_url} in a browser; Ctrl-C ends it", flush=True)
+    if args.host not in ("127.0.0.1", "localhost", "::1"):
+        logger.warning("--host %s: everyone who reaches this machine can use the page", args.host)
+    if not args.no_browser:
+        open_browser(str(page.local_url))
+    page.block_thread()

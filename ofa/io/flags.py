@@ -5,7 +5,8 @@
         checkpoint: str = option(help="checkpoint file", positional=True, also=("--path",))
         beam: int = option(5, "hypotheses kept at each step", least=1)
 
-    command(parser, Options, run)  # run(Options(...)) -> exit status
+    @action
+    def show(options: Options) -> int: ...  # its docstring is the help; returns the exit status
 
 What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True or None by default),
 ``Literal`` one of its values, ``tuple[str, ...]`` words, ``tuple[int, int]`` two numbers,
@@ -15,6 +16,7 @@ What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True 
 import argparse
 import copy
 import difflib
+import inspect
 import logging
 import re
 import sys
@@ -22,9 +24,11 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
+from types import ModuleType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
+Run = TypeVar("Run", bound=Callable)
 logger = logging.getLogger(__name__)
 UNSET = object()  # a default that the parser decides
 
@@ -131,12 +135,17 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
     settings["help"] = help_text(meta["help"], default)
     if default is not MISSING and default is not UNSET:
         settings["default"] = list(default) if isinstance(default, tuple) else default
-    if "exclusive" in meta:
-        group = _exclusive(group, meta["exclusive"])
+    if word := meta.get("exclusive"):
+        known = group.__dict__.setdefault("exclusive", {})
+        group = known[word] if word in known else group.add_mutually_exclusive_group()
+        known[word] = group
     also = tuple(meta.get("also", ()))
     flag = meta.get("flag") or "--" + name.replace("_", "-")
     if meta.get("positional"):
-        _add_positional(group, name, settings, default)
+        if settings.get("nargs") == "+" and default is not MISSING:
+            settings["nargs"] = "*"
+        # Not nargs="?", which takes nothing where flags stand between two words.
+        group.add_argument(name, **settings).required = default is MISSING
         if also:
             hidden = {"default": settings.get("default"), "help": argparse.SUPPRESS}
             group.add_argument(*dict.fromkeys((flag, *also)), dest=name, **hidden)
@@ -157,15 +166,6 @@ def help_text(text: str, default: Any) -> str:
     if default in (MISSING, UNSET, None, "", ()) or isinstance(default, bool):
         return text
     return f"{text} (default: {str(default).replace('%', '%%')})"
-
-
-def _add_positional(group: Any, name: str, settings: dict[str, Any], default: Any) -> None:
-    if settings.get("nargs") == "+" and default is not MISSING:
-        settings["nargs"] = "*"
-    action = group.add_argument(name, **settings)
-    if default is not MISSING and "nargs" not in settings:
-        # Not nargs="?", which takes nothing where flags stand between two words.
-        action.required = False
 
 
 def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,9 +201,8 @@ def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[
 
 def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
     """What reads an integer or a number of a command line."""
-    expected = ("an integer" if kind is int else "a number") + (
-        "" if least is None else f" of at least {least}"
-    )
+    expected = "an integer" if kind is int else "a number"
+    expected += "" if least is None else f" of at least {least}"
 
     def read_number(text: str) -> Any:
         try:
@@ -217,6 +216,14 @@ def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
     return read_number
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """``NAME=VALUE`` of a command line."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
+    return name, value
+
+
 def _group(parser: argparse.ArgumentParser, options: type, item: Field) -> Any:
     """Where the help lists a flag: by its title, or that of the class that declares it first."""
     declared = [one for one in options.__mro__ if item.name in vars(one).get("__annotations__", {})]
@@ -225,13 +232,6 @@ def _group(parser: argparse.ArgumentParser, options: type, item: Field) -> Any:
         return parser
     known = {group.title: group for group in parser._action_groups}
     return known.get(title) or parser.add_argument_group(title)
-
-
-def _exclusive(group: Any, word: str) -> Any:
-    known = group.__dict__.setdefault("exclusive", {})
-    if word not in known:
-        known[word] = group.add_mutually_exclusive_group()
-    return known[word]
 
 
 def read_options(options: type[Options], namespace: argparse.Namespace) -> Options:
@@ -260,12 +260,34 @@ def command(
     parser.fill = lambda: add_flags(parser, options)
 
 
+def action(run: Run) -> Run:
+    """Declare a command: a function of one dataclass of options, whose docstring is its help.
+
+    The first sentence stands in lists, what follows describes, and from ``example`` on it is
+    printed below the flags.
+    """
+    summary, _, text = (inspect.getdoc(run) or "").partition("\n\n")
+    description, *examples = re.split(r"(?m)^(?=examples?:)", text, maxsplit=1)
+    vars(run)["texts"] = summary, "".join(examples), description.strip()
+    return run
+
+
+def add_declared(parser: "Parser", module: ModuleType, name: str) -> None:
+    """Fill a parser with the action of this name, or else with all that a module declares."""
+    actions = {key: run for key, run in vars(module).items() if hasattr(run, "texts")}
+    only = {key: run for key, run in actions.items() if key == name.replace("-", "_")}
+    add = None if only else parser.add_actions()
+    for key, run in (only or actions).items():
+        summary, *texts = run.texts
+        clause = summary[:1].lower() + summary[1:].removesuffix(".").replace("\n", " ")
+        found = add(key.replace("_", "-"), help=clause.replace("%", "%%")) if add else parser
+        command(found, next(iter(get_type_hints(run).values())), run, *texts)
+
+
 class Ignored(argparse.Action):
     """A flag of another program that has no meaning here."""
 
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         logger.warning("%s has no meaning here and is ignored", option_string)
 
 
@@ -291,15 +313,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": HelpFormatter, **settings})
         self.fill: Callable[[], None] | None = None
         self.words: str | None = None  # where unknown flags go, each with one word
-        # a positional, and the flags that may replace it
+        # positionals, each with the flags that may replace it
         self.either: list[tuple[argparse.Action, argparse.Action]] = []
 
     def add_actions(self, metavar: str = "ACTION", **settings: Any) -> Callable[..., "Parser"]:
         """Sub-commands; without one the help is printed. Returns: ``add_parser``."""
         self.set_defaults(run=lambda namespace: self.print_help(), parser=self)
-        return self.add_subparsers(
-            metavar=metavar, **{"title": f"{metavar.lower()}s", **settings}
-        ).add_parser
+        settings = {"title": f"{metavar.lower()}s", **settings}
+        return self.add_subparsers(metavar=metavar, **settings).add_parser
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         while self.fill:  # it may name another one that continues
@@ -310,12 +331,10 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         words = self.take_words(args) if self.words else {}
         given = [word.split("=")[0] for word in args if len(word) > 2]
-        replaced = [
-            positional
-            for positional, flag in self.either
-            if any(name.startswith(word) for word in given for name in flag.option_strings)
-        ]
-        actions = self._actions
+        replaced, actions = [], self._actions
+        for positional, flag in self.either:
+            if any(name.startswith(word) for word in given for name in flag.option_strings):
+                replaced.append(positional)
         self._actions = [action for action in actions if action not in replaced]
         try:
             found, unknown = super().parse_known_args(args, namespace)
@@ -358,12 +377,10 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         parser = getattr(found, "parser", self)
         if unknown:
-            meant = [
-                did_you_mean(word.split("=")[0], parser._option_string_actions) for word in unknown
-            ]
-            parser.error(
-                f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, meant), '')}"
-            )
+            known = parser._option_string_actions
+            meant = [did_you_mean(word.split("=")[0], known) for word in unknown]
+            better = next(filter(None, meant), "")
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{better}")
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

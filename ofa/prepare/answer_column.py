@@ -1,13 +1,19 @@
-"""Answers of people -> the answer column: as the VQA evaluation normalizes and scores them."""
+"""Answers of people -> the answer column: as the VQA evaluation normalizes and scores them. ``ofa
+answers``: the set of answers that a model may give, made from training files."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ofa.data.rows import open_rows
+from ofa.errors import UserError
+from ofa.io.flags import action, option
 from ofa.io.values import RowError, words_of
 from ofa.prepare.annotations import without_join
-from ofa.task.text import CONFIDENCE, JOIN
+from ofa.task.answers import MissingAnswers, read_label_file, write_label_file
+from ofa.task.text import CONFIDENCE, JOIN, learned_answer
 
 ANSWER_SET = "trainval_ans2label.json"  # the file of a data set's answers
 DIGITS = "zero one two three four five six seven eight nine ten".split()
@@ -88,3 +94,68 @@ def number_answers(taught: Iterable[str], min_count: int = 1) -> dict[str, int]:
     counts = Counter(taught)
     frequent = sorted((-count, answer) for answer, count in counts.items() if count >= min_count)
     return {answer: number for number, (_, answer) in enumerate(frequent)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFiles:
+    tsv: tuple[str, ...] = option(help="training files", positional=True)
+    column: int = option(3, "column of the answers, from 0 (VQA: 3, ImageNet: 2)", least=0)
+
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """(answer that a row teaches, its place), row by row; rows without answers are skipped."""
+        for path in self.tsv:
+            file = open_rows(path, [self.column])
+            for row in range(len(file)):
+                field = file.texts(row, [self.column])[0]
+                if field.strip():
+                    yield learned_answer(field, file.where(row)), file.where(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(AnswerFiles):
+    out: str = option(help="JSON or .pkl file to write")
+    most: int | None = option(None, "answers at most (VQA v2: 3129)", least=1)
+    min_count: int = option(1, "rows that an answer needs at least")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(AnswerFiles):
+    ans2label_file: str = option(help="answer set, as JSON or pickle")
+
+
+@action
+def build(args: BuildOptions) -> None:
+    """The most frequent answers of training files.
+
+    Counts the answer of highest confidence of each training row and writes the most frequent as
+    {answer: number}, which --ans2label-file reads. Frequent answers come first, equally frequent
+    ones in alphabetical order. Rows with other answers have to be removed from training: ofa
+    answers check names them.
+    """
+    counts = Counter(answer for answer, _ in args.answers())
+    answers = list(number_answers(counts, args.min_count))[: args.most]
+    if not answers:
+        finding = f"{len(counts)}, none of {args.min_count} rows" if counts else "none"
+        raise UserError(
+            f"{', '.join(args.tsv)}: expected answers in column {args.column}, found {finding}; "
+            "see --column, --min-count"
+        )
+    write_label_file(args.out, answers)
+    rows, covered = counts.total(), sum(counts[answer] for answer in answers)
+    print(
+        f"{args.out}: {len(answers)} of {len(counts)} answers, those of {covered} of {rows} rows"
+        f" ({covered / rows:.1%})"
+    )
+
+
+@action
+def check(args: CheckOptions) -> int:
+    """List the answers that a set does not have."""
+    found = MissingAnswers(dict.fromkeys(read_label_file(args.ans2label_file), 0).get)
+    for answer, where in args.answers():
+        found.look_at(answer, where)
+    for line in found.lines():
+        print(line)
+    wrong = sum(found.counts.values())
+    print(f"{wrong} of {found.rows} rows have answers that {args.ans2label_file} has not")
+    return 1 if found else 0

@@ -1,4 +1,5 @@
-"""Files of images -> files with a column of image codes, for the two tasks that have one.
+"""``ofa tokenizer encode``: files of images -> files with a column of image codes, for the two
+tasks that have one.
 
     generation   uniq-id, codes of the whole image, caption in lower case   one row per caption
     pretraining  image-id, image, codes of its middle   half the side, cropped, then encoded
@@ -9,29 +10,153 @@ side for pretraining.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 
-from ofa.data.image_rows import FolderImages, TsvImages, make_square
+from ofa.data.image_rows import FolderImages, TsvImages, make_square, open_images
 from ofa.errors import UserError
+from ofa.inference.options import DeviceOptions, device_option
+from ofa.io.flags import action, option
+from ofa.io.image_files import file_state, name_broken
 from ofa.io.images import encode_image, open_image
 from ofa.io.progress import counted
+from ofa.io.resumable import fingerprint
 from ofa.io.values import one_line
-from ofa.prepare.tsv_writer import IMAGE, Group
+from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 from ofa.task.text import JOIN
 from ofa.tokens.image_codes import codes_to_text
 
-GENERATION, PRETRAINING = "generation", "pretraining"
-SIZES = {GENERATION: 256, PRETRAINING: 128}  # pixels that are encoded, of upstream
+SIZES = {"generation": 256, "pretraining": 128}  # pixels that are encoded, of upstream
+SETTINGS = "purpose id_column text_column non_square image_format sample skip_broken".split()
+KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)"
 
 Images = TsvImages | FolderImages
 # images of one size, number of the first -> codes of each
-Encode = Callable[[list[Image.Image], int], Sequence]
+Encode = Callable[[list[Image.Image], int], Any]
 
 
-def caption_groups(
-    images: Images, chosen: Sequence[int], id_column: int, text_column: int
-) -> list[Group]:
+@dataclass(frozen=True, kw_only=True)
+class TokenizerDevice(DeviceOptions):
+    """A tokenizer is small: it computes on the CPU, where the same call gives the same codes."""
+
+    device: str = device_option("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesOptions(TokenizerDevice):
+    """Images to learn from or to encode."""
+
+    images: str = option(help="TSV with an image column, or folder of images", metavar="TSV|DIR")
+    image_column: int | None = option(None, "column of the images, from 0, if not the first")
+    skip_broken: bool = option(False, "skip images that cannot be read instead of stopping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(ImagesOptions):
+    tokenizer: str = option(help=KINDS)
+    purpose: Literal["generation", "pretraining"] = option(help="file to write", flag="--for")
+    out: str = option(help="file to write")
+    code_image_size: int | None = option(
+        None, "side of the encoded square in pixels, if not 256 (pretraining: 128)"
+    )
+    id_column: int = option(0, "column of the ids")
+    text_column: int = option(2, "column of the captions, for generation")
+    non_square: Literal["crop", "squash", "refuse"] = option(
+        "crop", "images that are not square: keep the center, give up the aspect, or stop"
+    )
+    image_format: Literal["jpeg", "png"] = option("jpeg", "of images resized for pretraining")
+    sample: int | None = option(None, "seed to sample the codes of a GumbelVQ with")
+    batch_size: int = option(16, "images at a time", least=1)
+
+
+@action
+def encode(args: EncodeOptions) -> None:
+    """Make the files with image codes for text to image and pretraining.
+
+    --for generation writes the columns uniq-id, codes, caption: the whole image of
+    --code-image-size pixels (256: 1024 codes), a row per caption. --for pretraining writes
+    image-id, image, codes: the image with twice that side (128: 256 pixels) and the codes of its
+    center (256 codes). Images are resized by PIL's Lanczos filter as upstream. Beside the file lies
+    OUT.manifest.json. An interrupted call is resumed by the same call.
+
+    example: ofa tokenizer encode --images caption_stage1_train.tsv --tokenizer vqgan --for
+    generation --out coco_gen.tsv
+    """
+    from ofa.inference.predictor import choose_device
+    from ofa.models.image_tokenizer import codec
+
+    tokenizer = codec.load_image_tokenizer(args.tokenizer, choose_device(args.device))
+    usual = SIZES[args.purpose]
+    size = usual if args.code_image_size is None else args.code_image_size
+    if size < tokenizer.factor or size % tokenizer.factor:
+        raise UserError(
+            f"--code-image-size {size}: expected a multiple of {tokenizer.factor} pixels, which"
+            f" have one code each; choose another, such as {usual}"
+        )
+    images = open_images(args.images, args.image_column)
+    chosen, broken = readable(images, args.images) if args.skip_broken else (range(len(images)), {})
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    folder = Path(args.tokenizer)
+    parts = [folder / name for name in (codec.TOKENIZER, codec.CONFIG, codec.WEIGHTS)]
+    weights = list(filter(Path.is_file, parts)) if folder.is_dir() else [folder]
+    states = [[file_state(str(path)) for path in some] for some in (images.files(), weights)]
+    plan = fingerprint("image codes 1", size, settings, states)
+    path = Path(args.out)
+    manifest = f"{path.name}.manifest.json"
+    out = PreparedFolder(path.parent, plan, "ofa tokenizer encode", manifest=manifest)
+    if out.is_finished():
+        print(f"{path}: already complete")
+        return
+    side = size // tokenizer.factor
+    out.note(
+        images=args.images,
+        tokenizer=args.tokenizer,
+        num_codes=tokenizer.num_codes,
+        code_image_size=size,
+        codes_per_picture=side * side,
+        settings=settings,
+        left_out=[f"{where}: {reason}" for where, reason in broken.items()],
+    )
+    groups = (caption_groups if args.purpose == "generation" else image_groups)(
+        images, chosen, args
+    )
+    encode_some = codec.image_encoder(tokenizer, args.sample)
+    out.write_groups(
+        path.name, groups, lambda first: cells(images, chosen[first:], args, size, encode_some)
+    )
+    out.save_manifest(finished=True, left_out=len(broken))
+    if broken:
+        print(f"{args.images}: {len(broken)} images are left out: {name_broken(broken)}")
+    entry = out.manifest["files"][path.name]
+    print(
+        f"{path}: {entry['rows']} rows, {side * side} codes each ({side} x {side}),"
+        f" {entry['bytes'] / 1e6:.1f} MB"
+    )
+
+
+def readable(images: Images, path: str) -> tuple[list[int], dict[str, str]]:
+    """Numbers of the images that can be read, and place -> what is wrong with each other one.
+    Raises: UserError if none can be read."""
+    good, broken = [], {}
+    for index in counted(range(len(images)), len(images), f"looking at {path}", "img"):
+        try:
+            images[index]
+            good.append(index)
+        except UserError as error:
+            where, _, reason = str(error).partition(": ")
+            broken[where] = reason
+    if not good:
+        raise UserError(
+            f"{path}: expected images, found none that can be read ({name_broken(broken)})"
+        )
+    return good, broken
+
+
+def caption_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -> list[Group]:
     """Rows for generation. Captions that are joined by ``&&`` become a row each: ``7_0``, ``7_1``,
     ...
 
@@ -43,111 +168,77 @@ def caption_groups(
             f"{images.where(0)}: --for generation expects a TSV with captions, found a folder of"
             " images; make one by ofa prepare, or encode --for pretraining"
         )
-    check_columns(images, {"--id-column": id_column, "--text-column": text_column})
+    check_columns(images, {"--id-column": args.id_column, "--text-column": args.text_column})
     groups = []
     for index in chosen:
-        name, text = images.rows.texts(index, [id_column, text_column])
+        name, text = images.rows.texts(index, [args.id_column, args.text_column])
         captions = list(filter(None, map(one_line, text.lower().split(JOIN))))
         if not captions:
             raise UserError(
-                f"{images.where(index)}: expects a caption in column {text_column}, found none;"
-                " is --text-column right (columns count from 0)?"
+                f"{images.where(index)}: expects a caption in column {args.text_column}, found"
+                " none; is --text-column right (columns count from 0)?"
             )
-        names = [name]
-        if len(captions) > 1:
-            names = [f"{name}_{number}" for number in range(len(captions))]
-        rows = ((name, IMAGE, caption) for name, caption in zip(names, captions))
+        several = len(captions) > 1
+        rows = [
+            (f"{name}_{number}" if several else name, IMAGE, caption)
+            for number, caption in enumerate(captions)
+        ]
         groups.append(Group(index, tuple(rows)))
     return groups
 
 
-def image_groups(images: Images, chosen: Sequence[int], id_column: int) -> list[Group]:
+def image_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -> list[Group]:
     """Rows for pretraining; ``IMAGE`` stands for two columns. Files of a folder are called by
     their names."""
     if isinstance(images, FolderImages):
         names = [images.paths[index].stem for index in chosen]
     else:
-        check_columns(images, {"--id-column": id_column})
-        names = [images.rows.texts(index, [id_column])[0] for index in chosen]
+        check_columns(images, {"--id-column": args.id_column})
+        names = [images.rows.texts(index, [args.id_column])[0] for index in chosen]
     return [Group(index, ((name, IMAGE),)) for index, name in zip(chosen, names)]
 
 
-def check_columns(images: TsvImages, options: dict[str, int]) -> None:
-    for option, column in options.items():
+def check_columns(images: TsvImages, flags: dict[str, int]) -> None:
+    for flag, column in flags.items():
         if not 0 <= column < images.rows.num_columns or column == images.column:
-            found = f"columns 0 to {images.rows.num_columns - 1}"
-            if column == images.column:
-                found = "the images"
+            columns = f"columns 0 to {images.rows.num_columns - 1}"
+            found = "the images" if column == images.column else columns
             raise UserError(
-                f"{images.where(0)}: {option} {column} expects a column of text, found {found};"
+                f"{images.where(0)}: {flag} {column} expects a column of text, found {found};"
                 " correct the option"
             )
 
 
-def whole_images(
-    images: Images,
-    chosen: Sequence[int],
-    size: int,
-    non_square: str,
-    batch_size: int,
-    encode: Encode,
+def cells(
+    images: Images, chosen: Sequence[int], args: EncodeOptions, size: int, encode: Encode
 ) -> Iterator[str]:
-    """Codes as text of each chosen image."""
-    for some in batches(chosen, batch_size):
-        squares = [
-            make_square(images[index], size, non_square, images.where(index)) for index in some
-        ]
-        yield from map(codes_to_text, encode(squares, some[0]))
+    """What stands for ``IMAGE`` in the rows of each chosen image: its codes; for pretraining
+    itself in base64, with sides of 2 x ``size``, and the codes of its middle, of the pixels as they
+    are stored."""
+    step = args.batch_size if args.sample is None else 1
+    middle = (size // 2, size // 2, size // 2 + size, size // 2 + size)
+    for start in range(0, len(chosen), step):
+        some = chosen[start : start + step]
+        shown: list[Image.Image]
+        columns: Iterator[str] = repeat("")
+        if args.purpose == "generation":
+            shown = [make_square(images[i], size, args.non_square, images.where(i)) for i in some]
+        else:
+            files = [stored_image(images, index, 2 * size, args) for index in some]
+            shown = [open_image(data).crop(middle) for data in files]
+            columns = (f"{encode_image(data)}\t" for data in files)
+        for column, codes in zip(columns, encode(shown, some[0])):
+            yield column + codes_to_text(codes)
 
 
-def images_with_middles(
-    images: Images,
-    chosen: Sequence[int],
-    size: int,
-    non_square: str,
-    batch_size: int,
-    encode: Encode,
-    image_format: str,
-) -> Iterator[str]:
-    """Two columns for each chosen image: itself with sides of 2 x ``size`` in base64, and codes
-    of its middle.
-
-    The codes are those of the pixels as they are stored.
-    """
-    start, stop = size // 2, size // 2 + size
-    for some in batches(chosen, batch_size):
-        stored = [stored_image(images, index, 2 * size, non_square, image_format) for index in some]
-        middles = [open_image(data).crop((start, start, stop, stop)) for data in stored]
-        for data, codes in zip(stored, encode(middles, some[0])):
-            yield f"{encode_image(data)}\t{codes_to_text(codes)}"
-
-
-def stored_image(
-    images: Images, index: int, side: int, non_square: str, image_format: str
-) -> bytes:
+def stored_image(images: Images, index: int, side: int, args: EncodeOptions) -> bytes:
     """The image as a file of ``side`` x ``side`` pixels: of a TSV the very file, if it has
     them already."""
     image = images[index]
     if image.size == (side, side) and isinstance(images, TsvImages):
         return images.data(index)
-    image = make_square(image, side, non_square, images.where(index))
+    image = make_square(image, side, args.non_square, images.where(index))
     file = io.BytesIO()
-    image.save(file, image_format.upper(), **({"quality": 95} if image_format == "jpeg" else {}))
+    quality = {"quality": 95} if args.image_format == "jpeg" else {}
+    image.save(file, args.image_format.upper(), **quality)
     return file.getvalue()
-
-
-def batches(items: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
-
-
-def readable(images: Images, path: str) -> tuple[list[int], list[str]]:
-    """Numbers of the images that can be read, and a message for each of the others."""
-    good, broken = [], []
-    for index in counted(range(len(images)), len(images), f"looking at {path}", "img"):
-        try:
-            images[index]
-            good.append(index)
-        except UserError as error:
-            broken.append(str(error))
-    return good, broken

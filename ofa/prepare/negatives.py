@@ -14,15 +14,14 @@ that it answers most often. Kinds of a single answer have no wrong one to offer:
 """
 
 import hashlib
-import json
 import logging
 import os
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,16 +29,17 @@ from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER, YES_NO
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.io.atomic import names_file, replacing
+from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
 from ofa.io.image_files import file_state
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below
 from ofa.io.progress import counted
+from ofa.task.results import write_json
 from ofa.task.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 
 logger = logging.getLogger(__name__)
 
-PAIR_COLS, DETECTION_COLS = "0,1,2,3,4,5,6,7", "0,1,2"
 PAIR_COLUMNS = ("caption", "question", "answers", "objects", "dataset", "type")  # from 2 on
 PAIR_TYPES = ("caption", "qa", "visual_grounding")  # of rows of images and texts
 CLOSED = frozenset(
@@ -155,7 +155,7 @@ class NegativeSamples:
         for name, lines in ((CAPTIONS, self.captions()), (OBJECTS, names)):
             with replacing(folder / name) as file:
                 counts[name] = sum(1 for line in lines if file.write(line))
-        write_json(folder / ANSWERS, kinds)
+        write_json(folder / ANSWERS, kinds, indent=1)
         counts[ANSWERS] = len(set().union(*kinds.values()))
         for name, purpose in FILES.items():
             if counts[name] < 2:
@@ -168,25 +168,33 @@ class NegativeSamples:
         return counts
 
 
-def write_json(path: Path, content: Any) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+@dataclass(frozen=True, kw_only=True)
+class NegativesOptions:
+    data: tuple[str, ...] = option(help="image-text rows: vision_language_examples.tsv, or shards")
+    detection: tuple[str, ...] = option((), "rows with objects: detection_examples.tsv, or shards")
+    selected_cols: str = option("0,1,2,3,4,5,6,7", "columns of --data")
+    detection_selected_cols: str = option("0,1,2", "columns of --detection")
+    out: str = option(help="folder to write")
 
 
-def build_negatives(
-    data: Sequence[str],
-    detection: Sequence[str],
-    folder: str,
-    selected_cols: str = PAIR_COLS,
-    detection_selected_cols: str = DETECTION_COLS,
-) -> None:
-    """Collect captions, objects and answers of training rows; print what was found."""
-    pairs = [_open(path, selected_cols, 8, "--selected-cols") for path in data]
+@action
+def build(args: NegativesOptions) -> None:
+    """Collect captions, objects and answers of training rows.
+
+    Reads the training rows once, without their images, and writes all_captions.txt, object.txt and
+    type2ans.json, for --neg-sample-dir. The same rows make the same files. Files that were made
+    from the same rows are kept.
+
+    example: ofa negatives build --data vision_language_examples.tsv --detection
+    detection_examples.tsv --out negative_sample
+    """
+    pairs = [_open(path, args.selected_cols, 8, "--selected-cols") for path in args.data]
     objects = [
-        _open(path, detection_selected_cols, 3, "--detection-selected-cols") for path in detection
+        _open(path, args.detection_selected_cols, 3, "--detection-selected-cols")
+        for path in args.detection
     ]
     made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
-    out = Path(folder)
+    out = Path(args.out)
     ours = _read(out / DONE)
     if all((out / name).is_file() for name in FILES) and ours.get("made_from") == made_from:
         print(f"{out}: already complete")
@@ -202,7 +210,7 @@ def build_negatives(
             for (text,), where in _texts(file, file.selected_cols[2:]):
                 found.add_detections(text, where)
         counts = found.write(out)
-        write_json(out / DONE, {"made_from": made_from, "entries": counts})
+        write_json(out / DONE, {"made_from": made_from, "entries": counts}, indent=1)
     print(
         f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers"
     )

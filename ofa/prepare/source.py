@@ -4,14 +4,13 @@ what its help says.
     SOURCES = {"muge": Source(MugeOptions, read_muge, writes="...", example="ofa prepare muge ...")}
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ofa.errors import UserError
-from ofa.io.flags import option
+from ofa.io.flags import name_and_value, option
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import ResumableFolder
 from ofa.prepare.annotations import Problems
@@ -61,22 +60,15 @@ class ImageOptions(SourceOptions):
     )
 
 
-def column(text: str) -> tuple[str, str]:
-    """``NAME=COLUMN`` of a command line."""
-    name, equals, column = text.partition("=")
-    if not (name and equals and column):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not of the form NAME=COLUMN, such as image=file_name"
-        )
-    return name, column
-
-
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """Columns that are not called as the task calls them, and boxes in any form."""
 
     columns: tuple[tuple[str, str], ...] = option(
-        (), "columns or keys with another name than the task's", parse=column, metavar="NAME=COLUMN"
+        (),
+        "columns or keys with another name than the task's",
+        parse=name_and_value,
+        metavar="NAME=COLUMN",
     )
     box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(
         "xyxy", "corners, or corner, width and height; pixels, or norm: fractions of the image"

@@ -1,17 +1,12 @@
-"""Result files -> what the leaderboards take.
-
-    coco   zip with captions_val2014_NAME_results.json and captions_test2014_NAME_results.json,
-           each [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...]
-    vqa    [{"question_id": 393225000, "answer": "red"}, ...]
-    muge   {"image_id": "007c72", "text": "蕾丝元素，时尚气质"} in each line
-    glue   zip with MNLI-m.tsv, ...: index <tab> prediction
-                                     0     <tab> entailment
+"""``ofa submit``: result files -> what the leaderboards take.
 
 Every image, question or row of the split is answered exactly once. What our result files hold
 besides (scores, further answers) is left out.
 """
 
 import io
+import json
+import logging
 import re
 import zipfile
 from collections import Counter
@@ -22,11 +17,14 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
+from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
 from ofa.io.numbers import read_integer
 from ofa.io.text_files import read_text
 from ofa.io.values import RowError, words_of
-from ofa.task.results import read_predictions
+from ofa.task.results import read_predictions, write_json
+
+logger = logging.getLogger(__name__)
 
 COCO_ID = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0*([0-9]{1,18})(?:\.jpg)?")
 SHOWN = 5  # ids named in a message
@@ -48,6 +46,7 @@ class UploadFormat:
 
 
 COCO = UploadFormat(key="image_id", text="caption", one="image")
+COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # images of the splits that the server scores
 VQA = UploadFormat(key="question_id", text="answer", one="question")
 MUGE = UploadFormat(key="image_id", text="caption", one="image", numbered=False)
 
@@ -61,8 +60,8 @@ IMPLIED = {"no": "not_entailment", "yes": "entailment"}
 INFERENCE = {"no": "contradiction", "yes": "entailment", "maybe": "neutral"}
 GLUE = {
     "cola": _glue("CoLA.tsv", 1063, **NUMBERS),
-    "mnli-m": _glue("MNLI-m.tsv", 9796, **INFERENCE),
-    "mnli-mm": _glue("MNLI-mm.tsv", 9847, **INFERENCE),
+    "mnli_m": _glue("MNLI-m.tsv", 9796, **INFERENCE),
+    "mnli_mm": _glue("MNLI-mm.tsv", 9847, **INFERENCE),
     "mrpc": _glue("MRPC.tsv", 1725, **NUMBERS),
     "qnli": _glue("QNLI.tsv", 5463, **IMPLIED),
     "qqp": _glue("QQP.tsv", 390965, **NUMBERS),
@@ -71,9 +70,164 @@ GLUE = {
 }
 # of GLUE, that OFA has no task for; the site wants the first two as well
 OTHERS = ("STS-B.tsv", "WNLI.tsv", "AX.tsv")
+CHECKED = "the data set's list of images of %s, to check that each has one caption"
 
 
-def write_zip(path: str | Path, members: Mapping[str, str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CocoOptions:
+    val2014: str | None = option(None, "result file of the 40,504 images of val2014")
+    val2014_images: str | None = option(None, CHECKED % "val2014")
+    test2014: str | None = option(None, "result file of the 40,775 images of test2014")
+    test2014_images: str | None = option(None, CHECKED % "test2014")
+    name: str = option("ofa", "name of the method, part of the file names")
+    out: str = option(help="zip file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    results: tuple[str, ...] = option(help="result files that make up a split", positional=True)
+    out: str = option(help="file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaOptions(SplitOptions):
+    questions: str | None = option(None, "the data set's questions, to check that each is answered")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MugeOptions(SplitOptions):
+    images: str | None = option(None, "the data set's images, to check that each has one caption")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlueOptions:
+    cola: str | None = option(None, "result file of the test rows of CoLA")
+    mnli_m: str | None = option(None, "result file of the matched test rows of MNLI")
+    mnli_mm: str | None = option(None, "result file of the mismatched test rows of MNLI")
+    mrpc: str | None = option(None, "result file of the test rows of MRPC")
+    qnli: str | None = option(None, "result file of the test rows of QNLI")
+    qqp: str | None = option(None, "result file of the test rows of QQP")
+    rte: str | None = option(None, "result file of the test rows of RTE")
+    sst2: str | None = option(None, "result file of the test rows of SST-2")
+    also: tuple[str, ...] = option((), f"{', '.join(OTHERS)}: they go in as they are")
+    out: str = option(help="zip file to write")
+
+
+@action
+def coco(args: CocoOptions) -> None:
+    """Make a zip of COCO captions, with one file per split.
+
+    It holds captions_val2014_NAME_results.json and captions_test2014_NAME_results.json, each
+    [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...].
+
+    example: ofa submit coco --val2014 results/val_predict.json --test2014
+    results/test_predict.json --name ofa-large --out upload.zip
+    """
+    if not (args.val2014 or args.test2014):
+        raise UserError(
+            "expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result "
+            "files"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", args.name):
+        raise UserError(
+            f"--name: expects letters, digits, dots and hyphens, found {args.name!r}; the server"
+            " reads file names at '_'"
+        )
+    members = {}
+    for split, size in COCO_SIZES.items():
+        path, images = getattr(args, split), getattr(args, f"{split}_images")
+        if images and not path:
+            raise UserError(
+                f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or"
+                " neither"
+            )
+        if not path:
+            logger.warning("the server wants both splits; --%s is not given", split)
+            continue
+        entries = upload_entries([path], COCO, listed_ids(images, "images", "id"))
+        members[f"captions_{split}_{args.name}_results.json"] = json.dumps(entries)
+        tell(split, len(entries), "captions", len(entries) if images else size)
+    write_zip(args.out, members)
+
+
+@action
+def vqa(args: VqaOptions) -> None:
+    """Make one JSON of answers for the VQA challenge.
+
+    It holds [{"question_id": 393225000, "answer": "red"}, ...].
+
+    example: ofa submit vqa results/test_predict.json --questions
+    v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
+    """
+    expected = listed_ids(args.questions, "questions", "question_id")
+    entries = upload_entries(args.results, VQA, expected)
+    write_json(args.out, entries)
+    whole = "" if expected is None else ", one for every question of the split"
+    print(f"{len(entries)} answers{whole}\nupload: {args.out}")
+
+
+@action
+def muge(args: MugeOptions) -> None:
+    """Write MUGE's Chinese captions, one JSON object per line.
+
+    A line is {"image_id": "007c72", "text": "蕾丝元素，时尚气质"}.
+
+    example: ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl
+    """
+    from ofa.io.image_files import table_images
+
+    expected = {image_id for image_id, _ in table_images(args.images)} if args.images else None
+    entries = upload_entries(args.results, MUGE, expected)
+    with replacing(args.out) as file:
+        for entry in entries:
+            line = {"image_id": entry["image_id"], "text": entry["caption"]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    whole = "" if expected is None else ", one for every image of the split"
+    print(f"{len(entries)} captions{whole}\nupload: {args.out}")
+
+
+@action
+def glue(args: GlueOptions) -> None:
+    """Make a zip for GLUE, with one TSV per test set.
+
+    Its lines are: index <tab> prediction, 0 <tab> entailment, ...
+
+    example: ofa submit glue --cola results/cola/test_predict.json --rte
+    results/rte/test_predict.json --also sample/STS-B.tsv --out glue.zip
+    """
+    members = {}
+    for name, form in GLUE.items():
+        if path := getattr(args, name):
+            members[form.file] = glue_text(path, form)
+            tell(form.file, members[form.file].count("\n") - 1, "predictions", form.size)
+    if not members:
+        known = ", ".join(f"--{name.replace('_', '-')}" for name in GLUE)
+        raise UserError(
+            f"expects result files, such as --cola RESULTS, found none; known are {known}"
+        )
+    members |= {Path(path).name: other_text(path) for path in args.also}
+    write_zip(args.out, members)
+    wanted = [*(form.file for form in GLUE.values()), *OTHERS[:2]]
+    if missing := [name for name in wanted if name not in members]:
+        logger.warning(
+            "the site wants a file for every task; not there: %s (--also takes those of its sample "
+            "submission)",
+            ", ".join(missing),
+        )
+
+
+def tell(name: str, count: int, things: str, size: int) -> None:
+    """How many there are. Args: size: how many the server wants."""
+    print(f"{name}: {count} {things}")
+    if count != size:
+        logger.warning(
+            "%s: the test set has %d rows, these are %s for %d; the server refuses an incomplete"
+            " file",
+            *(name, size, things, count),
+        )
+
+
+def write_zip(path: str, members: Mapping[str, str]) -> None:
     """Args: members: name -> text. They are dated 1980: equal files, equal zips."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -83,6 +237,7 @@ def write_zip(path: str | Path, members: Mapping[str, str]) -> None:
             archive.writestr(member, text)
     with replacing(path, "wb") as file:
         file.write(content.getvalue())
+    print(f"upload: {path}")
 
 
 def upload_entries(

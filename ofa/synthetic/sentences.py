@@ -9,9 +9,12 @@ row or one of the others, so no test or validation row occurs in training.
 
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+from ofa.io.flags import action, option
 from ofa.io.resumable import ResumableFolder, fingerprint
+from ofa.prepare.source import OutOptions, summary
 
 ANIMALS = ("cat", "dog", "horse", "bird", "mouse", "fox")
 COLORS = ("red", "black", "white", "brown", "grey")
@@ -183,21 +186,6 @@ def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
     return (row(task, seed, split, number) for number in range(count))
 
 
-def write_world(folder: str, counts: Mapping[str, int], seed: int) -> ResumableFolder:
-    """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args:
-    counts: split -> rows of each task."""
-    plan = fingerprint(f"text-world {VERSION}", dict(counts), seed)
-    out = ResumableFolder(folder, plan, "ofa prepare synthetic-sentences")
-    if out.is_finished():
-        return out
-    for task in TASKS:
-        for split, count in counts.items():
-            out.write_lines(f"{task}_{split}.tsv", map("\t".join, rows(task, seed, split, count)))
-    out.write_lines("texts.txt", all_texts(seed, counts["train"]))
-    out.save_manifest(finished=True)
-    return out
-
-
 def all_texts(seed: int, count: int) -> Iterator[str]:
     """The training texts of all tasks, and the words of their prompts and answers as often as
     each row asks for them."""
@@ -206,3 +194,33 @@ def all_texts(seed: int, count: int) -> Iterator[str]:
             texts = told(task, seed, "train", number)
             yield from texts if task == "gigaword" else texts[:-1]
         yield PROMPTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentencesOptions(OutOptions):
+    train: int = option(3000, "training rows of each task", least=1)
+    dev: int = option(200, "validation rows of each task", least=1)
+    test: int = option(300, "test rows of each task", least=1)
+    seed: int = option(1, "seed of all random choices")
+
+
+@action
+def synthetic_sentences(args: SentencesOptions) -> None:
+    """All tasks of the grammar.
+
+    Writes TASK_train.tsv, TASK_dev.tsv and TASK_test.tsv for cola, mnli, mrpc, qnli, qqp, rte, sst2
+    and gigaword, and texts.txt for ofa vocab build. No row of the other files occurs in training.
+
+    example: ofa prepare synthetic-sentences --out dataset/synthetic_sentences
+    """
+    counts = {"train": args.train, "dev": args.dev, "test": args.test}
+    plan = fingerprint(f"text-world {VERSION}", counts, args.seed)
+    out = ResumableFolder(args.out, plan, "ofa prepare synthetic-sentences")
+    if not out.is_finished():
+        for task in TASKS:
+            for split, count in counts.items():
+                lines = map("\t".join, rows(task, args.seed, split, count))
+                out.write_lines(f"{task}_{split}.tsv", lines)
+        out.write_lines("texts.txt", all_texts(args.seed, args.train))
+        out.save_manifest(finished=True)
+    summary(out)

@@ -35,12 +35,15 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
+from ofa.errors import UserError
+from ofa.io.flags import action, option
 from ofa.io.resumable import fingerprint
-from ofa.prepare import tsv_writer
+from ofa.prepare import negatives, tsv_writer
+from ofa.prepare.source import WriteOptions, summary
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
 from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
 from ofa.synthetic.shapes import render as draw
@@ -283,3 +286,70 @@ def digest_of(tokenizer: str) -> str:
         files = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".ckpt", ".yaml"))
     contents = (file.read_bytes() for file in files if file.name != "training.pt")
     return json.dumps([hashlib.sha256(content).hexdigest() for content in contents])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesOptions(WriteOptions):
+    train: int = option(10000, "training scenes", least=1)
+    val: int = option(100, "validation scenes", least=1)
+    test: int = option(300, "test scenes", least=1)
+    size: int = option(64, "side of the square images in pixels", least=1)
+    image_format: Literal["jpeg", "png"] = option("jpeg", "format of the images")
+    language: Literal["en", "zh"] = option("en", "language of captions, questions and expressions")
+    pretrain: bool = option(False, "also write the files of pretraining, for all three splits")
+    tokenizer: str | None = option(None, "image tokenizer for files with codes, with --pretrain")
+    drawings: int = option(0, "further scenes of image_gen_train.tsv, with --tokenizer", least=1)
+
+
+@action
+def synthetic_shapes(args: ShapesOptions) -> None:
+    """Draw the scenes of three splits and write what is said and asked of them.
+
+    Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, the texts of
+    both, and scenes.jsonl (shapes, colors, boxes). --pretrain: vision_language_, text_ and
+    detection_examples.tsv and negative_sample/; with --tokenizer also image_examples.tsv (codes of
+    the center) and image_gen_*.tsv (of the whole image).
+    """
+    if args.tokenizer and not args.pretrain:
+        raise UserError(
+            "--tokenizer: codes of images are for pretraining; add --pretrain, or leave it out"
+        )
+    if args.drawings and not args.tokenizer:
+        raise UserError(
+            "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or "
+            "leave it out"
+        )
+    if args.pretrain and args.language != "en":
+        raise UserError(
+            "--pretrain: the texts of pretraining are English; leave it out, or make them with "
+            "--language en"
+        )
+    encode = tokenizer_of(args.tokenizer, args.size) if args.tokenizer else None
+    counts = {"train": args.train, "val": args.val, "test": args.test}
+    files = ShapesFolder(
+        args.out, counts, args.size, args.seed, args.image_format, language=args.language
+    )
+    summary(files.write_finetuning(args.jobs))
+    if args.pretrain:
+        summary(files.write_pretraining())
+        pairs, objects = (
+            (f"{args.out}/{name}_examples.tsv",) for name in ("vision_language", "detection")
+        )
+        out = f"{args.out}/negative_sample"
+        negatives.build(negatives.NegativesOptions(data=pairs, detection=objects, out=out))
+    if encode:
+        summary(files.write_codes(encode, digest_of(str(args.tokenizer)), args.drawings))
+
+
+def tokenizer_of(path: str, size: int) -> Encode:
+    """What encodes images. Raises: UserError if it is no tokenizer, or does not fit the images."""
+    from ofa.models.image_tokenizer.codec import encode_images, load_image_tokenizer
+
+    tokenizer = load_image_tokenizer(path)
+    if size % (2 * tokenizer.factor):
+        raise UserError(
+            f"--size {size}: a tokenizer of {tokenizer.factor} pixels per code expects a"
+            f" multiple of {2 * tokenizer.factor} (codes of the image and of its middle); choose"
+            " another size"
+        )
+    return functools.partial(encode_images, tokenizer)

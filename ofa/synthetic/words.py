@@ -17,13 +17,17 @@ import string
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ofa.errors import UserError
+from ofa.io.flags import action, option, options_of
 from ofa.io.images import encode_image
+from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import fingerprint
+from ofa.prepare.source import OutOptions, summary
 from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 
 VERSION = 1
@@ -39,21 +43,15 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class World:
-    """Settings of a world.
+    """Settings of a world. ``plain`` words are as large as they fit, in the middle, not turned."""
 
-    Args:
-        width, height: of the images, pixels.
-        letters: that words are made of. shortest, longest: letters of a word.
-        plain: black on white, as large as it fits, in the middle, not turned: learned much sooner.
-    """
-
-    seed: int = 1
-    width: int = 96
-    height: int = 32
-    letters: str = string.ascii_lowercase + string.digits
-    shortest: int = 3
-    longest: int = 6
-    plain: bool = False
+    seed: int = option(1, "seed of all random choices")
+    width: int = option(96, "width of the images in pixels", least=1)
+    height: int = option(32, "height of the images in pixels", least=1)
+    letters: str = option(string.ascii_lowercase + string.digits, "letters and digits of the words")
+    shortest: int = option(3, "letters of a word at least", least=1)
+    longest: int = option(6, "letters of a word at most", least=1)
+    plain: bool = option(False, "black on white, one place, one size: learned much sooner")
 
     def __post_init__(self):
         if not set(self.letters) <= set(string.ascii_lowercase + string.digits):
@@ -180,20 +178,33 @@ def encode(sign: Sign, world: World) -> str:
     return encode_image(buffer.getvalue())
 
 
-def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) -> PreparedFolder:
-    """Training files in upstream's columns of text recognition: ``ocr_SPLIT.tsv`` with id, image
-    and text, and ``texts.txt`` with the training texts.
+@dataclass(frozen=True, kw_only=True)
+class WordsOptions(OutOptions, JobsOptions):
+    train: int = option(10000, "training images", least=1)
+    val: int = option(100, "validation images", least=1)
+    test: int = option(300, "test images", least=1)
+    world: dict[str, Any] = options_of(lambda: World, defaults=True)
 
-    Args: counts: signs of ``train``, ``val`` and ``test``.
+
+@action
+def synthetic_words(args: WordsOptions) -> None:
+    """Draw the words of three splits.
+
+    Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (id, image, text) and texts.txt (the training
+    texts). No word of validation and test occurs in training.
+
+    example: ofa prepare synthetic-words --letters abdhkosx --shortest 3 --longest 3 --plain --out
+    dataset/signs
     """
+    world = World(**args.world)
+    counts = {"train": args.train, "val": args.val, "test": args.test}
     plan = fingerprint(f"sign-world {VERSION}", *counts.values(), vars(world))
-    out = PreparedFolder(folder, plan, "ofa prepare synthetic-words")
+    out = PreparedFolder(args.out, plan, "ofa prepare synthetic-words")
     signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
-    if out.is_finished():
-        return out
-    for split, found in signs.items():
-        groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
-        out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, world=world), jobs)
-    out.write_lines("texts.txt", (sign.text for sign in signs["train"]))
-    out.save_manifest(finished=True)
-    return out
+    if not out.is_finished():
+        for split, found in signs.items():
+            groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
+            out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, world=world), args.jobs)
+        out.write_lines("texts.txt", (sign.text for sign in signs["train"]))
+        out.save_manifest(finished=True)
+    summary(out)

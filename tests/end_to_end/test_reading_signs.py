@@ -15,7 +15,7 @@ from ofa.cli.main import main
 from ofa.metrics.ocr import ReadingMetrics
 from ofa.synthetic.words import World, make_split, render
 from ofa.task.prediction import Prediction
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 WORLD = (
     "--letters=abdhkosx",

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 SENTENCES = [
     "a red ball on the table",

@@ -29,7 +29,7 @@ from ofa.task.text import caption_references, caption_target, has_words, is_chin
 from ofa.tasks import caption, refcoco, vqa_gen
 from ofa.tasks.caption import CaptionOptions
 from ofa.tokens.bpe import load_language
-from ofa.tokens.train_wordpiece import build_wordpieces
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 TEXTS = [
     "两只狗在草地上玩，很开心！",
@@ -42,7 +42,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
-    build_wordpieces(TEXTS, 200, folder)
+    build_vocabulary(TEXTS, 200, folder, bert=True)
     return load_language(folder, num_codes=4, num_bins=8)
 
 

@@ -3,12 +3,15 @@
 import argparse
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 import ofa.cli
-from ofa.cli.main import COMMANDS, build_parser, main
+import ofa.prepare
+import ofa.submit
+import ofa.synthetic
+from ofa.cli.main import COMMANDS, KINDS, build_parser, main
 from ofa.io.flags import Parser
 
 # Earlier spellings, which are accepted and not listed.
@@ -46,13 +49,21 @@ def test_ofa_alone_lists_every_command_in_its_group(capsys):
         assert [line.split()[0] for line in section.splitlines()[1:]] == list(found)
 
 
-def test_every_module_with_a_command_is_listed_once():
-    listed = [module for group in COMMANDS.values() for module, _ in group.values()]
-    modules = [info.name for info in pkgutil.iter_modules(ofa.cli.__path__) if info.name != "main"]
-    found = [
-        name for name in modules if hasattr(importlib.import_module(f"ofa.cli.{name}"), "set_up")
-    ]
-    assert sorted(listed) == sorted(found)
+def actions(modules: Iterable[str]) -> set:
+    """What they declare."""
+    found = [importlib.import_module(f"ofa.{module}") for module in modules]
+    return {run for one in found for run in vars(one).values() if hasattr(run, "texts")}
+
+
+def test_every_command_is_in_a_module_that_is_listed():
+    tables = KINDS, *COMMANDS.values()
+    listed = {module for table in tables for module, _ in table.values()} - {"prepare"}
+    every = {
+        f"{folder.__name__.removeprefix('ofa.')}.{info.name}"
+        for folder in (ofa.cli, ofa.submit, ofa.prepare, ofa.synthetic)
+        for info in pkgutil.iter_modules(folder.__path__)
+    }
+    assert listed < every and actions(listed) == actions(every)
 
 
 @pytest.mark.parametrize(

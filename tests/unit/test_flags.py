@@ -1,12 +1,23 @@
 """Command lines made from dataclasses."""
 
+import sys
 from dataclasses import dataclass
 from typing import Literal, Optional
 
 import pytest
 
 from ofa.inference.options import DeviceOptions
-from ofa.io.flags import Parser, command, flags_of, option, options_of, read_options, words
+from ofa.io.flags import (
+    Parser,
+    action,
+    add_declared,
+    command,
+    flags_of,
+    option,
+    options_of,
+    read_options,
+    words,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +171,33 @@ def test_a_parser_of_several_commands_is_filled_when_one_is_used(capsys):
     namespace = parser.parse_args([])
     namespace.run(namespace)
     assert "look at it" in capsys.readouterr().out
+
+
+@action
+def show(options: Options) -> int:
+    """Look at 100 % of it.
+
+    Long lines
+    are joined.
+
+    example: tool show a.pt
+    """
+    return len(options.checkpoint)
+
+
+@pytest.mark.parametrize("name, words", [("show", []), ("tool", ["show"])])
+def test_the_docstring_of_an_action_is_its_help(name, words, capsys):
+    parser = Parser(prog="tool", description="known beforehand")
+    add_declared(parser, sys.modules[__name__], name)
+    namespace = parser.parse_args([*words, "a.pt", "--out", "x"])
+    assert namespace.run(namespace) == 4
+    with pytest.raises(SystemExit):
+        parser.parse_args([*words, "--help"])
+    text = capsys.readouterr().out
+    assert "Long lines are joined." in text and text.endswith("\nexample: tool show a.pt\n")
+    if words:
+        parser.print_help()
+        assert "look at 100 % of it\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", ["--device cuda:1", "--device cpu", "--cpu"])

@@ -13,7 +13,7 @@ from ofa.cli.main import main
 from ofa.io.fingerprint import sha256_of
 from ofa.tokens import download
 from ofa.tokens.bpe import load_language
-from ofa.tokens.train_sentencepiece import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary
 
 FILES = {"encoder.json": b"{}" * 50_000, "vocab.bpe": b"#version: 0.2\n", "dict.txt": b"13 1\n"}
 
@@ -431,7 +431,7 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", str(tmp_path / "out"))
 
-    monkeypatch.setattr("ofa.tokens.train_sentencepiece.build_vocabulary", full)
+    monkeypatch.setattr("ofa.tokens.train_tokenizer.build_vocabulary", full)
     monkeypatch.setattr("ofa.cli.vocab.build_vocabulary", full, raising=False)
     assert (
         main(
