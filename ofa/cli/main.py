@@ -83,12 +83,9 @@ COMMANDS = {
         "synthetic-shapes": ("cli.shapes", "check generated images of colored shapes"),
     },
 }
-EARLIER = {
-    "merge-reports": ["book"],
-    "synthetic-shapes": ["picture-world"],
-    "synthetic-words": ["sign-world"],
-    "synthetic-sentences": ["text-world"],
-}
+# Earlier names.
+ALIASES = {"merge-reports": ["book"], "synthetic-shapes": ["picture-world"]}
+ALIASES |= {"synthetic-words": ["sign-world"], "synthetic-sentences": ["text-world"]}
 
 
 def build_parser() -> Parser:
@@ -107,7 +104,7 @@ def build_parser() -> Parser:
     add = parser.add_actions("COMMAND", title=None, prog="ofa", help=argparse.SUPPRESS)
     for commands in COMMANDS.values():
         for name, (module, text) in commands.items():
-            found = add(name, description=text, aliases=EARLIER.get(name, []))
+            found = add(name, description=text, aliases=ALIASES.get(name, []))
             found.fill = partial(_fill, found, module, name)
     return parser
 
@@ -120,7 +117,7 @@ def _fill(parser: Parser, module: str, name: str) -> None:
         )
         add = parser.add_actions("KIND")
         for kind, (where, text) in KINDS.items():
-            found = add(kind, help=text, aliases=EARLIER.get(kind, []))
+            found = add(kind, help=text, aliases=ALIASES.get(kind, []))
             found.fill = partial(_fill, found, where, kind)
         return
     declared = importlib.import_module(f"ofa.{module}")
