@@ -183,8 +183,8 @@ def decode(args: DecodeOptions) -> None:
                     entries[number] = {**entry, "size": list(image.size)}
                 progress.update(len(some))
     about = {"made_by": made_by, "codes": args.file, "tokenizer": args.tokenizer}
-    images = [entries[number] for number in range(len(rows))]
-    write_json(out / DECODED, {**about, "pictures": images})
+    listed = [entries[number] for number in range(len(rows))]
+    write_json(out / DECODED, {**about, "pictures": listed})
     print(f"{out}: {len(entries)} images, and manifest.json that names them")
 
 
