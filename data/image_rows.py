@@ -36,7 +36,7 @@ class TsvImages:
 
     def files(self) -> list[str]:
         """What they are read from."""
-        return getattr(self.rows, "shards", [self.rows.path])
+        return list(self.rows.files)
 
     def __getitem__(self, index: int) -> Image.Image:
         """Raises: UserError naming file and row if the field holds no whole image."""

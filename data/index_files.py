@@ -10,6 +10,7 @@ Layout (little endian, 64-bit words); what follows the header is the business of
     8 letters naming the kind   size of the data file   its mtime in ns   number of rows   ...
 """
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -56,9 +57,10 @@ def open_words(
                 " file"
             )
         with open(path, "rb", buffering=0) as file:
-            for step in (None, lock):  # once more when other builders are done
-                if step:
-                    step(file)
+            for waits in (False, True):  # once more when other builders are done
+                if waits:  # for the data file itself: no lock file stays, a killed owner lets go
+                    with contextlib.suppress(OSError):  # some network file systems refuse
+                        fcntl.flock(file, fcntl.LOCK_EX)
                 status = os.fstat(file.fileno())
                 for place in places:
                     words = stored(place, magic, status)
@@ -74,22 +76,13 @@ def open_words(
         ) from error
 
 
-def lock(file: IO) -> None:
-    """Wait for other builders. The data file itself is locked: no lock file stays, a killed
-    owner lets go."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # refused by some network file systems; then each process scans for itself
-        logger.debug("%s cannot be locked", file.name)
-
-
 def index_places(path: str | Path) -> list[Path]:
     """``$OFA_INDEX_DIR`` if set, else beside the file, else ``~/.cache/ofa/index``."""
     real = os.path.realpath(path)
     digest = hashlib.sha256(real.encode(errors="surrogateescape")).hexdigest()[:16]
     name = f"{Path(real).stem[:80]}-{digest}.idx"
-    if os.environ.get("OFA_INDEX_DIR"):
-        return [Path(os.environ["OFA_INDEX_DIR"]) / name]
+    if folder := os.environ.get("OFA_INDEX_DIR"):
+        return [Path(folder) / name]
     return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
 
 
@@ -122,7 +115,6 @@ def store(
             return np.memmap(place, dtype="<u8", mode="r")
         except OSError as error:
             logger.debug("index %s: %s", place, error)
-    logger.warning(
-        "no writable folder for the index (%s): set OFA_INDEX_DIR", ", ".join(map(str, places))
-    )
+    looked_at = ", ".join(map(str, places))
+    logger.warning("no writable folder for the index (%s): set OFA_INDEX_DIR", looked_at)
     return words

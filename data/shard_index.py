@@ -74,16 +74,13 @@ def _fits(words: np.ndarray, tar: IO) -> bool:
     try:
         suffixes, table = _parts(words)
         for row in sampled(len(table)):
-            members = [
-                (suffix, start, length)
-                for suffix, (start, length) in zip(suffixes, table[row].tolist())
-                if start or length
-            ]
+            places = [(suffix, *place) for suffix, place in zip(suffixes, table[row].tolist())]
+            members = [member for member in places if any(member[1:])]
             if not members or not all(_holds(tar, *member) for member in members):
                 return False
-        last = max(start + length for start, length in table[-1].tolist())
-        following = itertools.islice(_members(tar, int(words[1]), last), LOOKED_AT_BEHIND)
-        return not any(split_name(name) for name, _, _ in following)
+        following = _members(tar, int(words[1]), int(table[-1].sum(axis=1).max()))
+        looked_at = itertools.islice(following, LOOKED_AT_BEHIND)
+        return not any(split_name(name) for name, _, _ in looked_at)
     except (ValueError, OverflowError):  # said properly when all of the shard is read
         return False
 
@@ -179,8 +176,7 @@ def _walk(tar: IO, size: int) -> tuple[np.ndarray, int]:
         raise ValueError("no member KEY.SUFFIX in it; is it a WebDataset shard?")
     table = np.zeros((len(samples), len(suffixes), 2), dtype="<i8")
     for row, sample in enumerate(samples):
-        for column, place in sample.items():
-            table[row, column] = place
+        table[row, list(sample)] = list(sample.values())
     names = np.array([suffix.encode(errors="replace") for suffix in suffixes], dtype=f"S{NAME}")
     content = [np.array([len(suffixes)], "<u8"), names.view("<u8"), table.ravel().view("<u8")]
     return np.concatenate(content), len(samples)

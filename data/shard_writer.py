@@ -6,11 +6,12 @@ interruption continues with the next one.
 """
 
 import base64
-import binascii
 import functools
+import itertools
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,12 +31,13 @@ from ofa.io.progress import Progress
 from ofa.io.resumable import MANIFEST as FILE_MANIFEST
 from ofa.io.resumable import ResumableFolder, fingerprint
 
-MAGIC = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"GIF8": "gif",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
+# suffix of an image file, by how it begins
+IMAGE_STARTS = {
+    "jpg": rb"\xff\xd8\xff",
+    "png": rb"\x89PNG\r\n\x1a\n",
+    "gif": rb"GIF8",
+    "tif": rb"II\*\0|MM\0\*",
+    "webp": rb"RIFF....WEBP",
 }
 PROBED = 16  # characters of base64 that the beginning of an image takes, at least
 ALPHABET = str.maketrans("-_", "+/")
@@ -45,23 +47,19 @@ PER_ROW = 2048
 
 def image_of(cell: str) -> tuple[str, bytes] | None:
     """Suffix and content of an image in base64, either alphabet, with or without padding; None if
-    it is no image.
-
-    ``None`` also where base64 of the content is not what the column says: nothing is lost on the
-    way back.
-    """
+    it is no image, or base64 of the content is not what the column says: nothing is lost on the
+    way back."""
     if len(cell) < 2 * PROBED:
         return None
     text = cell.rstrip("=").translate(ALPHABET)
     try:
         head = base64.b64decode(text[:PROBED])
-        kind = next((MAGIC[magic] for magic in MAGIC if head.startswith(magic)), None)
-        if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            kind = "webp"
+        starts = IMAGE_STARTS.items()
+        kind = next((kind for kind, start in starts if re.match(start, head, re.DOTALL)), None)
         if kind is None:
             return None
         content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     same = base64.b64encode(content).decode("ascii").rstrip("=") == text
     return (kind, content) if same else None
@@ -85,10 +83,9 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
 
     target, start, stop = part
     rows = TsvFile(path)
+    plain = {"mtime": 0, "user": "ofa", "group": "ofa", "compress": False}
     with names_file(target), open(target, "wb") as file:
-        with TarWriter(
-            file, encoder=False, mtime=0, user="ofa", group="ofa", compress=False
-        ) as tar:
+        with TarWriter(file, encoder=False, **plain) as tar:
             for row in range(start, stop):
                 tar.write(sample_of(row, rows[row]))
         file.flush()
@@ -96,16 +93,14 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
     return stop - start, sha256_of(target)
 
 
-def parts_of(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[tuple[int, int, int]]:
-    """(number, first row, row after the last) of each shard. Args: megabytes: of a shard, about;
-    unless ``most_rows``."""
+def first_rows(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[int]:
+    """First row of each shard, and the number of rows. Args: megabytes: of a shard, about; unless
+    ``most_rows``."""
     if most_rows:
-        bounds = [*range(0, len(rows), most_rows), len(rows)]
-    else:
-        sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
-        shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
-        bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(rows)]
-    return [(number, start, stop) for number, (start, stop) in enumerate(zip(bounds, bounds[1:]))]
+        return [*range(0, len(rows), most_rows), len(rows)]
+    sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
+    shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
+    return [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(rows)]
 
 
 def pack(
@@ -119,19 +114,27 @@ def pack(
     """Write the rows of a TSV as shards ``out/NAME-000000.tar``, or the ones that are still
     missing.
 
-    Returns: the manifest. Raises: UserError if the folder holds other shards of this name, or
-    another process writes them.
+    Returns: the manifest. Raises: UserError if shards cannot be called so, the folder holds other
+    shards of this name, or another process writes them.
     """
-    check_name(out, name)
-    manifest_of(Path(out) / f"{name}-000000.tar")  # of others it may name what is not ours
+    longest = f"{name}-000000.tar.part"
+    if "/" in name or len(longest.encode(errors="surrogateescape")) > LONGEST:
+        raise UserError(
+            f"--name {name[:60]}: expected a file name of at most"
+            f" {LONGEST - len(longest) + len(name)} bytes, found"
+            f" {'a path' if '/' in name else 'a longer one'}; give another"
+        )
+    path_below(out, longest, "--name")
+    manifest_of(out, name)  # of others it may name what is not ours
     rows, status = TsvFile(path), os.stat(path)
-    parts = parts_of(rows, megabytes, most_rows)
+    firsts = first_rows(rows, megabytes, most_rows)
+    parts = [(number, *bounds) for number, bounds in enumerate(itertools.pairwise(firsts))]
     plan = fingerprint(os.path.basename(path), status.st_size, status.st_mtime_ns, parts)
     folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar", ".tar.idx"))
     ranges = {f"{name}-{number:06d}.tar": (start, stop) for number, start, stop in parts}
     left = [shard for shard in ranges if not folder.is_complete(shard)]
-    packed = sum(stop - start for shard, (start, stop) in ranges.items() if shard not in left)
     work = [(folder.begin(shard), *ranges[shard]) for shard in left]
+    packed = len(rows) - sum(stop - start for _, start, stop in work)
     with ExitStack() as stack:
         what = f"packing {Path(path).name}"
         progress = stack.enter_context(Progress(len(rows), what, "rows", packed))
@@ -151,24 +154,12 @@ def pack(
     return folder.manifest
 
 
-def check_name(folder: str | Path, name: str) -> None:
-    """Raises: UserError if shards cannot be called so."""
-    longest = f"{name}-000000.tar.part"
-    if "/" in name or len(longest.encode(errors="surrogateescape")) > LONGEST:
-        raise UserError(
-            f"--name {name[:60]}: expected a file name of at most"
-            f" {LONGEST - len(longest) + len(name)} bytes, found"
-            f" {'a path' if '/' in name else 'a longer one'}; give another"
-        )
-    path_below(folder, longest, "--name")
-
-
 def unpack(path: str, out: str) -> int:
     """Write the rows of shards as a TSV, or what is missing of it after an interruption.
     Returns: number of rows."""
     rows, name = open_rows(path), Path(out).name
-    status = {shard: os.stat(shard) for shard in getattr(rows, "shards", [path])}
-    plan = fingerprint([(shard, s.st_size, s.st_mtime_ns) for shard, s in status.items()])
+    status = {file: os.stat(file) for file in rows.files}
+    plan = fingerprint([(file, s.st_size, s.st_mtime_ns) for file, s in status.items()])
     folder = ResumableFolder(Path(out).parent, plan, "ofa pack", f"{name}.{FILE_MANIFEST}")
 
     def lines(done: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ field of a JSON object. ``--selected-cols`` takes these names: ``--selected-cols
 """
 
 import contextlib
+import functools
 import glob
 import os
 import re
@@ -74,12 +75,14 @@ class ShardRow:
         name, _ = self.read(min(self.places, key=lambda suffix: self.places[suffix][1]))
         return BREAKS.sub(" ", (split_name(name) or (name,))[0])
 
+    @functools.cached_property
     def json(self) -> Any:
         """What the member ``json`` says; None without one."""
+        if JSON not in self.places:
+            return None
+        _, text = self.read(JSON)
         try:
-            return load_values(self.read(JSON)[1]) if JSON in self.places else None
-        except UserError:
-            raise
+            return load_values(text)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.where}: expects JSON in the member .json, found damage ({error}); make the"
@@ -95,18 +98,12 @@ class ShardRow:
         of_column = "" if column is None else f" for column {column}"
         raise self.missing(f"with an image: .jpg or .png{of_column}")
 
-    def cells(self, content: list, columns: Sequence[int]) -> list[str]:
-        """Columns of a row of ``ofa pack``. Args: content: its JSON."""
-        several = sum(cell is None for cell in content) > 1
-        return [
-            self.image(column if several else None)
-            if content[column] is None
-            else self.text(column, content[column])
-            for column in columns
-        ]
-
-    def text(self, column: int, cell: Any) -> str:
-        """Raises: UserError if the cell is no text that a TSV could hold."""
+    def cell(self, column: int) -> str:
+        """A column of a row of ``ofa pack``. Raises: UserError if it is no text that a TSV could
+        hold."""
+        cell = self.json[column]
+        if cell is None:
+            return self.image(column if self.json.count(None) > 1 else None)
         if not isinstance(cell, str) or NO_CELL.search(cell):
             raise UserError(
                 f"{self.where}: expects a text without tabs and line breaks in column {column},"
@@ -114,15 +111,13 @@ class ShardRow:
             )
         return cell
 
-    def named(self, name: str, content: Any) -> str:
-        """A column of shards that others made. Args: content: the row's JSON."""
-        if name == KEY:
-            return self.key()
-        if name == IMAGE:
-            return self.image()
+    def named(self, name: str) -> str:
+        """A column of shards that others made."""
+        if name in (KEY, IMAGE):
+            return self.key() if name == KEY else self.image()
         kind, _, field = name.partition(".")
         if kind == JSON and field:
-            return as_cell(content.get(field) if isinstance(content, dict) else None)
+            return as_cell(self.json.get(field) if isinstance(self.json, dict) else None)
         _, data = self.read(name)
         is_image = name.rpartition(".")[2] in IMAGES
         return encode_image(data) if is_image else as_cell(data.decode("utf-8", "replace"))
@@ -130,11 +125,11 @@ class ShardRow:
     def column_names(self) -> list[str]:
         """Names of the columns of shards that others made."""
         images = [suffix for suffix in self.places if suffix.rpartition(".")[2] in IMAGES]
-        others = sorted({*self.places} - {*images, JSON})
-        first, content = ([IMAGE] if images else []), self.json()
-        fields = sorted(content) if isinstance(content, dict) else []
+        first = [KEY, IMAGE] if images else [KEY]
         several = images if len(images) > 1 else []
-        return [KEY, *first, *several, *others, *(f"{JSON}.{field}" for field in fields)]
+        others = sorted({*self.places} - {*images, JSON})
+        fields = sorted(self.json) if isinstance(self.json, dict) else []
+        return [*first, *several, *others, *(f"{JSON}.{field}" for field in fields)]
 
     def changed(self, expected: str) -> UserError:
         return UserError(
@@ -161,24 +156,23 @@ class ShardFile:
         selected_cols: columns that ``[]`` returns, by number or (shards of others) by name; all
             when None.
 
-    Attributes: shards: paths in order. shard_starts: int64[shards + 1], first row of each, and the
-    number of rows. names: of the columns; none in shards of ``ofa pack``.
+    Attributes: files, noted: as ``find_shards`` gives them. shard_starts: int64[shards + 1], first
+    row of each, and the number of rows. names: of the columns; none in shards of ``ofa pack``.
     Raises: UserError if no shard is there, one is missing or broken, and for a column that the
     first row lacks.
     """
 
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
-        self.shards: Sequence[str] = find_shards(self.path)
-        sizes: Iterator[int] = (len(open_shard_index(shard)[1]) for shard in self.shards)
-        if len(self.shards) > OPEN_SHARDS:
-            sizes = counted(sizes, len(self.shards), f"opening {self.path}", "shards")
+        self.files, self.noted = zip(*find_shards(self.path))
+        sizes: Iterator[int] = (len(open_shard_index(shard)[1]) for shard in self.files)
+        if len(self.files) > OPEN_SHARDS:
+            sizes = counted(sizes, len(self.files), f"opening {self.path}", "shards")
         self.shard_starts = np.cumsum([0, *sizes])
         self._open: OrderedDict[int, tuple[IO, list[str], np.ndarray]] = OrderedDict()
         first = self._row(0)
-        content = first.json()
-        self.names = [] if isinstance(content, list) else first.column_names()
-        self.num_columns = len(self.names or content)
+        self.names = [] if isinstance(first.json, list) else first.column_names()
+        self.num_columns = len(self.names or first.json)
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns, self.names)
 
     def __len__(self) -> int:
@@ -195,32 +189,30 @@ class ShardFile:
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
         """Some columns of a row, without reading the images in others."""
         row = self._row(index)
-        content = row.json()
         if self.names:
-            return [row.named(self.names[column], content) for column in columns]
-        if not isinstance(content, list) or len(content) != self.num_columns:
-            found = f"{len(content)} columns" if isinstance(content, list) else "none"
+            return [row.named(self.names[column]) for column in columns]
+        if not isinstance(row.json, list) or len(row.json) != self.num_columns:
+            found = f"{len(row.json)} columns" if isinstance(row.json, list) else "none"
             raise UserError(
                 f"{row.where}: expects a member .json with {self.num_columns} columns as"
                 f" row 1 has, found {found}; were shards of different data mixed?"
             )
-        return row.cells(content, columns)
+        return [row.cell(column) for column in columns]
 
     def where(self, index: int) -> str:
         """``shard:row`` for messages; rows of the shard, from 1."""
         shard, row = self._place(index)
-        return f"{self.shards[shard]}:{row + 1}"
+        return f"{self.files[shard]}:{row + 1}"
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_open": OrderedDict()}
 
     def _row(self, index: int) -> ShardRow:
         shard, row = self._place(index)
-        tar, suffixes, places = self._opened(shard)
-        members = zip(suffixes, places[row].tolist())
-        there = {suffix: (start, size) for suffix, (start, size) in members if start}
-        found = ShardRow(tar, f"{self.shards[shard]}:{row + 1}", there)
-        if not there:
+        tar, suffixes, table = self._opened(shard)
+        places = {name: (at, size) for name, (at, size) in zip(suffixes, table[row].tolist()) if at}
+        found = ShardRow(tar, self.where(index), places)
+        if not places:
             raise found.changed("a sample")
         return found
 
@@ -237,7 +229,7 @@ class ShardFile:
         if shard not in self._open:
             if len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)[1][0].close()
-            path, expected = self.shards[shard], int(np.diff(self.shard_starts)[shard])
+            path, expected = self.files[shard], int(np.diff(self.shard_starts)[shard])
             suffixes, places = open_shard_index(path)
             if len(places) != expected:
                 raise UserError(
@@ -262,13 +254,9 @@ def as_cell(value: Any) -> str:
         texts = [text_of(part, "a text", "answer", "caption", "raw", "text") for part in parts]
     except RowError:
         return ""
-    numbers = not any(isinstance(part, (str, dict)) for part in parts)
-    return (
-        BREAKS.sub(" ", ("," if numbers else JOIN).join(texts))
-        .strip()
-        .encode("utf-8", "replace")
-        .decode("utf-8")
-    )
+    between = JOIN if any(isinstance(part, (str, dict)) for part in parts) else ","
+    cell = BREAKS.sub(" ", between.join(texts)).strip()
+    return cell.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- which shards
@@ -279,30 +267,43 @@ def names_shards(path: str) -> bool:
     return path.endswith((".tar", ".tar.gz", ".tgz")) or os.path.isdir(path)
 
 
-def find_shards(path: str) -> list[str]:
-    """Paths of the shards, in order. Raises: UserError if there is none, or one of those that
-    belong together is missing."""
+def find_shards(path: str) -> list[tuple[str, dict]]:
+    """The shards in order, each with its entry in the manifest beside it (empty without one).
+    Raises: UserError if there is none, or one is missing or not as long as the manifest says."""
     if os.path.isdir(path):
         shards = _shards_of_folder(path)
     elif os.path.exists(path):
         shards = [path]
     else:
-        parts = ((part, sorted(glob.glob(part))) for part in _alternatives(path))
         shards = [
-            shard for part, found in parts for shard in (found if glob.has_magic(part) else [part])
+            shard
+            for part in _alternatives(path)
+            for shard in (sorted(glob.glob(part)) if glob.has_magic(part) else [part])
         ]
     if not shards:
         raise UserError(
             f"{path}: expected WebDataset shards (.tar), found none; check the path or the pattern,"
             " or make them: ofa pack"
         )
-    noted: dict[tuple[str, str], dict] = {}
-    for shard in shards:
-        family = os.path.dirname(shard), name_of(shard)
-        if family not in noted:
-            noted[family] = manifest_of(shard)
-        _check_shard(shard, noted[family].get(os.path.basename(shard)))
-    return shards
+    manifest = functools.cache(manifest_of)
+    noted = [
+        manifest(os.path.dirname(one), name_of(one)).get(os.path.basename(one), {})
+        for one in shards
+    ]
+    for shard, entry in zip(shards, noted):
+        if not os.path.isfile(shard):
+            raise UserError(
+                f"{shard}: expected a shard, found no such file; copy it again, or make it again:"
+                " ofa pack"
+            )
+        size = os.path.getsize(shard)
+        if entry and entry["bytes"] != size:
+            found = "a shard that is cut off" if size < entry["bytes"] else "another one"
+            raise UserError(
+                f"{shard}: expected {entry['bytes']} bytes as {MANIFEST.format(name_of(shard))}"
+                f" says, found {size}: {found}; copy or make it again"
+            )
+    return list(zip(shards, noted))
 
 
 def _shards_of_folder(folder: str) -> list[str]:
@@ -314,8 +315,8 @@ def _shards_of_folder(folder: str) -> list[str]:
             f"{folder}: expected a folder with shards of one name, found {', '.join(names)}; give a"
             f" pattern: {os.path.join(folder, names[0])}-*.tar"
         )
-    noted = manifest_of(shards[0]) if shards else ()
-    return sorted({*shards, *(os.path.join(folder, name) for name in noted)})
+    noted = manifest_of(folder, names[0]) if names else ()
+    return sorted({*shards, *(os.path.join(folder, file) for file in noted)})
 
 
 def _alternatives(path: str) -> list[str]:
@@ -336,38 +337,21 @@ def _alternatives(path: str) -> list[str]:
         ) from None
 
 
-def _check_shard(path: str, noted: dict | None) -> None:
-    """Raises: UserError if a shard is missing, or is not as long as the manifest beside it says."""
-    if not os.path.isfile(path):
-        raise UserError(
-            f"{path}: expected a shard, found no such file; copy it again, or make it again: ofa"
-            " pack"
-        )
-    size = os.path.getsize(path)
-    if noted is not None and noted["bytes"] != size:
-        found = "a shard that is cut off" if size < noted["bytes"] else "another one"
-        raise UserError(
-            f"{path}: expected {noted['bytes']} bytes as {MANIFEST.format(name_of(path))} says,"
-            f" found {size}: {found}; copy or make it again"
-        )
-
-
 def name_of(shard: str) -> str:
     """``NAME`` of ``NAME-000000.tar``; other names as they are."""
     match = NUMBERED.fullmatch(os.path.basename(shard))
     return match[1] if match else os.path.basename(shard)
 
 
-def manifest_of(shard: str | Path) -> dict[str, dict]:
-    """File name -> its entry in the manifest that ``ofa pack`` writes beside the shards; none
-    for shards of others.
+def manifest_of(folder: str, name: str) -> dict[str, dict]:
+    """File name -> its entry in the manifest that ``ofa pack`` writes beside the shards of a name;
+    none for shards of others.
 
     Shards come from others, and so does this file: it may name nothing but shards of its own name
     in its own folder.
     Raises: UserError if it is no such manifest.
     """
-    name, expected = name_of(str(shard)), "the manifest of ofa pack"
-    path = Path(shard).parent / MANIFEST.format(name)
+    path, expected = Path(folder, MANIFEST.format(name)), "the manifest of ofa pack"
     if not path.exists():
         return {}
     manifest = read_json(path, expected, kind=dict)
@@ -375,24 +359,28 @@ def manifest_of(shard: str | Path) -> dict[str, dict]:
     if isinstance(manifest.get("shards"), list):  # as earlier versions wrote it
         listed = [entry if isinstance(entry, dict) else {} for entry in manifest["shards"]]
         noted = {str(entry.get("name")): entry for entry in listed}
-    finding = "" if isinstance(noted, dict) else "no files"
-    for number, (file, entry) in enumerate(noted.items() if isinstance(noted, dict) else ()):
-        match = NUMBERED.fullmatch(file)
-        numbers = [entry.get(key) for key in ("rows", "bytes")] if isinstance(entry, dict) else [""]
-        if match is None or match[1] != name:
-            finding = (
-                f"shard {number}: expected the name {name}-000000.tar or another number, found"
-                f" {file[:60]!r}"
-            )
-        elif not all(type(value) is int and 0 <= value < 1 << 63 for value in numbers) or not (
-            isinstance(entry.get("sha256"), str)
-        ):
-            finding = f"shard {number}: expected numbers of rows and bytes, and a SHA-256"
-        if finding:
-            break
+    finding = "no files"
+    if isinstance(noted, dict):
+        wrong = (_wrong_entry(name, *item) for item in noted.items())
+        finding = next(
+            (f"shard {at}: expected {what}" for at, what in enumerate(wrong) if what), ""
+        )
     if finding:
         raise UserError(
             f"{path}: expected {expected}, found something else ({finding}); remove it, or make the"
             " shards again"
         )
     return noted
+
+
+def _wrong_entry(name: str, file: str, entry: Any) -> str:
+    """What the manifest should list in place of this; empty if it is right."""
+    match = NUMBERED.fullmatch(file)
+    if match is None or match[1] != name:
+        return f"the name {name}-000000.tar or another number, found {file[:60]!r}"
+    given = entry if isinstance(entry, dict) else {}
+    numbers = all(
+        type(given.get(key)) is int and 0 <= given[key] < 1 << 63 for key in ("rows", "bytes")
+    )
+    right = numbers and isinstance(given.get("sha256"), str)
+    return "" if right else "numbers of rows and bytes, and a SHA-256"

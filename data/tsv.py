@@ -1,21 +1,34 @@
-"""Rows of a TSV file by number: one byte-offset index per file, made once, then one ``pread`` per
-row.
+"""Rows of a TSV file by number: an index of their first bytes, made once, then one ``pread`` per
+row. The content of ``<tsv>.idx`` (``ofa.data.index_files``) are the N row starts and the end of the
+last row, in bytes.
 
 A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A
 missing last newline, empty lines at the end and a UTF-8 byte-order mark are no rows.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
-from ofa.data.tsv_index import BOM, open_index
+from ofa.data.index_files import HEADER, PROBES, open_words, sampled
 from ofa.errors import UserError
+from ofa.io.pickles import DAMAGED, load_plain
 
+logger = logging.getLogger(__name__)
+
+MAGIC = int.from_bytes(b"OFA-TSV1", "little")
+BOM = b"\xef\xbb\xbf"
 BLOCK = 1 << 14  # bytes at either end of a long row that ``TsvFile.texts`` looks at
+# bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
+CHUNK = 8 << 20
+PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
+UPSTREAM_PROBES = 256  # rows looked at before an index of upstream's is believed
 
 
 class TsvFile:
@@ -27,6 +40,7 @@ class TsvFile:
 
     Args: selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all
         when None.
+    Attributes: files: what is read, here the one path.
     Raises: UserError for a missing or empty file, and for a column that the first row lacks.
 
     >>> rows = TsvFile("caption_val.tsv", "1,4,2")
@@ -35,11 +49,12 @@ class TsvFile:
 
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
+        self.files: Sequence[str] = [self.path]
         self._file: FileIO | None = None
         self._offsets: np.ndarray | None = None
         self._size: int | None = None  # of the file as it was first opened, bytes
         self._rows: int | None = None  # then
-        self.num_columns = self._row_bytes(0).count(b"\t") + 1
+        self.num_columns = self._read(0)[0].count(b"\t") + 1
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
     def __len__(self) -> int:
@@ -54,14 +69,48 @@ class TsvFile:
         Raises: IndexError beyond the end; UserError if the row has another number of columns than
         row 1, is not UTF-8, or if the file changed since it was indexed.
         """
-        if index < 0:
-            index += len(self)
-        fields = self._fields(index)
+        fields = self._fields(index + len(self) if index < 0 else index)
         return [fields[column] for column in self.selected_cols]
+
+    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
+        """Some columns of a row, read without what lies between: images are long, and mostly at
+        one end of a row.
+
+        Args: columns: numbers in the file (not among ``selected_cols``).
+        Raises: as ``[]``, but other columns than these are not checked.
+        """
+        head, *tail = self._read(index, ends=True)
+        if tail:  # whole fields from either end
+            first, last = head.split(b"\t")[:-1], tail[0].split(b"\t")[1:]
+            found = dict(enumerate(first)) | dict(enumerate(last, self.num_columns - len(last)))
+            if found.keys() >= set(columns):
+                return [found[column].decode("utf-8", "replace") for column in columns]
+        fields = self._fields(index)
+        return [fields[column] for column in columns]
+
+    def where(self, index: int) -> str:
+        """``path:row`` for messages; rows count from 1."""
+        return f"{self.path}:{index + 1}"
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None, "_offsets": None}
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Row starts and the end of the last row: uint64[N + 1], memory-mapped."""
+        if self._offsets is None:
+            offsets = open_index(self.path)
+            if self._rows not in (None, len(offsets) - 1):
+                raise UserError(
+                    f"{self.path}: expects {self._rows} rows as when it was opened, found"
+                    f" {len(offsets) - 1}; the file changed: start again"
+                )
+            self._offsets, self._rows = offsets, len(offsets) - 1
+        return self._offsets
 
     def _fields(self, index: int) -> list[str]:
         """All columns of a row."""
-        row = self._row_bytes(index)
+        (row,) = self._read(index)
         try:
             fields = row.decode("utf-8").split("\t")
         except UnicodeDecodeError as error:
@@ -79,48 +128,24 @@ class TsvFile:
             )
         return fields
 
-    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """Some columns of a row, read without what lies between: images are long, and mostly at
-        one end of a row.
-
-        Args: columns: numbers in the file (not among ``selected_cols``).
-        Raises: as ``[]``, but other columns than these are not checked.
-        """
+    def _read(self, index: int, ends: bool = False) -> list[bytes]:
+        """Bytes of a row without its line end; of a long one, where its ``ends`` suffice, these
+        two. The byte in front is read too: a row has to start here, and to end where it ends."""
         file, start, end = self._place(index)
-        if end - start > 2 * BLOCK:
-            before = min(start, 1)
-            head = os.pread(file, BLOCK + before, start - before)
-            tail = os.pread(file, BLOCK, end - BLOCK)
-            breaks_inside = b"\n" in head[before:] or b"\n" in tail[:-1]
-            if breaks_inside or not self._is_row(index, head, tail):
-                raise self._changed(index)
-            # whole fields from either end
-            first, last = head[before:].split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
-            found = dict(enumerate(first)) | dict(enumerate(last, self.num_columns - len(last)))
-            if found.keys() >= set(columns):
-                return [found[column].decode("utf-8", "replace") for column in columns]
-        fields = self._fields(index)
-        return [fields[column] for column in columns]
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_file": None, "_offsets": None}
-
-    def where(self, index: int) -> str:
-        """``path:row`` for messages; rows count from 1."""
-        return f"{self.path}:{index + 1}"
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """Row starts and the end of the last row: uint64[N + 1], memory-mapped."""
-        if self._offsets is None:
-            offsets = open_index(self.path)
-            if self._rows not in (None, len(offsets) - 1):
-                raise UserError(
-                    f"{self.path}: expects {self._rows} rows as when it was opened, found"
-                    f" {len(offsets) - 1}; the file changed: start again"
-                )
-            self._offsets, self._rows = offsets, len(offsets) - 1
-        return self._offsets
+        before = min(start, 1)
+        spans = [(start - before, end)]
+        if ends and end - start > 2 * BLOCK:
+            spans = [(start - before, start + BLOCK), (end - BLOCK, end)]
+        parts = [os.pread(file, stop - first, first) for first, stop in spans]
+        whole = all(len(part) == stop - first for part, (first, stop) in zip(parts, spans))
+        starts = parts[0].startswith(b"\n") if index else start in (0, len(BOM))
+        stops = parts[-1].endswith(b"\n") or index == len(self) - 1
+        parts[0] = parts[0][before:]
+        breaks = any(b"\n" in part for part in parts[:-1]) or parts[-1].find(b"\n", 0, -1) != -1
+        if not (whole and starts and stops) or breaks:
+            raise self._changed(index)
+        parts[-1] = parts[-1].removesuffix(b"\n").removesuffix(b"\r")
+        return parts
 
     def _place(self, index: int) -> tuple[int, int, int]:
         """The open file's descriptor, first byte of a row and the one after its last."""
@@ -150,22 +175,6 @@ class TsvFile:
             " else; the file changed after it was indexed: start again (if it happens again,"
             f" remove {self.path}.idx and .index)"
         )
-
-    def _is_row(self, index: int, head: bytes, tail: bytes) -> bool:
-        """Whether a row starts and ends here. Args: head: with the byte in front of it."""
-        starts = head.startswith(b"\n") if index else self.offsets[0] in (0, len(BOM))
-        return starts and (tail.endswith(b"\n") or index == len(self) - 1)
-
-    def _row_bytes(self, index: int) -> bytes:
-        """Bytes of a row without its line end. The byte in front is read too: a row has to start
-        here."""
-        file, start, end = self._place(index)
-        before = min(start, 1)
-        row = os.pread(file, end - start + before, start - before)
-        whole = len(row) == end - start + before and row.find(b"\n", before, -1) == -1
-        if not whole or not self._is_row(index, row, row):
-            raise self._changed(index)
-        return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
 
 def column_numbers(
@@ -208,3 +217,108 @@ def data_files(data: str | None, split: str, only_training: bool = False) -> lis
     if split != "train":
         return paths[-1:]
     return paths if only_training or len(paths) == 1 else paths[:-1]
+
+
+# --- the index
+
+
+def open_index(path: str | Path) -> np.ndarray:
+    """Row starts and end of a TSV file, from its index; makes the index if it is missing or
+    outdated.
+
+    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or
+    empty.
+    """
+
+    def fits(words: np.ndarray, tsv: IO) -> bool:
+        offsets = words[HEADER:]
+        return (
+            len(offsets) == int(words[3]) + 1 > 1
+            and _fits(offsets, tsv, int(words[1]))
+            # empty lines alone follow the last row
+            and not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")
+        )
+
+    def make(tsv: IO, status: os.stat_result) -> tuple[np.ndarray, int]:
+        offsets = _upstream_index(path, tsv, status.st_size)
+        offsets = _scan(path, tsv, status) if offsets is None else offsets
+        for row in range(len(offsets) - 2, -1, -1):  # empty lines at the end are no rows
+            start, end = map(int, offsets[row : row + 2])
+            if end - start > 2 or os.pread(tsv.fileno(), end - start, start).strip(b"\r\n"):
+                return offsets[: row + 2], row + 1
+        raise UserError(
+            f"{path}: expected rows of tab-separated columns, found an empty file; make it again"
+        )
+
+    return open_words(path, "a TSV file", MAGIC, fits, make)[HEADER:]
+
+
+def _fits(
+    offsets: np.ndarray, tsv: IO, size: int, probes: int = PROBES, whole_rows: bool = False
+) -> bool:
+    """Whether rows spread over the file start and end where the index says. Args: whole_rows:
+    look for line ends within these rows, too."""
+    last = len(offsets) - 2
+    for row in sampled(last + 1, probes):
+        start, end = map(int, offsets[row : row + 2])
+        if not (row > 0) <= start < end <= size or (row == 0 and start not in (0, len(BOM))):
+            return False
+        marks = ([start] if row else []) + ([end] if row < last else [])
+        if any(os.pread(tsv.fileno(), 1, at - 1) != b"\n" for at in marks):
+            return False
+        if whole_rows and b"\n" in os.pread(tsv.fileno(), end - start - 1, start):
+            return False
+    return True
+
+
+def _scan(path: str | Path, tsv: IO, status: os.stat_result) -> np.ndarray:
+    """Find the rows of a TSV by reading it once."""
+    head, size = os.pread(tsv.fileno(), 4, 0), status.st_size
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(
+            f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
+        )
+    found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
+    buffer, done, what = bytearray(CHUNK), 0, f"index {Path(path).name}"
+    hidden = None if size >= PROGRESS_FROM else True
+    with tqdm(total=size, unit="B", unit_scale=True, desc=what, disable=hidden) as bar:
+        # until somebody writes faster than this reads
+        while done <= size and (count := os.preadv(tsv.fileno(), [buffer], done)):
+            breaks = np.flatnonzero(np.frombuffer(buffer, np.uint8, count=count) == ord("\n"))
+            found.append(breaks.astype(np.uint64) + np.uint64(done + 1))
+            done += count
+            bar.update(count)
+    after = os.fstat(tsv.fileno())
+    if (after.st_size, after.st_mtime_ns, done) != (size, status.st_mtime_ns, size):
+        raise UserError(
+            f"{path}: the file changed while it was indexed; wait until it is written, then start"
+            " again"
+        )
+    offsets = np.concatenate(found)
+    return offsets if offsets[-1] == done else np.append(offsets, np.uint64(done))
+
+
+def _upstream_index(path: str | Path, tsv: IO, size: int) -> np.ndarray | None:
+    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and
+    right.
+
+    Upstream counted them in text mode, which is wrong for CRLF and ``\\r``, so rows spread over
+    the file are compared with the file itself; each further row is checked when it is read.
+    """
+    index = Path(f"{path}.index")
+    try:
+        count, starts = load_plain(index)
+        offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
+    except FileNotFoundError:
+        return None
+    except DAMAGED as error:  # the TSV is scanned instead
+        damaged = "%s: not a readable index of upstream's format (%s), making a new one"
+        logger.warning(damaged, index, error)
+        return None
+    if count == len(offsets) - 1 > 0 and np.all(offsets[1:] > offsets[:-1]):
+        if os.pread(tsv.fileno(), len(BOM), 0) == BOM and offsets[0] == 0:
+            offsets[0] = len(BOM)
+        if _fits(offsets, tsv, size, UPSTREAM_PROBES, whole_rows=True):
+            return offsets
+    logger.warning("%s does not fit %s, making a new index", index, path)
+    return None

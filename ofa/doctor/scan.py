@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ofa.data.rows import Rows, open_rows
-from ofa.data.shards import ShardFile, manifest_of
+from ofa.data.shards import ShardFile
 from ofa.doctor.rows import RowChecker
 from ofa.doctor.rule import LISTED, REPAIRED, SKIPPED, Finding, Report, Rule, Settings, shown
 from ofa.errors import UserError
@@ -183,16 +183,12 @@ def usual_width(rows: Rows) -> int:
 
 def _compare_checksums(report: ScanReport, rows: ShardFile) -> None:
     """Find shards whose content is not what the manifest of ``ofa pack`` says."""
-    noted: dict[str, dict] = {}
-    for shard in rows.shards:
-        if os.path.basename(shard) not in noted:
-            noted |= manifest_of(shard)
-    shards = list(zip(rows.shards, rows.shard_starts)) if noted else []
-    for shard, first in counted(shards, len(shards), "checksums", "shards"):
-        name = os.path.basename(shard)
+    shards = list(zip(rows.files, rows.noted, rows.shard_starts)) if any(rows.noted) else []
+    for shard, noted, first in counted(shards, len(shards), "checksums", "shards"):
         found = sha256_of(shard)
-        if name in noted and found != noted[name]["sha256"]:
-            text = f"{name} with {found[:12]}... instead of {noted[name]['sha256'][:12]}..."
+        if noted and found != noted["sha256"]:
+            name = os.path.basename(shard)
+            text = f"{name} with {found[:12]}... instead of {noted['sha256'][:12]}..."
             report.add(CHECKSUM.finding(text, int(first) + 1))
 
 
@@ -237,7 +233,7 @@ def chunk_results(
     chunks = list(chunks_of(rows, settings.width, CHUNK_OF_IMAGES if images else CHUNK))
     enough = WORTH_PROCESSES_FOR_IMAGES if images else WORTH_PROCESSES
     start = (work, rows, settings)
-    if jobs > 1 and len(chunks) > 1 and num_bytes(rows) >= enough:
+    if jobs > 1 and len(chunks) > 1 and total_bytes(rows.files) >= enough:
         context = multiprocessing.get_context("spawn")
         processes: Any = context.Pool(min(jobs, len(chunks)), _start_process, start)
     else:
@@ -250,14 +246,10 @@ def chunk_results(
             progress.update(stop - first)
 
 
-def num_bytes(rows: Rows) -> int:
-    return total_bytes(getattr(rows, "shards", [rows.path]))
-
-
 def chunks_of(rows: Rows, width: int, size: int) -> Iterator[Chunk]:
     """Chunks of about ``size`` bytes. No row that is broken in two lines goes into two chunks."""
     if isinstance(rows, ShardFile):
-        offsets = np.linspace(0, num_bytes(rows), len(rows) + 1)
+        offsets = np.linspace(0, total_bytes(rows.files), len(rows) + 1)
     else:
         offsets = rows.offsets
     start = 0

@@ -243,8 +243,8 @@ def _texts(file: Rows, columns: Sequence[int]) -> Iterator[tuple[list[str], str]
 
 def _state(file: Rows) -> list:
     """What tells whether the rows are others than before."""
-    paths = getattr(file, "shards", [file.path])
-    return [file.selected_cols, *(list(file_state(os.path.realpath(path))) for path in paths)]
+    states = (file_state(os.path.realpath(path)) for path in file.files)
+    return [file.selected_cols, *map(list, states)]
 
 
 def _read(path: Path) -> dict:

@@ -17,7 +17,7 @@ from fairseq.data.iterators import EpochBatchIterator
 from fairseq.distributed import utils as distributed_utils
 
 from ofa.checkpoints.delta import BaseNotFound
-from ofa.data.rows import Rows, open_rows
+from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
@@ -243,18 +243,13 @@ def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[st
     files = {name: len(paths) for name, paths in task.training_files().items()}
     read = dict(known.get("read", {}))
     for name, rows in dataset.row_files().items():
-        paths = paths_of(rows)
         read[f"{name} {(epoch - 1) % files[name] + 1}"] = {
             "path": str(rows.path),
             "rows": len(rows),
-            "bytes": total_bytes(paths),
-            "sample": sample_digest(paths),
+            "bytes": total_bytes(rows.files),
+            "sample": sample_digest(rows.files),
         }
     return {"files": files, "read": read}
-
-
-def paths_of(rows: Rows) -> list[str]:
-    return getattr(rows, "shards", [rows.path])
 
 
 def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
@@ -299,9 +294,8 @@ def in_words(counts: Mapping[str, int]) -> str:
 def change_of(path: str, entry: Mapping[str, Any]) -> str:
     """What changed in a training file, if anything. Raises: UserError if it cannot be opened."""
     rows = open_rows(path)
-    paths, before = paths_of(rows), entry["bytes"]
-    size = total_bytes(paths)
-    if size >= before and sample_digest(paths, before) == entry["sample"]:
+    size, before = total_bytes(rows.files), entry["bytes"]
+    if size >= before and sample_digest(rows.files, before) == entry["sample"]:
         if size == before:
             return ""
         found = "more of them at its end"

@@ -21,7 +21,7 @@ from pickle_programs import calls
 
 from ofa.checkpoints.delta import load_complete
 from ofa.checkpoints.read import read_source
-from ofa.data.tsv_index import open_index
+from ofa.data.tsv import open_index
 from ofa.errors import UserError
 from ofa.io.pickles import read_plain_pickle
 from ofa.io.safe_load import load_checkpoint

@@ -20,10 +20,10 @@ import webdataset
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.data import index_files, shard_index, tsv_index
+from ofa.data import index_files, shard_index
 from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile, as_cell
-from ofa.data.tsv import TsvFile
+from ofa.data.tsv import MAGIC, TsvFile
 from ofa.errors import UserError
 from ofa.io.values import load_values
 
@@ -831,7 +831,7 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
         file.seek(0, os.SEEK_END)
         file.write(b"\n3\tlast\n")
     starts = np.array([0, 8, (20 << 30) + 1, (20 << 30) + 8], dtype=np.uint64)
-    index_files.store(starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC)
+    index_files.store(starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], MAGIC)
     with open(tar, "wb") as file:
         for number in range(5):  # members of 2 GB that hold nothing
             for name, size in ((f"{number}.bin", 2 << 30), (f"{number}.json", 6)):

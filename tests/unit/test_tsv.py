@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.data import index_files, tsv_index
-from ofa.data.tsv import TsvFile, data_files
-from ofa.data.tsv_index import open_index
+from ofa.data import index_files, tsv
+from ofa.data.tsv import TsvFile, data_files, open_index
 from ofa.errors import UserError
 
 
@@ -66,7 +65,7 @@ def test_rows_are_what_lies_between_newlines(write, content, rows):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
 def test_rows_do_not_depend_on_the_chunks_of_the_scan(write, monkeypatch, chunk):
-    monkeypatch.setattr(tsv_index, "CHUNK", chunk)
+    monkeypatch.setattr(tsv, "CHUNK", chunk)
     rows = [[str(i), "x" * (i % 5)] for i in range(20)]
     file = TsvFile(write("\n".join("\t".join(row) for row in rows).encode()))
     assert [*file] == rows
@@ -99,7 +98,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
     starts = np.array([0, 8, size - 7, size], dtype=np.uint64)
-    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC)
+    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv.MAGIC)
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 
@@ -110,7 +109,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
 def test_index_is_made_once_and_memory_mapped(write, monkeypatch):
     path = write(b"1\tx\n2\ty\n")
     TsvFile(path)
-    monkeypatch.setattr(tsv_index, "_scan", None)  # a second scan would fail
+    monkeypatch.setattr(tsv, "_scan", None)  # a second scan would fail
     offsets = open_index(path)
     assert isinstance(offsets, np.memmap) and offsets.tolist() == [0, 4, 8]
 
@@ -143,14 +142,14 @@ def test_damaged_index_is_made_again(write, content):
     path = write(b"1\tx\n2\ty\n")
     Path(f"{path}.idx").write_bytes(content)
     assert len(TsvFile(path)) == 2
-    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == tsv_index.HEADER + 3
+    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == tsv.HEADER + 3
 
 
 def test_half_an_index_is_made_again(write):
     path = write(b"1\tx\n2\ty\n")
     TsvFile(path)
     with open(f"{path}.idx", "r+b") as file:
-        file.truncate(8 * (tsv_index.HEADER + 2))
+        file.truncate(8 * (tsv.HEADER + 2))
     assert len(TsvFile(path)) == 2
 
 
@@ -180,7 +179,7 @@ def test_index_stays_in_memory_when_no_folder_can_take_it(write, tmp_path, caplo
 
 
 def _open_slowly(path, barrier, scans, results):
-    scan = tsv_index._scan
+    scan = tsv._scan
 
     def counted(*arguments):
         with scans.get_lock():
@@ -188,7 +187,7 @@ def _open_slowly(path, barrier, scans, results):
         time.sleep(0.2)
         return scan(*arguments)
 
-    tsv_index._scan = counted
+    tsv._scan = counted
     barrier.wait()
     file = TsvFile(path)
     results.put((len(file), file[-1]))
@@ -217,14 +216,14 @@ def test_four_processes_at_once_make_one_index(write):
 def test_upstream_index_is_used(write, monkeypatch):
     path = write(b"1\tx\n2\ty\n3\tz\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((3, [0, 4, 8])))
-    monkeypatch.setattr(tsv_index, "_scan", None)
+    monkeypatch.setattr(tsv, "_scan", None)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"], ["3", "z"]]
 
 
 def test_upstream_index_of_a_file_with_a_mark_skips_the_mark(write, monkeypatch):
-    path = write(tsv_index.BOM + b"1\tx\n2\ty\n")
+    path = write(tsv.BOM + b"1\tx\n2\ty\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((2, [0, 7])))
-    monkeypatch.setattr(tsv_index, "_scan", None)
+    monkeypatch.setattr(tsv, "_scan", None)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"]]
 
 
@@ -287,7 +286,7 @@ def test_selected_columns_are_numbers(write, columns):
         TsvFile(write(b"1\tx\ty\n"), columns)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\r\n\n", tsv_index.BOM, tsv_index.BOM + b"\n"])
+@pytest.mark.parametrize("content", [b"", b"\n\r\n\n", tsv.BOM, tsv.BOM + b"\n"])
 def test_empty_file_is_refused(write, content):
     path = write(content)
     with pytest.raises(UserError, match="a.tsv: expected rows .* found an empty file"):
@@ -381,7 +380,7 @@ def test_a_long_row_of_a_file_that_was_rewritten_is_noticed_where_texts_are_read
 def put_index(path: Path, *words: int) -> None:
     """An index of the file as it is now, with any content."""
     status = path.stat()
-    head = [tsv_index.MAGIC, status.st_size, status.st_mtime_ns]
+    head = [tsv.MAGIC, status.st_size, status.st_mtime_ns]
     Path(f"{path}.idx").write_bytes(
         np.array([word % (1 << 64) for word in (*head, *words)], dtype="<u8").tobytes()
     )
@@ -415,7 +414,7 @@ def test_an_index_that_does_not_fit_the_file_is_made_again(write, words):
     path = write(b"1\tx\n2\ty\n")
     put_index(path, *words)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"]]
-    assert np.fromfile(f"{path}.idx", dtype="<u8")[tsv_index.HEADER :].tolist() == [0, 4, 8]
+    assert np.fromfile(f"{path}.idx", dtype="<u8")[tsv.HEADER :].tolist() == [0, 4, 8]
 
 
 def test_the_index_of_another_file_of_the_same_size_and_time_is_made_again(write):
