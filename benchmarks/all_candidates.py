@@ -1,13 +1,8 @@
 """How much faster all answers are scored together than one decoder pass per answer, and that the
 scores are equal.
 
-    python benchmarks/all_candidates.py [--arch ofa_tiny] [--answers 3129] [--images 2] [--pixels
-    256] [--vocabulary GPT2_FOLDER]
-
-The slow way is upstream's: for each batch of 20 answers the encoder's output is repeated 20
-times and the decoder reads the prompt and each whole answer. It is timed on a part of the answers,
-which are all alike, and scaled up. Answers are those of --ans2label-file, or made up: of one to
-four tokens, the longer ones with shared beginnings.
+The slow way is upstream's: the encoder's output is repeated for each batch of 20 answers. It is
+timed on a part of the answers, which are all alike, and scaled up.
 """
 
 import math
@@ -38,15 +33,6 @@ def made_up_answers(count: int, seed: int = 0) -> list[list[int]]:
         first = draw.randrange(4, 20000) if length == 1 else draw.randrange(4, 4 + BEGINNINGS)
         answers[(first, *(draw.randrange(4, 1000) for _ in range(length - 1)))] = None
     return [list(answer) for answer in answers]
-
-
-def answers_of(path: str, folder: str) -> list[list[int]]:
-    """Token ids of a label file's answers."""
-    from ofa.task.answers import read_label_file
-    from ofa.tokens.bpe import load_language
-
-    bpe, vocabulary = load_language(folder)
-    return [vocabulary.ids(bpe.encode(f" {text}")) for text in read_label_file(path)]
 
 
 def padded(rows: list[list[int]]) -> Tensor:
@@ -86,8 +72,6 @@ def main() -> None:
         threads=torch.get_num_threads(),
         arch="ofa_tiny",
         answers=(3129, "number of made-up answers"),
-        ans2label_file=(str, "real answers instead; needs --vocabulary"),
-        vocabulary=(str, "folder of the GPT-2 BPE"),
         images=2,
         pixels=256,
         prompt=(12, "tokens of the decoder's prompt, <s> included"),
@@ -99,8 +83,6 @@ def main() -> None:
     with torch.no_grad():  # fresh weights say everything alike
         model.decoder.output_projection.weight.mul_(10)
     answers = made_up_answers(args.answers)
-    if args.ans2label_file:
-        answers = answers_of(args.ans2label_file, args.vocabulary)
     trie = Trie(EOS, [[BOS, *answer, EOS] for answer in answers])
     sample = {"net_input": frame.caption_inputs(args.images, args.pixels, args.prompt)}
     prompt = [BOS, *torch.randint(4, 50000, (args.prompt - 1,)).tolist()]
@@ -108,9 +90,9 @@ def main() -> None:
     part = random.Random(2).sample(range(len(answers)), min(args.part, len(answers)))
     some, found = [answers[index] for index in part], {}
 
+    @torch.no_grad()
     def encode() -> None:
-        with torch.no_grad():
-            found["encoded"] = encode_all(inference_networks([model]), sample)[0]
+        found["encoded"] = encode_all(inference_networks([model]), sample)[0]
 
     def one_by_one() -> None:
         found["slow"] = one_pass_per_answer(model, found["encoded"], prompt, some, trie)
@@ -119,25 +101,16 @@ def main() -> None:
         prompts = [prompt] * args.images
         found["fast"] = ranker.scores([model], sample, prompts, [found["encoded"]])
 
-    encoding = frame.fastest({"encode": encode}, 2)[0]["encode"]
+    encoder = frame.fastest({"encode": encode}, 2)[0]["encode"]
     slow = frame.seconds(one_by_one) * len(answers) / len(part)
     fast = frame.fastest({"fast": together}, 3)[0]["fast"]
     difference = (found["fast"][:, part] - found["slow"]).abs().max().item()
-    fed = sum(map(len, answers)) + len(answers) * args.prompt
-    states = sum(len(chunk.tokens) for chunk in ranker.parts) + args.prompt
-    ratio, whole = slow / fast, (slow + encoding) / (fast + encoding)
-    print(
-        f"{args.arch}, {args.images} images of {args.pixels} px, {len(answers)} answers, prompt of"
-        f" {args.prompt} tokens, {args.threads} threads\n"
-        f"encoder                            {encoding:9.2f} s\n"
-        f"one pass per answer, {TOGETHER} at a time {slow:9.2f} s  {fed:8d} decoder states"
-        " an image\n"
-        f"all answers together               {fast:9.2f} s  {states:8d} decoder states an image\n"
-        f"ratio                              {ratio:9.0f} x, with the encoder {whole:.0f} x\n"
-        f"largest difference of a score      {difference:9.1e}"
-    )
-    found = {"slow": slow, "fast": fast, "ratio": ratio, "difference": difference}
-    frame.write_figures(args, found)
+    times = {"encoder": encoder, "one pass per answer": slow, "all together": fast}
+    title = f"{args.arch}, {args.images} images of {args.pixels} px, {len(answers)} answers"
+    ratios = {"ratio": slow / fast, "with_the_encoder": (slow + encoder) / (fast + encoder)}
+    figures = frame.print_times(title, times, **ratios)
+    print(f"largest difference of a score {difference:9.1e}")
+    frame.write_figures(args, {**figures, "difference": difference})
 
 
 if __name__ == "__main__":

@@ -1,18 +1,12 @@
-"""CIDEr-D: captions per second beside pycocoevalcap's scorer in pure Python, with the frequencies
-of a file and of the call.
+"""CIDEr-D: captions per second compared with pycocoevalcap's scorer in pure Python, with given
+document frequencies and with those of the call.
 
-    python benchmarks/cider.py [--captions 500] [--rounds 10]
-
-Both score the same made-up captions in one process and one thread. Processor time is measured and
-the best of all rounds counts, as other programs only ever slow a round down. The scores have to
-agree to 1e-9.
+Both score the same made-up captions in one process and one thread, and have to agree to 1e-9; of
+all rounds the best counts.
 """
 
-import pickle
 import random
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from frame import arguments, fastest, write_figures
@@ -50,28 +44,10 @@ def make_captions(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
     return gts, res
 
 
-def save_document_frequencies(gts: dict, folder: str) -> tuple[Path, dict]:
-    frequency: Counter = Counter()
-    for refs in gts.values():
-        frequency.update({ngram for ref in refs for ngram in precook(ref)})
-    path = Path(folder) / "words.p"
-    path.write_bytes(pickle.dumps({"ref_len": len(gts), "document_frequency": dict(frequency)}))
-    return path, frequency
-
-
-class PurePython(CiderScorer):
-    """pycocoevalcap's scorer with given document frequencies."""
-
-    def __init__(self, frequency):
-        super().__init__()
-        self.given = frequency
-
-    def compute_doc_freq(self):
-        self.document_frequency.update(self.given)
-
-
 def pure_python(gts: dict, res: list[dict], frequency: dict) -> np.ndarray:
-    scorer = PurePython(frequency)
+    """pycocoevalcap's scorer with given document frequencies."""
+    scorer = CiderScorer()
+    scorer.compute_doc_freq = lambda: scorer.document_frequency.update(frequency)
     for row in res:
         scorer += (row["caption"][0], gts[row["image_id"]])
     return scorer.compute_score()[1]
@@ -82,9 +58,10 @@ def main() -> None:
     gts, res = make_captions(args.captions)
     steps = [[row for row in res[i : i + 4] for _ in range(SAMPLES)] for i in range(0, len(res), 4)]
     captions = {row["image_id"]: row["caption"] for row in res}
-    with tempfile.TemporaryDirectory() as folder:
-        path, frequency = save_document_frequencies(gts, folder)
-        scorer = CiderD(df=path)
+    frequency: Counter = Counter()
+    for refs in gts.values():
+        frequency.update({ngram for ref in refs for ngram in precook(ref)})
+    scorer = CiderD(df={"ref_len": len(gts), "document_frequency": dict(frequency)})
 
     def fresh() -> np.ndarray:
         scorer.references.clear()

@@ -1,13 +1,7 @@
 """How many rows per second ``ofa doctor`` checks.
 
-    python benchmarks/doctor.py [--rows 60000] [--photos 400] [--jobs 2] [--folder DIR] [--json
-    FILE]
-
-1. every rule but decoding images, on files of questions, boxes, captions with small images (4
-   KB of base64), of plain text and of image codes, by one process and by ``--jobs``; also per
-   second of processor time, for machines that are not idle
-2. photo-sized images without decoding: MB/s, beside a plain read of the file
-3. photos with decoding: rows/s by one process and by ``--jobs``
+Every rule but decoding images, on small rows of each kind; photos with and without decoding, beside
+a plain read of the file; by one process and by ``--jobs``, and per second of processor time.
 """
 
 import base64
@@ -51,15 +45,12 @@ def write(path: Path, count: int, row: Callable[[int], str]) -> Path:
     return path
 
 
-def settings_of(task: str, images: bool) -> Settings:
+def check(path: Path, task: str, jobs: int, images: bool = False) -> None:
     schema = schemas()[task]
     numbers = schema.numbers()
     columns = tuple((column, numbers[column.name]) for column in schema.columns_named(numbers))
-    return Settings(task=task, columns=columns, codes=codes_of(schema)[0], images=images)
-
-
-def check(path: Path, task: str, jobs: int, images: bool = False) -> None:
-    report = scan(str(path), settings_of(task, images), jobs)
+    settings = Settings(task=task, columns=columns, codes=codes_of(schema)[0], images=images)
+    report = scan(str(path), settings, jobs)
     assert not report.faults, report.findings[0]
 
 

@@ -20,13 +20,11 @@ DROPOUT = {"dropout": 0.1, "encoder_drop_path_rate": 0.1, "decoder_drop_path_rat
 Works = Mapping[str, Callable[[], object]]
 
 
-def arguments(doc: str, threads: int | None = None, **flags: Any) -> argparse.Namespace:
+def arguments(doc: str | None, threads: int | None = None, **flags: Any) -> argparse.Namespace:
     """The command line.
 
-    Args:
-        threads: of torch, 2 for most.
-        flags: by name, the default, or the default and what it is; a type stands for a flag without
-            a default, False for a switch.
+    Args: threads: of torch, 2 for most. flags: by name, the default, or the default and what it is;
+        a type stands for a flag without a default, False for a switch.
     """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
@@ -60,14 +58,21 @@ def print_figures(args: argparse.Namespace, figures: dict[str, float], digits: i
     write_figures(args, figures)
 
 
+def print_times(title: str, times: Mapping[str, float], **ratios: float) -> dict[str, float]:
+    """One line. Args: times: in seconds. Returns: all figures."""
+    shown = [f"{name} {value:.3f} s" for name, value in times.items()]
+    shown += [f"{name.replace('_', ' ')} {value:.2f}" for name, value in ratios.items()]
+    print(f"{title}: {', '.join(shown)}", flush=True)
+    return {**times, **ratios}
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     deviation = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{deviation}"
 
 
-# -------------------------------------------------------------------------------------------
-# clocks
+# --- clocks
 
 
 def seconds(function: Callable, *arguments: Any, clock: Callable = time.perf_counter) -> float:
@@ -88,33 +93,35 @@ def fastest(works: Works, repeats: int) -> tuple[dict[str, float], dict[str, flo
     return wall, cpu
 
 
-def compare_with_matmul(works: Works, repeats: int) -> tuple[float, dict[str, Any]]:
-    """FLOP/s of a matrix product between the runs, and of each work ``(FLOP, seconds, ratio)``."""
+def compare_with_matmul(works: Works, repeats: int) -> None:
+    """Print FLOP/s of each work divided by those of a 2048 x 2048 fp32 matrix product between the
+    runs."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    for work in works.values():
+    matrix = torch.randn(2048, 2048)
+
+    def products() -> None:
+        for _ in range(20):
+            matrix @ matrix
+
+    for work in (products, *works.values()):
         work()
-    rates, best = [matmul_rate()], dict.fromkeys(works, float("inf"))
+    rates, best = [], dict.fromkeys(works, float("inf"))
     for _ in range(repeats):
         for name, work in works.items():
+            rates.append(20 * 2 * 2048**3 / seconds(products))
             best[name] = min(best[name], seconds(work))
-            rates.append(matmul_rate())
-    rate, found = statistics.median(rates), {}
+    rate = statistics.median(rates)
     for name, work in works.items():
         with FlopCounterMode(display=False) as counter:
             work()
         flop = counter.get_total_flops()
-        found[name] = flop, best[name], flop / best[name] / rate
-    return rate, found
-
-
-def matmul_rate(repeats: int = 20) -> float:
-    """FLOP/s of a 2048 x 2048 fp32 product."""
-    import torch
-
-    a = torch.randn(2048, 2048)
-    a @ a
-    return repeats * 2 * 2048**3 / seconds(lambda: [a @ a for _ in range(repeats)])
+        print(
+            f"{name}: {flop / 1e9:.0f} GFLOP in {best[name]:.2f} s, matmul {rate / 1e9:.0f}"
+            f" GFLOP/s, ratio {flop / best[name] / rate:.2f}",
+            flush=True,
+        )
 
 
 def profile(work: Callable[[], object]) -> None:
@@ -127,13 +134,11 @@ def profile(work: Callable[[], object]) -> None:
     print(table.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
 
 
-# -------------------------------------------------------------------------------------------
-# files, models, batches, trainers
+# --- files, models, batches, trainers
 
 
 def photo_fields(count: int) -> list[str]:
-    """Fields as COCO has them: 640 x 480 JPEG of smooth shapes and noise, about 100 KB of
-    base64."""
+    """Fields as COCO has them: 640 x 480 JPEG of shapes and noise, about 100 KB of base64."""
     import numpy as np
     from PIL import Image
 

@@ -1,12 +1,8 @@
-"""How captions get better in both stages: the quickstart's training with several seeds, on scenes
-it never saw.
+"""How captions get better in both stages of the quickstart, with several seeds: other weights and
+another order of the rows, the same synthetic shapes.
 
-    python benchmarks/learning_curves.py [--seeds 1,2,3] [--folder runs/learning_curves] [--long]
-
-Every seed gives other weights and another order of the training rows; synthetic shapes and its
-test scenes stay the same. A finished seed is not run again. Prints, for each seed, CIDEr-D while
-training (stage 1, then CIDEr optimization) and of the unseen test scenes after both stages; then
-means and standard deviations. A run whose loss or score stops being a number counts as diverged.
+Prints CIDEr-D while training and of unseen scenes after both stages, mean and standard deviation. A
+finished seed is not run again.
 """
 
 import json
@@ -41,10 +37,6 @@ def run(seed: int, folder: Path, flags: list[str]) -> dict:
     return found
 
 
-def curve(values: list[tuple[float, float]]) -> str:
-    return "  ".join(f"{update:g}: {score:.2f}" for update, score in values)
-
-
 def main() -> None:
     args = arguments(
         __doc__,
@@ -55,20 +47,16 @@ def main() -> None:
     runs = {}
     for seed in map(int, args.seeds.split(",")):
         found = runs[seed] = run(seed, args.folder / f"seed{seed}", ["--long"] * args.long)
-        print(
-            f"seed {seed}: validation CIDEr-D by update: stage 1  {curve(found['stage1'])}   stage"
-            f" 2  {curve(found['stage2'])}\n"
-            f"        unseen scenes: stage 1 {found['stage1_cider']:.4f}, stage 2"
-            f" {found['test_cider']:.4f}{', DIVERGED' if found['diverged'] else ''}",
-            flush=True,
-        )
+        for stage, test in (("stage1", "stage1_cider"), ("stage2", "test_cider")):
+            curve = "  ".join(f"{update:g}: {score:.2f}" for update, score in found[stage])
+            print(f"seed {seed}, {stage}: by update {curve}; unseen scenes {found[test]:.4f}")
     before, after = (
         [one[name] for one in runs.values()] for name in ("stage1_cider", "test_cider")
     )
     print(f"stage 1  {spread(before)}")
     print(f"stage 2  {spread(after)}")
     print(f"gain     {spread([b - a for a, b in zip(before, after)])}")
-    print(f"diverged {sum(found['diverged'] for found in runs.values())} of {len(runs)}")
+    print(f"diverged {[seed for seed, found in runs.items() if found['diverged']] or 'none'}")
     write_figures(args, runs)
 
 

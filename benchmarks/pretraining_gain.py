@@ -1,14 +1,8 @@
-"""What pretraining is worth: finetuning from a pretrained checkpoint and from random weights, at
-equal updates.
+"""What pretraining and each way of tuning are worth: ``ofa_nano`` finetuned on captions, questions
+and boxes, each alone, with the same rows, order and updates; scores of unseen scenes.
 
-    python benchmarks/pretraining_gain.py --demo runs/pretraining_demo [--seeds 1,2,3] [--updates
-    150] [--folder runs/pretraining_gain]
-
-Takes world, vocabulary and pretrained checkpoint of ``ofa quickstart --pretraining``, and
-finetunes ``ofa_nano`` on captions, questions and boxes, each alone, with the same settings, rows
-and order from both. A seed decides the order of the rows and the random weights. Scores are those
-of unseen scenes. A finished run is not run again. Prints a table: mean and standard deviation over
-the seeds; ``--out FILE`` writes it as JSON too.
+World, vocabulary and pretrained checkpoint are those of ``ofa quickstart --pretraining``. Prints
+mean and standard deviation over the seeds. A finished run is not run again.
 """
 
 import json
@@ -22,6 +16,17 @@ from pathlib import Path
 
 from frame import ROOT, arguments, seconds, spread, write_figures
 
+PROMPTS = "--encoder-prompt --decoder-prompt --encoder-prompt-length=16 --decoder-prompt-length=16"
+WAYS = {  # with their own learning rates
+    "scratch": "",  # random weights
+    "pretrained": "",  # all parameters
+    "none": "",  # the pretrained model as it is
+    "prefix": f"--lr=3e-2 {PROMPTS}",
+    "projection": f"--lr=3e-3 {PROMPTS} --encoder-prompt-projection --decoder-prompt-projection",
+    "adapter": "--lr=3e-3 --adapter --adapter-dim=16",
+    "bitfit": "--lr=1e-2 --bitfit",
+    "lora": "--lr=3e-3 --lora-rank=8 --lora-alpha=16 --lora-targets=q,k,v,out,fc1,fc2",
+}
 SCORES = {"captions": "CIDEr", "questions": "vqa_score", "boxes": "score"}
 TASKS = {
     "captions": "--task=caption --selected-cols=0,4,2",
@@ -50,13 +55,6 @@ RECIPE = (
 EVALUATION = (
     "ofa evaluate --bpe-dir {vocab} --cpu --batch-size 50 --path {path} --results-path {out}"
 )
-FLAGS = {
-    "demo": ROOT / "runs" / "pretraining_demo",
-    "updates": 150,
-    "batch": (32, "rows per process"),
-    "lr": "1e-3",
-    "codes": (1024, "of the demo's tokenizer"),
-}
 
 
 def words(args: Namespace, text: str, **more: object) -> list[str]:
@@ -65,29 +63,26 @@ def words(args: Namespace, text: str, **more: object) -> list[str]:
     return [word.format(**names) for word in shlex.split(text)]
 
 
-def pretrained(args: Namespace) -> str:
-    return str(args.demo / "pretrained" / "checkpoint_last.pt")
-
-
-def finetune(
-    args: Namespace, name: str, start: str, seed: int, method: str = "", flags: str = ""
-) -> dict[str, float]:
-    """Score, trained parameters, bytes of the checkpoint and seconds of one finetuning.
-
-    Args: name: of a task. start: a checkpoint, or ``none``. method: of the tuning, with its flags.
-    """
-    method = method or ("scratch" if start == "none" else "pretrained")
-    folder = args.folder / f"{name}_{method}_seed{seed}"
+def finetune(args: Namespace, task: str, way: str, seed: int) -> dict[str, float]:
+    """Score, trained parameters, bytes of the checkpoint and seconds of one finetuning."""
+    folder = args.folder / f"{task}_{way}_seed{seed}"
     outcome, checkpoint = folder / "outcome.json", folder / "checkpoint_last.pt"
+    pretrained = args.demo / "pretrained" / "checkpoint_last.pt"
+    if way == "none":
+        # options that the pretrained checkpoint does not store for a task
+        flags = TASKS[task] + " --val-inference-type=allcand" * (task == "questions")
+        score = evaluate(args, task, pretrained, folder, flags)
+        return {"trained": 0, "bytes": 0, "seconds": 0.0, "score": score}
     if not outcome.is_file():
-        recipe = words(args, f"{TRAIN[name]} {TASKS[name]} {RECIPE} {flags}", seed=seed)
+        recipe = words(args, f"{TRAIN[task]} {TASKS[task]} {RECIPE} {WAYS[way]}", seed=seed)
+        start = "none" if way == "scratch" else str(pretrained)
         spent = seconds(train, recipe, folder, start, args.batch)
         trained = re.search(r"num\. trained: ([\d,]+)", (folder / "train.log").read_text())
         found = {
             "trained": int(trained[1].replace(",", "")) if trained else 0,
             "bytes": checkpoint.stat().st_size,
             "seconds": spent,
-            "score": evaluate(args, name, str(checkpoint), folder / "results"),
+            "score": evaluate(args, task, checkpoint, folder / "results"),
         }
         outcome.write_text(json.dumps(found))
         for file in folder.glob("checkpoint*.pt"):  # some 20 MB each
@@ -109,30 +104,42 @@ def train(recipe: list[str], folder: Path, start: str, batch: int) -> None:
     subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=sys.stderr)
 
 
-def evaluate(args: Namespace, name: str, checkpoint: str, results: Path, flags: str = "") -> float:
+def evaluate(args: Namespace, task: str, checkpoint: Path, results: Path, flags: str = "") -> float:
     """The score of a checkpoint on unseen scenes."""
-    text = f"{EVALUATION} {TEST[name]} {flags}"
+    text = f"{EVALUATION} {TEST[task]} {flags}"
     command = [sys.executable, "-m", *words(args, text, path=checkpoint, out=results)]
     subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
-    return json.loads((results / "test_scores.json").read_text())["scores"][SCORES[name]]
+    return json.loads((results / "test_scores.json").read_text())["scores"][SCORES[task]]
 
 
 def main() -> None:
-    folder = ROOT / "runs" / "pretraining_gain"
-    args = arguments(__doc__, **FLAGS, folder=folder, seeds="1,2,3")
-    args.demo, args.folder = args.demo.resolve(), args.folder.resolve()
-    seeds, table = list(map(int, args.seeds.split(","))), {}
-    print(
-        f"after {args.updates} updates    from scratch         from the pretrained model   higher"
+    args = arguments(
+        __doc__,
+        demo=ROOT / "runs" / "pretraining_demo",
+        folder=ROOT / "runs" / "pretraining_gain",
+        ways=("scratch,pretrained", f"some of {', '.join(WAYS)}"),
+        seeds=("1,2,3", "of the order of the rows and of what starts at random"),
+        updates=150,
+        batch=(32, "rows per process"),
+        lr="1e-3",
+        codes=(1024, "of the demo's tokenizer"),
     )
-    for name, score in SCORES.items():
-        scratch, better = (
-            [finetune(args, name, start, seed)["score"] for seed in seeds]
-            for start in ("none", pretrained(args))
-        )
-        higher = f"{sum(b > a for a, b in zip(scratch, better))} of {len(seeds)} seeds"
-        table[name] = {"measure": score, "scratch": scratch, "pretrained": better}
-        print(f"{name:10} {score:9}  {spread(scratch):20} {spread(better):27} {higher}", flush=True)
+    args.demo, args.folder = args.demo.resolve(), args.folder.resolve()
+    table: dict[str, dict] = {task: {"measure": score} for task, score in SCORES.items()}
+    columns = "".join(f"{task + ' ' + score:>21}" for task, score in SCORES.items())
+    print(f"{f'after {args.updates} updates':20}{columns}   trained  checkpoint  training")
+    for way in args.ways.split(","):
+        runs = {
+            task: [finetune(args, task, way, int(seed)) for seed in args.seeds.split(",")]
+            for task in TASKS
+        }
+        for task, outcomes in runs.items():
+            table[task][way] = [outcome["score"] for outcome in outcomes]
+        scores = "".join(f"{spread(table[task][way]):>21}" for task in TASKS)
+        every = [outcome for outcomes in runs.values() for outcome in outcomes]
+        trained, size = (max(outcome[key] for outcome in every) for key in ("trained", "bytes"))
+        spent = sum(outcome["seconds"] for outcome in every) / len(every)
+        print(f"{way:20}{scores} {trained:9,} {size / 1e6:8.2f} MB {spent:7.0f} s", flush=True)
     write_figures(args, {"updates": args.updates, "tasks": table})
 
 

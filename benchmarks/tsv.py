@@ -1,12 +1,6 @@
-"""How fast TSV files open and read, compared with what the work costs by itself.
-
-    python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--samples 200] [--folder DIR]
-    [--json FILE]
-
-1. first index: MB/s of the first opening of a file of image-sized rows, beside a plain read of the
-file
-2. opening: ms to open a file of many short rows that is indexed already, and to read its last row
-3. reading: time of a sample (row, base64, decode, resize, normalize) over the same without the file
+"""How fast TSV files open and read, compared with what the work costs by itself: the first index
+of image-sized rows beside a plain read; opening many short rows that are indexed; a sample (row,
+base64, decode, resize, normalize) over the same without the file.
 """
 
 import base64
@@ -18,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from frame import arguments, photo_fields, print_figures, read_all, seconds
+from frame import arguments, fastest, photo_fields, print_figures, read_all, seconds
 from PIL import Image
 
 from ofa.data.images import image_transform
@@ -37,12 +31,14 @@ def measure_index(folder: Path, megabytes: int, fields: list[str]) -> dict[str, 
             file.write(f"{row}\timg{row}\ta dog on a beach\t\t{fields[row % len(fields)]}\n")
             row += 1
     size = path.stat().st_size / 1e6
-    read_all(path)
-    plain, index = min(seconds(read_all, path) for _ in range(3)), []
-    for _ in range(3):
+
+    def index() -> None:
         Path(f"{path}.idx").unlink(missing_ok=True)
-        index.append(seconds(TsvFile, path))
-    return {"first_index_mb_per_s": size / min(index), "plain_read_mb_per_s": size / plain}
+        TsvFile(path)
+
+    read_all(path)
+    times, _ = fastest({"plain_read": lambda: read_all(path), "first_index": index}, 3)
+    return {f"{name}_mb_per_s": size / spent for name, spent in times.items()}
 
 
 def measure_opening(folder: Path, rows: int) -> dict[str, float]:
@@ -59,12 +55,8 @@ def measure_opening(folder: Path, rows: int) -> dict[str, float]:
 
 
 def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, float]:
-    """A sample through the TSV over base64 + decode + resize + normalize of the same fields in
-    memory.
-
-    ``two_workers_speedup``: the same samples read by one process over two (2 where two cores are
-    free).
-    """
+    """A sample through the TSV, in memory, and by two workers (``two_workers_speedup``: 2 where two
+    cores are free)."""
     rows, transform = TsvFile(folder / "images.tsv", "0,4,2"), image_transform(384)
     order = np.random.default_rng(1).integers(0, len(rows), samples).tolist()
 
