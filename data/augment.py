@@ -1,9 +1,8 @@
-"""Random changes of training images, for classifying them: crop, flip, RandAugment twice, random
-erasing.
+"""Random changes of training images, decided by the generator that is passed in: of images to
+classify, and cuts that carry boxes along.
 
-As upstream for ``image_classify``: the recipe of many ImageNet trainings
-(``rand-m9-mstd0.5-inc1``), then two milder operations of fixed strength. Everything is decided by
-the generator that is passed in.
+As upstream for ``image_classify``: crop, flip, the recipe of many ImageNet trainings
+(``rand-m9-mstd0.5-inc1``), two milder operations of fixed strength, random erasing.
 """
 
 import random
@@ -18,6 +17,7 @@ from torchvision.transforms import functional as F
 
 MAX_STRENGTH = 10
 BICUBIC = InterpolationMode.BICUBIC
+JITTER = (1.0, 1.5)  # smallest and largest scale of ``jittered``
 Color = tuple[int, int, int]
 
 
@@ -33,10 +33,6 @@ def factor(share: float, rng: random.Random) -> float:
 def solarize_add(image: Image.Image, amount: int) -> Image.Image:
     """Dark pixels become lighter by ``amount``."""
     return image.point([min(255, v + amount) if v < 128 else v for v in range(256)] * 3)
-
-
-def rotated(image: Image.Image, degrees: float, fill: Color) -> Image.Image:
-    return F.rotate(image, degrees, BICUBIC, fill=list(fill))
 
 
 def moved(
@@ -68,7 +64,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Color], Image
     "sharpness": lambda image, s, rng, fill: F.adjust_sharpness(image, factor(s, rng)),
     "brighter": lambda image, s, rng, fill: F.adjust_brightness(image, 0.1 + 1.8 * s),
     "sharper": lambda image, s, rng, fill: F.adjust_sharpness(image, 0.1 + 1.8 * s),
-    "rotate": lambda image, s, rng, fill: rotated(image, sign(30 * s, rng), fill),
+    "rotate": lambda image, s, rng, fill: F.rotate(image, sign(30 * s, rng), BICUBIC, fill=[*fill]),
     "shear_x": lambda image, s, rng, fill: moved(image, fill, shear_x=sign(0.3 * s, rng)),
     "shear_y": lambda image, s, rng, fill: moved(image, fill, shear_y=sign(0.3 * s, rng)),
     "move_x": lambda image, s, rng, fill: moved(image, fill, sign(0.45 * s * image.width, rng)),
@@ -133,3 +129,87 @@ class TrainingTransform:
             for augment in self.augment:
                 image = augment(image, rng)
             return self.pixels(image)
+
+
+# --- cuts of images that carry their boxes along
+#
+# Boxes are float32[N, 4], xyxy, in pixels of the image that goes in or comes out. Draws and
+# rounding are those of upstream (tests/parity/test_unify_samples.py).
+
+
+def enlarged(
+    image: Image.Image, sides: Sequence[int], longest: int, rng: random.Random
+) -> Image.Image:
+    """The shorter side becomes one of ``sides``, the longer one follows, but not beyond
+    ``longest`` pixels."""
+    side = rng.choice(sides)
+    width, height = image.size
+    if min(width, height) == side:
+        size = min(width, longest), min(height, longest)
+    elif width < height:
+        size = side, min(int(side * height / width), longest)
+    else:
+        size = min(int(side * width / height), longest), side
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def scaled(
+    boxes: torch.Tensor | Sequence[Sequence[float]], before: tuple[int, int], after: tuple[int, int]
+) -> torch.Tensor:
+    """Boxes of an image that was resized. Args: before, after: its width and height."""
+    x, y = (float(new) / float(old) for new, old in zip(after, before))
+    return torch.as_tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
+
+
+def square_around(
+    image: Image.Image, box: torch.Tensor, size: int
+) -> tuple[Image.Image, torch.Tensor]:
+    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the image
+    allows.
+
+    Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
+    """
+    start = (box[:2].double() + box[2:].double()) / 2 - size / 2
+    room = torch.tensor(image.size) - start - size  # negative where the square would stand out
+    left, top = (start + room.clamp(max=0)).clamp(min=0).tolist()
+    square = image.crop((round(left), round(top), round(left + size), round(top + size)))
+    return square, cut(box, left, top, size)
+
+
+def cut(boxes: torch.Tensor, left: float, top: float, size: int) -> torch.Tensor:
+    """Boxes in a square of the image, clipped to it."""
+    return (boxes - torch.tensor([left, top, left, top])).clamp(0, size)
+
+
+def flipped(image: Image.Image, boxes: torch.Tensor) -> tuple[Image.Image, torch.Tensor]:
+    """The mirror image, left and right changed."""
+    mirrored = boxes.clone()
+    mirrored[:, [0, 2]] = image.width - boxes[:, [2, 0]]
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored
+
+
+def jittered(
+    image: Image.Image, boxes: torch.Tensor, size: int, generator: torch.Generator
+) -> tuple[Image.Image, torch.Tensor]:
+    """A square of ``size`` pixels from anywhere in the image, whose shorter side is 1 to 1.5
+    squares.
+
+    Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).
+    Source: large scale jitter, Ghiasi et al., Simple Copy-Paste, CVPR 2021.
+    """
+    whole = torch.tensor([image.height, image.width])
+    low, high = JITTER
+    random_scale = torch.rand(1, generator=generator) * (high - low) + low
+    target = (random_scale * size).round()
+    scale = torch.maximum(target / whole[0], target / whole[1])
+    height, width = (whole * scale).round().int().tolist()
+    before, image = image.size, image.resize((width, height), Image.Resampling.BICUBIC)
+    boxes = scaled(boxes, before, image.size)
+    room = torch.tensor([height - size, width - size])
+    top, left = (room * torch.rand(2, generator=generator)).floor().int().tolist()
+    return image.crop((left, top, left + size, top + size)), cut(boxes, left, top, size)
+
+
+def visible(boxes: torch.Tensor) -> list[int]:
+    """Numbers of the boxes that have an area."""
+    return ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero()[:, 0].tolist()

@@ -3,12 +3,7 @@
 As upstream: an image is squashed to a square, its aspect not kept.
 """
 
-from typing import TYPE_CHECKING
-
-from ofa.io.images import decode_base64, decode_image, encode_image, open_image, to_rgb  # noqa: F401 - the usual names here
-
-if TYPE_CHECKING:
-    from torchvision import transforms
+from torchvision import transforms
 
 OFA_MEAN = OFA_STD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -21,19 +16,11 @@ def mean_and_std(imagenet: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def image_transform(
     size: int, mean: tuple[float, ...] = OFA_MEAN, std: tuple[float, ...] = OFA_STD
-) -> "transforms.Compose":
+) -> transforms.Compose:
     """PIL image in RGB -> float32[3, size, size], normalized; picklable.
 
     Squashed to a square by PIL's bicubic filter: matches upstream's checkpoints
     (tests/parity/test_images.py).
     """
-    from torchvision import transforms  # seconds to import, and decoding needs none of it
-    from torchvision.transforms import InterpolationMode
-
-    return transforms.Compose(
-        [
-            transforms.Resize((size, size), interpolation=InterpolationMode.BICUBIC),
-            transforms.ToTensor(),
-            transforms.Normalize(mean=mean, std=std),
-        ]
-    )
+    squash = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
+    return transforms.Compose([squash, transforms.ToTensor(), transforms.Normalize(mean, std)])

@@ -29,7 +29,7 @@ def as_image(image: Any, where: str = "") -> Image.Image:
     if isinstance(image, torch.Tensor):
         pixels = image.detach().cpu()
         pixels = pixels.float() if pixels.is_floating_point() else pixels  # numpy has no bfloat16
-        return from_array((pixels.movedim(0, -1) if pixels.dim() == 3 else pixels).numpy(), where)
+        image = (pixels.movedim(0, -1) if pixels.dim() == 3 else pixels).numpy()
     if isinstance(image, np.ndarray):
         return from_array(image, where)
     raise UserError(
@@ -43,13 +43,10 @@ def from_file(path: Path, where: str) -> Image.Image:
     try:
         data = read_image_file(os.path.expanduser(path))
     except OSError as error:
-        hint = (
-            "; images are read from this machine only, download it first"
-            if "://" in str(path) or ":/" in str(path)
-            else ""
-        )
+        hint = "; images are read from this machine only, download it first"
+        remedy = hint if ":/" in str(path) else ""
         raise UserError(
-            f"{where}: expects an image file, found none ({error.strerror}){hint}"
+            f"{where}: expects an image file, found none ({error.strerror}){remedy}"
         ) from None
     return open_image(data, where, upright=True)
 
@@ -60,11 +57,8 @@ def from_array(array: np.ndarray, where: str) -> Image.Image:
     name = where or "image"
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if (
-        array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (3, 4))
-        or 0 in array.shape
-    ):
+    channels = array.shape[2] if array.ndim == 3 else 3
+    if array.ndim not in (2, 3) or channels not in (3, 4) or 0 in array.shape:
         raise UserError(
             f"{name}: expects an array [H, W], [H, W, 3] or [H, W, 4] (a tensor: channels first),"
             f" found shape {list(array.shape)}"

@@ -44,31 +44,27 @@ class NegativeSampler:
                 f"{folder or '--neg-sample-dir'}: expects the folder of {', '.join(FILES)},"
                 f" {' and '.join(missing)} is missing; {REMEDY}"
             )
-        folder = Path(folder)
-        self.captions = Lines(folder / CAPTIONS)
-        self.objects = [line.strip() for line in read_lines(folder / OBJECTS) if line.strip()]
-        self.path, self.answers = folder / ANSWERS, read_answers(folder / ANSWERS)
-        self.kinds = {
-            answer: kind
-            for kind, answers in self.answers.items()
-            if kind != OTHER
-            for answer in answers
-        }
+        self.folder, self.path = Path(folder), Path(folder) / ANSWERS
+        self.objects = [line.strip() for line in read_lines(self.folder / OBJECTS) if line.strip()]
+        self.answers = read_answers(self.path)
+        named = {kind: answers for kind, answers in self.answers.items() if kind != OTHER}
+        self.kinds = {answer: kind for kind, answers in named.items() for answer in answers}
+
+    @functools.cached_property
+    def captions(self) -> TsvFile:
+        """Opened when the first is drawn."""
+        return TsvFile(self.folder / CAPTIONS)
 
     def caption(self, caption: str, objects: Sequence[str], rng: Random) -> str:
         """The caption with another object, or a caption of another image."""
         if rng.random() > SWAPPED and objects and self.objects:
             shown = rng.choice(objects)
             other = drawn(self.objects, shown, rng)
+            # upstream says "does not fit" to the caption itself where the object is not in it
             if shown in caption and other != shown:
                 return caption.replace(shown, other)
-            if shown not in caption:  # upstream says "does not fit" to the caption itself then
-                return self.other_caption(caption, rng)
-        return self.other_caption(caption, rng)
-
-    def other_caption(self, caption: str, rng: Random) -> str:
         for _ in range(TRIES):
-            other = rng.choice(self.captions)
+            other = " ".join(rng.choice(self.captions))
             if other != caption:
                 break
         return other
@@ -109,20 +105,3 @@ def read_answers(path: Path) -> dict[str, list[str]]:
     except UserError as error:
         raise UserError(f"{error}; {REMEDY}") from None
     return answers
-
-
-class Lines:
-    """Lines of a text file by number; opened when the first is read."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @functools.cached_property
-    def file(self) -> TsvFile:
-        return TsvFile(self.path)
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    def __getitem__(self, number: int) -> str:
-        return " ".join(self.file[number])

@@ -1,5 +1,7 @@
-"""Rows of the pretraining files -> samples: what the tasks ask, and images cut at random."""
+"""Rows of the pretraining files -> samples: what the tasks ask, images cut at random, texts with
+masked spans."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +12,31 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from ofa.data.augment import MILD, RandAugment
+from ofa.data.augment import (
+    MILD,
+    RandAugment,
+    enlarged,
+    flipped,
+    jittered,
+    scaled,
+    square_around,
+    visible,
+)
 from ofa.data.images import image_transform, mean_and_std
 from ofa.data.negatives import NegativeSampler
 from ofa.data.sample import Bpe, Sample, SampleBuilder
-from ofa.data.span_mask import SpanMask
+from ofa.errors import UserError
 from ofa.io.images import decode_image
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingOptions
 from ofa.task.task_spec import Example, Symbols, TaskSpec
-from ofa.tokens.boxes import bins_to_text, resize_ratios, squashed_to_bins
+from ofa.tokens.boxes import bins_to_text, squashed_to_bins
 from ofa.tokens.vocabulary import Vocabulary
 
 READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: tokens read, and the last ones that are learned
 PROMPT_TOKENS = 20  # room for the prompt round a text
 FILL = (128, 128, 128)
-BICUBIC = Image.Resampling.BICUBIC
-JITTER = (1.0, 1.5)  # smallest and largest scale of ``jittered``
+LENGTHS = ("span-poisson", "word", "subword")
+RAREST, LONGEST = 1e-7, 127  # spans that are less probable, or longer in words, are not drawn
 
 Reader = Callable[[Mapping[str, str], PretrainingContext], list[Example]]
 
@@ -62,8 +73,7 @@ class PretrainingBuilder:
         split: str,
         negatives: NegativeSampler | None = None,
     ):
-        self.options, self.negatives, self.seed = options, negatives, 1
-        self.split = split
+        self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
         self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
         starts = [
             bpe.is_beginning_of_word(symbol) or number in vocabulary.specials
@@ -91,7 +101,6 @@ class PretrainingBuilder:
         self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0
     ) -> list[Sample]:
         """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
-        images = (TrainingImages if self.split == "train" else EvaluationImages)(self, draws)
         context = PretrainingContext(
             options=self.options,
             split=self.split,
@@ -100,17 +109,15 @@ class PretrainingBuilder:
             where=where,
             index=index,
             rng=draws.rng,
-            images=images,
+            images=(TrainingImages if self.split == "train" else EvaluationImages)(self, draws),
             negatives=self.negatives,
         )
-        return [self.encode(example) for example in reader(row, context)]
-
-    def encode(self, example: Example) -> Sample:
-        """Token ids and pixels. What the model has no positions for is cut off."""
-        example.max_source_tokens = self.options.max_source_positions - 2
-        if not bool(example.extra["code_mask"]):
-            example.max_target_tokens = self.options.max_target_positions - 1
-        return self.encoder.encode(example, None)
+        examples = reader(row, context)
+        for example in examples:  # what the model has no positions for is cut off
+            example.max_source_tokens = self.options.max_source_positions - 2
+            if not bool(example.extra["code_mask"]):
+                example.max_target_tokens = self.options.max_target_positions - 1
+        return [self.encoder.encode(example, None) for example in examples]
 
 
 class EvaluationImages:
@@ -126,14 +133,15 @@ class EvaluationImages:
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         """float32[3, S, S] that shows the box, and its bins."""
-        (squashed,) = self.squashed(image, [box], self.options.patch_image_size)
-        return self.builder.square(image), self.bins(squashed)
+        side = self.options.patch_image_size
+        return self.builder.square(image), self.bins(scaled([box], image.size, (side, side))[0])
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
     ) -> tuple[Tensor, list[tuple[int, Symbols]]]:
         """float32[3, S', S'], and those boxes that are in it: number and bins."""
-        squashed = self.squashed(image, boxes, 2 * self.options.code_image_size)
+        side = 2 * self.options.code_image_size
+        squashed = scaled(boxes, image.size, (side, side))
         return self.builder.code_square(image), list(enumerate(map(self.bins, squashed)))
 
     def mask_center(self, image: Image.Image) -> Tensor:
@@ -145,7 +153,7 @@ class EvaluationImages:
 
     def blank_image(self) -> Tensor:
         """What stands for an image where there is none: float32[3, S', S']."""
-        return torch.zeros(3, 2 * self.options.code_image_size, 2 * self.options.code_image_size)
+        return torch.zeros(3, *[2 * self.options.code_image_size] * 2)
 
     def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
         """A text with masks, and the whole text."""
@@ -162,10 +170,6 @@ class EvaluationImages:
         bins = squashed_to_bins(box, self.options.max_image_size, self.options.num_bins)
         return Symbols(bins_to_text(bins))
 
-    def squashed(self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int) -> Tensor:
-        x, y = resize_ratios(image.size, side)
-        return torch.tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
-
 
 class TrainingImages(EvaluationImages):
     """Images cut at random: enlarged, then a square from the middle, round an object, or from
@@ -180,7 +184,7 @@ class TrainingImages(EvaluationImages):
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         larger = self.enlarge(image)
-        moved = scaled(torch.tensor([box], dtype=torch.float32), image.size, larger.size)[0]
+        (moved,) = scaled([box], image.size, larger.size)
         square, moved = square_around(larger, moved, self.options.patch_image_size)
         return self.pixels(square), self.bins(moved)
 
@@ -204,89 +208,136 @@ class TrainingImages(EvaluationImages):
         return F.normalize(F.to_tensor(square), *self.builder.statistics)
 
 
-# --- cuts of images that carry their boxes along ---------------------------------------------
-#
-# Boxes are float32[N, 4], xyxy, in pixels of the image that goes in or comes out. Draws and
-# rounding are those of upstream (tests/parity/test_unify_samples.py).
+@dataclass(frozen=True)
+class SpanMask:
+    """Text infilling: some spans of whole words of token ids give way to ``<mask>``.
 
+        the little boat sailed across the wide bay  ->  the little <mask> across the wide <mask>
 
-def enlarged(
-    image: Image.Image, sides: Sequence[int], longest: int, rng: random.Random
-) -> Image.Image:
-    """The shorter side becomes one of ``sides``, the longer one follows, but not beyond
-    ``longest`` pixels."""
-    side = rng.choice(sides)
-    width, height = image.size
-    if min(width, height) == side:
-        size = min(width, longest), min(height, longest)
-    elif width < height:
-        size = side, min(int(side * height / width), longest)
-    else:
-        size = min(int(side * width / height), longest), side
-    return image.resize(size, BICUBIC)
+    Draws are those of upstream, so that a seed gives its masks (tests/parity/test_span_mask.py).
+    Source: Lewis et al., BART, ACL 2020: spans of 0, 1, 2, ... words by a Poisson distribution; a
+    span of no words inserts a mask.
 
-
-def scaled(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Boxes of an image that was resized. Args: before, after: its width and height."""
-    x, y = (float(new) / float(old) for new, old in zip(after, before))
-    return boxes * torch.tensor([x, y, x, y])
-
-
-def square_around(image: Image.Image, box: Tensor, size: int) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the image
-    allows.
-
-    Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
+    Args:
+        mask: id of ``<mask>``. ordinary: ids that a random token may have.
+        starts: bool[V], whether a token begins a word; None: every token is a word of its own
+            (``subword``).
+        ratio: share of the words that is masked.
+        length: ``span-poisson`` or, every span one word, ``word`` or ``subword``.
+        poisson: mean length of a span in words.
+        replace: a masked span becomes one ``<mask>`` (1), a ``<mask>`` per token (-1), or nothing
+            (0).
+        random_ratio: share of the masks that become a random token instead. keep_ratio: that stay
+            what they were.
     """
-    x0, y0, x1, y1 = map(float, box)
-    left, top = (
-        first_pixel((low + high) / 2, size, whole)
-        for low, high, whole in ((x0, x1, image.width), (y0, y1, image.height))
-    )
-    square = image.crop((round(left), round(top), round(left + size), round(top + size)))
-    return square, cut(box, left, top, size)
+
+    mask: int
+    ordinary: range
+    starts: Tensor | None
+    ratio: float = 0.3
+    length: str = "span-poisson"
+    poisson: float = 3.0
+    replace: int = 1
+    random_ratio: float = 0.0
+    keep_ratio: float = 0.0
+
+    def __post_init__(self):
+        share, lengths = "expects a share from 0 to 1, found", ", ".join(LENGTHS)
+        ratios = f"--keep-ratio {self.keep_ratio} --random-ratio {self.random_ratio}"
+        at_most_1 = self.keep_ratio >= 0 and self.random_ratio + self.keep_ratio <= 1
+        for message, right in {
+            f"--mask-length expects one of {lengths}; found {self.length}": self.length in LENGTHS,
+            f"--replace-length: -1, 0 or 1, found {self.replace}": self.replace in (-1, 0, 1),
+            f"--mask-ratio {share} {self.ratio}": 0 <= self.ratio <= 1,
+            f"--random-ratio {share} {self.random_ratio}": 0 <= self.random_ratio <= 1,
+            f"{ratios}: expects at most 1 together": at_most_1,
+            f"--poisson-lambda: expects words above 0, found {self.poisson}": self.poisson > 0,
+        }.items():
+            if not right:
+                raise UserError(message)
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Args: tokens: int64[N], begin and end symbol included; both stay. Returns: int64[M]."""
+        every = torch.ones(len(tokens), dtype=torch.bool)
+        begins = every if self.starts is None else self.starts[tokens]
+        begins[0] = begins[-1] = False
+        count = math.ceil(begins.sum().float() * self.ratio)
+        if count == 0:
+            return tokens
+        lengths = self.span_lengths(count, generator)
+        inserts, lengths = int((lengths == 0).sum()), lengths[lengths > 0]
+        if len(lengths):
+            tokens = self.cover(tokens, begins, lengths, generator)
+        return self.insert(tokens, inserts / len(tokens), generator) if inserts else tokens
+
+    def span_lengths(self, count: int, generator: torch.Generator) -> Tensor:
+        """Words of each span, ``count`` words in all: int64[spans]."""
+        if self.length != "span-poisson":
+            return torch.ones(count, dtype=torch.int64)
+        probabilities = poisson_probabilities(self.poisson)
+        lengths = torch.empty(0, dtype=torch.int64)
+        while lengths.sum() < count:
+            more = torch.multinomial(probabilities, count, replacement=True, generator=generator)
+            lengths = torch.cat([lengths, more])
+        total = lengths.cumsum(0)
+        last = int((total >= count).nonzero()[0, 0])
+        lengths[last] -= total[last] - count
+        return lengths[: last + 1]
+
+    def cover(
+        self, tokens: Tensor, begins: Tensor, lengths: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Mask spans of 1, 2, ... words that begin at random words; they may overlap. Args:
+        lengths: int64[spans], in words."""
+        words = begins.nonzero()[:, 0]
+        chosen = words[torch.randperm(len(words), generator=generator)[: len(lengths)]]
+        chance = torch.empty(len(chosen)).uniform_(generator=generator)
+        masked, remains = tokens.clone(), torch.ones(len(tokens), dtype=torch.bool)
+
+        def hide() -> None:
+            """Masks, random tokens or the tokens themselves at the chosen places."""
+            masked[chosen] = self.mask
+            random = chosen[chance < self.random_ratio]
+            masked[random] = self.random_tokens(len(random), generator)
+            kept = chosen[chance >= 1 - self.keep_ratio]
+            masked[kept] = tokens[kept]
+
+        if self.replace == 0:
+            remains[chosen] = False
+        else:
+            hide()
+        while len(chosen):  # one token further in every span that has words left
+            after = chosen + 1
+            lengths = lengths - begins[chosen].long()
+            goes_on = ((lengths > 0) | ~begins[after]) & (after < len(tokens) - 1)
+            chosen, chance, lengths = after[goes_on], chance[goes_on], lengths[goes_on]
+            if self.replace == -1:
+                hide()
+            else:
+                remains[chosen] = False
+        return masked[remains]
+
+    def random_tokens(self, count: int, generator: torch.Generator) -> Tensor:
+        low, high = self.ordinary.start, self.ordinary.stop
+        return torch.randint(low, high, (count,), generator=generator)
+
+    def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """Add masks between the tokens, a number per token."""
+        # as upstream: one more where the product is rounded up
+        count = math.ceil(len(tokens) * share)
+        total = len(tokens) + count
+        places = torch.randperm(total - 2, generator=generator)[:count] + 1
+        result, old = torch.full((total,), self.mask), torch.ones(total, dtype=torch.bool)
+        random = math.ceil(count * self.random_ratio)
+        result[places[:random]] = self.random_tokens(random, generator)
+        old[places] = False
+        result[old] = tokens
+        return result
 
 
-def first_pixel(middle: float, size: int, whole: int) -> float:
-    """Where a cut of ``size`` pixels begins so that ``middle`` is in its middle and it ends
-    inside."""
-    return max(middle - size / 2 + min(whole - middle - size / 2, 0), 0)
-
-
-def cut(boxes: Tensor, left: float, top: float, size: int) -> Tensor:
-    """Boxes in a square of the image, clipped to it."""
-    return (boxes - torch.tensor([left, top, left, top])).clamp(0, size)
-
-
-def flipped(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
-    """The mirror image, left and right changed."""
-    x0, y0, x1, y1 = boxes.unbind(1)
-    mirrored = torch.stack([image.width - x1, y0, image.width - x0, y1], dim=1)
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored
-
-
-def jittered(
-    image: Image.Image, boxes: Tensor, size: int, generator: torch.Generator
-) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels from anywhere in the image, whose shorter side is 1 to 1.5
-    squares.
-
-    Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).
-    Source: large scale jitter, Ghiasi et al., Simple Copy-Paste, CVPR 2021.
-    """
-    whole = torch.tensor([image.height, image.width])
-    low, high = JITTER
-    random_scale = torch.rand(1, generator=generator) * (high - low) + low
-    target = (random_scale * size).round()
-    scale = torch.maximum(target / whole[0], target / whole[1])
-    height, width = (whole * scale).round().int().tolist()
-    before, image = image.size, image.resize((width, height), BICUBIC)
-    boxes = scaled(boxes, before, image.size)
-    room = torch.tensor([height - size, width - size])
-    top, left = (room * torch.rand(2, generator=generator)).floor().int().tolist()
-    return image.crop((left, top, left + size, top + size)), cut(boxes, left, top, size)
-
-
-def visible(boxes: Tensor) -> list[int]:
-    """Numbers of the boxes that have an area."""
-    return ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero()[:, 0].tolist()
+def poisson_probabilities(mean: float) -> Tensor:
+    """Probability of 0, 1, 2, ... words: float32[lengths], sum 1."""
+    found = [math.exp(-mean)]
+    while len(found) <= LONGEST and (found[-1] >= RAREST or len(found) <= mean):
+        found.append(found[-1] * mean / len(found))
+    return torch.tensor(found) / torch.tensor(found).sum()

@@ -6,8 +6,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from ofa.data.image_code_rows import grid_of, open_coded
-from ofa.data.image_rows import open_images, spread, square_pixels
+from ofa.data.image_rows import open_coded, open_images, spread, square_pixels
 from ofa.devices import has_bf16, require_bf16
 from ofa.errors import UserError
 from ofa.inference.options import OverwriteOptions
@@ -167,7 +166,7 @@ def decode(args: DecodeOptions) -> None:
             " another --out"
         )
     # all, before anything is written
-    codes = [grid_of(row, tokenizer.num_codes, args.grid) for row in rows]
+    codes = [row.grid(tokenizer.num_codes, args.grid) for row in rows]
     by_shape = sorted(range(len(rows)), key=lambda number: codes[number].shape)
     entries: dict[int, dict[str, Any]] = {}
     with Progress(len(rows), f"decoding {args.file}", "img") as progress:

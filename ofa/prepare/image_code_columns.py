@@ -103,7 +103,7 @@ def encode(args: EncodeOptions) -> None:
     folder = Path(args.tokenizer)
     parts = [folder / name for name in (codec.TOKENIZER, codec.CONFIG, codec.WEIGHTS)]
     weights = list(filter(Path.is_file, parts)) if folder.is_dir() else [folder]
-    states = [[file_state(str(path)) for path in some] for some in (images.files(), weights)]
+    states = [[file_state(str(path)) for path in some] for some in (images.files, weights)]
     plan = fingerprint("image codes 1", size, settings, states)
     path = Path(args.out)
     manifest = f"{path.name}.manifest.json"
@@ -191,7 +191,7 @@ def image_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -> 
     """Rows for pretraining; ``IMAGE`` stands for two columns. Files of a folder are called by
     their names."""
     if isinstance(images, FolderImages):
-        names = [images.paths[index].stem for index in chosen]
+        names = [Path(images.files[index]).stem for index in chosen]
     else:
         check_columns(images, {"--id-column": args.id_column})
         names = [images.rows.texts(index, [args.id_column])[0] for index in chosen]

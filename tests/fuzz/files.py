@@ -23,7 +23,7 @@ from small_tokenizer import save_tokenizer
 
 from ofa.checkpoints.read import read_source
 from ofa.cli.main import main
-from ofa.data.image_code_rows import open_coded
+from ofa.data.image_rows import open_coded
 from ofa.data.negatives import NegativeSampler
 from ofa.data.rows import open_rows
 from ofa.data.shard_writer import pack

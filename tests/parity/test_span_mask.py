@@ -6,7 +6,7 @@ import torch
 from conftest import bpe_folder
 from golden import load, load_json
 
-from ofa.data.span_mask import SpanMask
+from ofa.data.pretraining import SpanMask
 from ofa.errors import UserError
 from ofa.tokens.bpe import load_language
 

@@ -284,7 +284,7 @@ WAYS_IN = {
     "evaluate": lambda folder: [
         path.name for path in ImageFolder(str(folder), spec_of("caption")).files
     ],
-    "tokenizer": lambda folder: [Path(path).name for path in open_images(folder).files()],
+    "tokenizer": lambda folder: [Path(path).name for path in open_images(folder).files],
     "image-scores": lambda folder: [path.name for path in real_images(folder)],
 }
 
