@@ -124,16 +124,6 @@ def compare_with_matmul(works: Works, repeats: int) -> None:
         )
 
 
-def profile(work: Callable[[], object]) -> None:
-    """Print where the time goes."""
-    import torch
-
-    with torch.profiler.profile() as profiler:
-        work()
-    table = profiler.key_averages()
-    print(table.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
-
-
 # --- files, models, batches, trainers
 
 

@@ -22,7 +22,7 @@ ONCE = ("encoder_attn.k_proj", "encoder_attn.v_proj", "pos_q_linear", "pos_k_lin
 
 
 @torch.inference_mode()
-def captions(arch: str, repeats: int, profiled: bool) -> dict[str, float]:
+def captions(arch: str, repeats: int) -> dict[str, float]:
     images, pixels = CAPTIONS[arch]
     model, batch = frame.random_model(arch).eval(), frame.caption_inputs(images, pixels)
     options = {"max_len_b": TOKENS, "min_len": TOKENS, "no_repeat_ngram_size": 3}
@@ -34,8 +34,6 @@ def captions(arch: str, repeats: int, profiled: bool) -> dict[str, float]:
         "projection": lambda: model.decoder.output_projection(states),
     }
     wall, cpu = frame.fastest(works, repeats)
-    if profiled:
-        frame.profile(works["generation"])
     return frame.print_times(
         f"{arch}, {images} x {pixels} px",
         wall,
@@ -57,7 +55,7 @@ def weights_of_a_step(decoder: Any, rows: slice) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def codes(arch: str, repeats: int, profiled: bool) -> dict[str, float]:
+def codes(arch: str, repeats: int) -> dict[str, float]:
     model = frame.random_model(arch, code_image_size=128).eval()
     options = {
         "gen_code": True,
@@ -81,8 +79,6 @@ def codes(arch: str, repeats: int, profiled: bool) -> dict[str, float]:
 
     works = {"floor": lambda: read(every), "needed": lambda: read(needed), "generation": generate}
     wall, cpu = frame.fastest(works, repeats)
-    if profiled:
-        frame.profile(generate)
     ratios = {
         f"{kind}_over_{floor}": times["generation"] / times[floor]
         for kind, times in (("ratio", wall), ("cpu_ratio", cpu))
@@ -93,10 +89,9 @@ def codes(arch: str, repeats: int, profiled: bool) -> dict[str, float]:
 
 def main() -> None:
     arch = (str, "one of ofa_tiny, ofa_base; else both")
-    switches = {"codes": (False, "of images"), "profile": (False, "show where the time goes")}
-    args = frame.arguments(__doc__, threads=2, arch=arch, repeats=7, **switches)
+    args = frame.arguments(__doc__, threads=2, arch=arch, repeats=7, codes=(False, "of images"))
     measure, archs = codes if args.codes else captions, [args.arch] if args.arch else CAPTIONS
-    found = {arch: measure(arch, args.repeats, args.profile) for arch in archs}
+    found = {arch: measure(arch, args.repeats) for arch in archs}
     frame.write_figures(args, found)
 
 

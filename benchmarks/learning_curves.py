@@ -49,7 +49,8 @@ def main() -> None:
         found = runs[seed] = run(seed, args.folder / f"seed{seed}", ["--long"] * args.long)
         for stage, test in (("stage1", "stage1_cider"), ("stage2", "test_cider")):
             curve = "  ".join(f"{update:g}: {score:.2f}" for update, score in found[stage])
-            print(f"seed {seed}, {stage}: by update {curve}; unseen scenes {found[test]:.4f}")
+            shown = f"by update {curve}; unseen scenes {found[test]:.4f}"
+            print(f"seed {seed}, {stage}: {shown}", flush=True)
     before, after = (
         [one[name] for one in runs.values()] for name in ("stage1_cider", "test_cider")
     )

@@ -84,10 +84,7 @@ MILD = (
 @dataclass(frozen=True)
 class RandAugment:
     """Applies ``count`` random operations, each with a chance of one half (Cubuk et al. 2020).
-
-    Args: strength: mean, 0 to 10. spread: standard deviation. fill: color beyond the image's
-    borders.
-    """
+    Args: strength: mean, 0 to 10. spread: its deviation. fill: color beyond the image's borders."""
 
     operations: Sequence[str]
     strength: float
@@ -104,11 +101,9 @@ class RandAugment:
 
 
 class TrainingTransform:
-    """PIL image in RGB and a generator -> float32[3, size, size], normalized.
-
-    A crop of 8 to 100 % of the image and its mirror image with a chance of one half,
-    ``RandAugment`` twice, and with a chance of a quarter noise in place of 2 to 33 % of the pixels.
-    """
+    """PIL image in RGB and a generator -> float32[3, size, size], normalized: a crop of 8 to 100 %
+    of the image, mirrored with a chance of one half, ``RandAugment`` twice, and with a chance of a
+    quarter noise in place of 2 to 33 % of the pixels."""
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
         crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC)
@@ -142,15 +137,9 @@ def enlarged(
 ) -> Image.Image:
     """The shorter side becomes one of ``sides``, the longer one follows, but not beyond
     ``longest`` pixels."""
-    side = rng.choice(sides)
-    width, height = image.size
-    if min(width, height) == side:
-        size = min(width, longest), min(height, longest)
-    elif width < height:
-        size = side, min(int(side * height / width), longest)
-    else:
-        size = min(int(side * width / height), longest), side
-    return image.resize(size, Image.Resampling.BICUBIC)
+    side, shorter = rng.choice(sides), min(image.size)
+    width, height = (min(int(side * length / shorter), longest) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def scaled(

@@ -1,8 +1,5 @@
-"""``--skip-bad-rows N``: broken rows of a training are replaced, counted, and named in the log.
-
-All workers of a process count together at once; processes tell one another at the beginning of each
-epoch.
-"""
+"""``--skip-bad-rows N``: broken rows of a training are replaced, counted, and named in the log; by
+all workers of a process together, by all processes from one epoch to the next."""
 
 import hashlib
 import logging
@@ -15,10 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class BadRows:
-    """The rows that were broken, each counted once.
-
-    Args: limit: rows to skip before failing.
-    """
+    """The rows that were broken, each counted once. Args: limit: rows to skip before failing."""
 
     def __init__(self, limit: int = 0):
         if limit < 0:
@@ -35,7 +29,9 @@ class BadRows:
         """Args: where: ``file:row``. Raises: UserError, the given one if no row may be broken."""
         if self.seen is None:
             raise error
-        name = number_of(where)
+        # the same in every process; 0 stands for a free place
+        digest = hashlib.blake2b(where.encode(), digest_size=7).digest()
+        name = 1 + int.from_bytes(digest, "little")
         with self.seen.get_lock():
             known = self.names()
             if name in known:
@@ -67,8 +63,3 @@ class BadRows:
         """Args: names: of ``names``, perhaps of a run that allowed more."""
         if self.seen is not None:
             self.seen[: len(names[: self.limit])] = names[: self.limit]
-
-
-def number_of(where: str) -> int:
-    """Of a row, the same in every process; 0 stands for a free place."""
-    return 1 + int.from_bytes(hashlib.blake2b(where.encode(), digest_size=7).digest(), "little")

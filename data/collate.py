@@ -1,32 +1,13 @@
-"""Samples -> batch. The only collate function of the project.
+"""Samples -> batch, with the keys of upstream. The only collate function of the project.
 
-The batch has the keys of upstream::
-
-    id            array[B] of strings or numbers
-    nsentences    int B
-    ntokens       int, target tokens that are not padding
-    net_input     arguments of the model:
-        src_tokens          int64[B, S]
-        src_lengths         int64[B], without padding
-        patch_images        float32[B, 3, H, W]
-        patch_images_2      float32[B, 3, H, W]
-        patch_masks         bool[B]
-        code_masks          bool[B]
-        prev_output_tokens  int64[B, T]
-    target            int64[B, T]
-    conf              float32[B]
-    ref_dict          object array[B] of dicts
-    constraint_masks  bool[B, T, V]; rows of padding are all True
-    decoder_prompts   int64 array[B, P], or an object array of lists if their lengths differ
-    prefix_tokens     int64[B, P - 1]
-    target_strs       array[B] of strings
-    code_images       array[B]
-    w_resize_ratios, h_resize_ratios  float32[B]
-    region_coords     float32[B, 4]
+``FIELDS`` names the keys; a value is that of ``Sample`` with a dimension B in front. Arguments of
+the model are in ``net_input``, with ``src_lengths`` int64[B], without padding; ``nsentences`` is B,
+``ntokens`` the number of target tokens that are not padding.
 
 A key is there if the samples have it, and None if their value is None. Samples of different tasks
 may lie in one batch; for a key that only some of them have the others get a neutral value, which
-changes nothing. A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
+changes nothing. The names of the samples' tasks stay out. A batch of pretraining has ``image_rows``
+int64[B], too (``rows_of_images``).
 """
 
 from collections.abc import Callable
@@ -36,21 +17,17 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ofa.data.sample import Sample
+from ofa.data.sample import TASK, Sample
 
 IMAGE_ROWS = "image_rows"  # int64[B]: see ``rows_of_images``
 
 
 def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
-    """Batch of samples; padding is on the right. No samples give an empty dict.
-
-    Args:
-        pad: token id that fills short rows of tokens.
-    """
+    """Batch of samples, padded on the right; an empty dict of none. Args: pad: token id."""
     if not samples:
         return {}
     batch: dict[str, Any] = {"net_input": {}}
-    for key in dict.fromkeys(key for sample in samples for key in sample):
+    for key in dict.fromkeys(key for sample in samples for key in sample if key != TASK):
         name, join, _ = FIELDS[key]
         values = values_of(key, samples)
         part = batch["net_input"] if key in NET_INPUT else batch
@@ -64,30 +41,24 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
 
 
 def values_of(key: str, samples: list[Sample]) -> list:
-    """The value of every sample, neutral ones where a sample has none; None throughout if no sample
-    has one.
-
-    Raises: ValueError if nothing is neutral for the key.
-    """
+    """The value of every sample, neutral where it has none; None throughout if none has one.
+    Raises: ValueError if nothing is neutral for the key."""
     values = [sample.get(key) for sample in samples]
     present = next((value for value in values if value is not None), None)
     if present is None:
         return values
     _, _, neutral = FIELDS[key]
-    if neutral is None and any(value is None for value in values):
-        raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
-    return [
-        neutral(sample, present) if neutral and value is None else value
-        for value, sample in zip(values, samples)
-    ]
+    for place, sample in enumerate(samples):
+        if values[place] is None:
+            if neutral is None:
+                raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
+            values[place] = neutral(present, sample)
+    return values
 
 
 def rows_of_images(samples: list[Sample]) -> torch.Tensor:
     """int64[B]: for each sample the first with the very same image (one tensor, not an equal one).
-
-    Nobody looks at the image of a sample without one; its row is that of another sample's image
-    where there is one.
-    """
+    Nobody looks at the image of a sample without one: its row is that of another image, if any."""
     first: dict[int, int] = {}
     rows = [first.setdefault(id(sample["patch_image"]), row) for row, sample in enumerate(samples)]
     shown = next((row for row, sample in zip(rows, samples) if sample["patch_mask"]), 0)
@@ -102,8 +73,7 @@ def join_tokens(values: list[torch.Tensor], pad: int) -> torch.Tensor:
 
 
 def join_masks(values: list[torch.Tensor]) -> torch.Tensor:
-    """bool[T, V] of different lengths T -> bool[B, longest, V]; a padded position allows every
-    token."""
+    """bool[T, V] -> bool[B, longest, V]; a padded position allows every token."""
     return pad_sequence(values, batch_first=True, padding_value=True)
 
 
@@ -120,48 +90,35 @@ def join_objects(values: list) -> np.ndarray:
     return array
 
 
-def false(sample: Sample, other: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([False])
-
-
-def one(sample: Sample, other: torch.Tensor) -> torch.Tensor:
-    """1.0 in the form of another value."""
-    return torch.ones_like(other)
-
-
-def zeros(sample: Sample, other: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(other)
-
-
-def all_allowed(sample: Sample, other: torch.Tensor) -> torch.Tensor:
-    return other.new_ones(len(sample["target"]), other.shape[1])
-
-
-Neutral = Callable[[Sample, Any], Any]  # (the sample, the value of another one) -> value
+Neutral = Callable[[Any, Sample], Any]  # (the value of another sample, the sample) -> value
 # Key of a sample -> key of the batch, how values are joined, what stands for one that is missing.
 FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
-    "id": ("id", np.array, lambda sample, other: ""),
+    "id": ("id", np.array, lambda other, _: ""),
     "source": ("src_tokens", join_tokens, None),
-    "patch_image": ("patch_images", torch.stack, zeros),
+    "patch_image": ("patch_images", torch.stack, lambda other, _: torch.zeros_like(other)),
     "patch_image_2": ("patch_images_2", torch.stack, None),
-    "patch_mask": ("patch_masks", torch.cat, false),
-    "code_mask": ("code_masks", torch.cat, false),
+    "patch_mask": ("patch_masks", torch.cat, lambda other, _: torch.tensor([False])),
+    "code_mask": ("code_masks", torch.cat, lambda other, _: torch.tensor([False])),
     "prev_output_tokens": ("prev_output_tokens", join_tokens, None),
     "target": ("target", join_tokens, None),
-    "conf": ("conf", torch.cat, one),
-    "ref_dict": ("ref_dict", join_objects, lambda sample, other: {}),
-    "constraint_mask": ("constraint_masks", join_masks, all_allowed),
-    "answers": ("answers", join_objects, lambda sample, other: None),
+    "conf": ("conf", torch.cat, lambda other, _: torch.ones_like(other)),
+    "ref_dict": ("ref_dict", join_objects, lambda other, _: {}),
+    "constraint_mask": (
+        "constraint_masks",
+        join_masks,
+        lambda other, sample: other.new_ones(len(sample["target"]), other.shape[1]),
+    ),
+    "answers": ("answers", join_objects, lambda other, _: None),
     "decoder_prompt": (
         "decoder_prompts",
         join_prompts,
-        lambda sample, other: sample["prev_output_tokens"][:1].numpy(),
+        lambda other, sample: sample["prev_output_tokens"][:1].numpy(),
     ),
-    "prefix_tokens": ("prefix_tokens", join_tokens, lambda sample, other: other.new_empty(0)),
-    "target_str": ("target_strs", np.array, lambda sample, other: ""),
+    "prefix_tokens": ("prefix_tokens", join_tokens, lambda other, _: other.new_empty(0)),
+    "target_str": ("target_strs", np.array, lambda other, _: ""),
     "code_image": ("code_images", np.array, None),
-    "w_resize_ratio": ("w_resize_ratios", torch.stack, one),
-    "h_resize_ratio": ("h_resize_ratios", torch.stack, one),
-    "region_coord": ("region_coords", torch.stack, zeros),
+    "w_resize_ratio": ("w_resize_ratios", torch.stack, lambda other, _: torch.ones_like(other)),
+    "h_resize_ratio": ("h_resize_ratios", torch.stack, lambda other, _: torch.ones_like(other)),
+    "region_coord": ("region_coords", torch.stack, lambda other, _: torch.zeros_like(other)),
 }
-NET_INPUT = ("source patch_image patch_image_2 patch_mask code_mask prev_output_tokens").split()
+NET_INPUT = "source patch_image patch_image_2 patch_mask code_mask prev_output_tokens".split()

@@ -12,9 +12,8 @@ import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
-from ofa.data.row_order import row_order
-from ofa.data.rows import NamedRows, Rows
-from ofa.data.sample import Sample, SampleBuilder, blank_image
+from ofa.data.rows import NamedRows, Rows, row_order
+from ofa.data.sample import Sample, SampleBuilder, blank_image, text_ids
 from ofa.errors import UserError
 from ofa.task.task_spec import Example, TaskOptions
 
@@ -23,10 +22,19 @@ logger = logging.getLogger(__name__)
 
 class RowsDataset(FairseqDataset):
     """What datasets of rows have in common: batches of a fixed number of rows, made anew in
-    every epoch. Args: options: of their tasks."""
+    every epoch.
+
+    Args: options: of their tasks.
+    Attributes: row_files: the rows of this epoch, by the task's names for its files
+        (``training_files``).
+    """
+
+    # batches are made anew for every pass: workers see the new epoch, order and shard
+    can_reuse_epoch_itr_across_epochs = False
 
     def __init__(self, options: Sequence[TaskOptions]):
         self.epoch = 1
+        self.row_files: dict[str, Rows] = {}
         # the true length of a row is only known once it is read
         self.most_tokens = 2 + max(
             length for one in options for length in (one.max_src_length, one.max_tgt_length)
@@ -34,15 +42,6 @@ class RowsDataset(FairseqDataset):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    def row_files(self) -> dict[str, Rows]:
-        """The rows of this epoch, by the task's names for its files (``training_files``)."""
-        return {}
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Batches are made anew for every pass: workers see the new epoch, order and shard."""
-        return False
 
     def num_tokens(self, index: int) -> int:
         """An upper bound, the same for all rows."""
@@ -56,23 +55,16 @@ class RowsDataset(FairseqDataset):
     def batch_by_size(
         self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
     ):
-        """Batches of exactly ``max_sentences`` rows, the last one shorter.
-
-        As upstream ``required_batch_size_multiple`` is not applied: fairseq's default of 8
-        would turn ``--batch-size 12`` into 8.
-        """
-        limits = [
-            limit
-            for limit in (max_sentences, max_tokens and max_tokens // self.most_tokens)
-            if limit is not None
-        ]
-        if not limits or min(limits) < 1:
+        """Batches of exactly ``max_sentences`` rows, the last one shorter. As upstream
+        ``required_batch_size_multiple`` is not applied: 8, the default, would make 8 of 12."""
+        limits = (max_sentences, max_tokens and max_tokens // self.most_tokens)
+        size = min((limit for limit in limits if limit is not None), default=0)
+        if size < 1:
             raise UserError(
                 f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row"
                 f" of up to {self.most_tokens} tokens per batch; raise --max-tokens or give"
                 " --batch-size"
             )
-        size = min(limits)
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
@@ -83,10 +75,8 @@ class OFADataset(RowsDataset):
     fairseq asks for rows. Batches are cut from that order before they are dealt out to the ranks,
     so every row is read once per epoch, by one rank.
 
-    Args:
-        file: rows with the selected columns, in the order of the task's ``columns``.
-        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch), with the
-            ``shuffle_buffer`` of ``ofa.data.row_order``.
+    Args: file: rows with the selected columns, in the order of the task's ``columns``. shuffle: in
+        a new order in every epoch; ``shuffle_buffer``: as ``ofa.data.rows`` takes it.
     """
 
     def __init__(
@@ -97,35 +87,29 @@ class OFADataset(RowsDataset):
         shuffle_buffer: int | None = None,
     ):
         super().__init__([builder.options])
+        self.row_files = {"train": file}
         self.rows = NamedRows(file, builder.spec)
-        self.file, self.columns = file, self.rows.columns
-        self.builder = builder
-        self.shuffle = shuffle
-        self.shuffle_buffer = shuffle_buffer
+        self.file, self.columns, self.builder = file, self.rows.columns, builder
+        self.shuffle, self.shuffle_buffer = shuffle, shuffle_buffer
 
     def __len__(self) -> int:
         return len(self.file)
-
-    def row_files(self) -> dict[str, Rows]:
-        return {"train": self.file}
 
     def __getitem__(self, index: int) -> Sample:
         """Raises: UserError naming file and row if the row cannot become a sample."""
         let_parent_decide_when_to_stop(os.getpid())
         return self.builder(self.rows[index], int(index), self.epoch, self.rows.where(index))
 
-    def target(self, index: int) -> list[int]:
-        """Target tokens of a row, without decoding its image."""
-        return self.builder.target(self.rows[index], int(index), self.rows.where(index))
-
-    def row(self, index: int) -> dict[str, str]:
-        """Columns of a row by name."""
-        return self.rows[index]
-
     def example(self, index: int) -> Example:
         """What a row asks and expects, without reading its image."""
         row, where = self.rows.texts(index), self.rows.where(index)
         return self.builder.example(row, int(index), where=where, open_image=blank_image)
+
+    def target(self, index: int) -> list[int]:
+        """Target tokens of a row, without reading its image."""
+        example, builder = self.example(index), self.builder
+        tokens = text_ids(example.target, builder.vocabulary, builder.bpe)
+        return tokens[: example.max_target_tokens]
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""
@@ -143,11 +127,9 @@ class OFADataset(RowsDataset):
 
 @functools.lru_cache(maxsize=1)
 def let_parent_decide_when_to_stop(process: int) -> None:
-    """Data workers outlive Ctrl-C and the first SIGTERM: both often go to all processes of a run.
-
-    The training still needs samples for the update that it saves after. A second SIGTERM is the
-    parent's own.
-    """
+    """Data workers outlive Ctrl-C and the first SIGTERM, which often go to all processes of a run:
+    the training still needs samples for the update that it saves after. A second SIGTERM is the
+    parent's own."""
     if torch.utils.data.get_worker_info() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(

@@ -19,9 +19,8 @@ from ofa.data.bad_rows import BadRows
 from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.pretraining import Draws, PretrainingBuilder
-from ofa.data.row_order import cached_order, shuffled, uses_shuffle_buffer
-from ofa.data.rows import NamedRows, Rows
-from ofa.data.sample import TASK, Sample, without_task
+from ofa.data.rows import NamedRows, cached_order, shuffled, uses_shuffle_buffer
+from ofa.data.sample import TASK, Sample
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import (
     GROUP,
@@ -46,9 +45,8 @@ Samples = tuple[list[Sample], list[Sample]]  # of pairs, of auxiliary rows
 class Part:
     """Rows of a mixture.
 
-    Args: rate: how often each is shown in an epoch of training. seed: tells its order from those
-        of other parts. first: number of the first pass through them. shuffle: in a new order in
-        each pass; it is not where rows are numbers of groups whose own rows are.
+    Args: rate: how often each is shown in an epoch of training. seed: tells their order from those
+        of other parts. first: number of the first pass. shuffle: in a new order in each pass.
     """
 
     rows: Any
@@ -66,12 +64,10 @@ class Part:
 class MixtureDataset(RowsDataset):
     """Samples are numbered part by part: of three with 2, 3 and 1 samples an epoch, index 0 and 1
     belong to the first, 2 to 4 to the second. The order in which they are asked for mixes them.
-
     Evaluation: every row once, part after part, and each batch holds rows of one part.
 
-    Args:
-        shuffle: rows and parts in a new order in every epoch; otherwise rows as in their files,
-            parts evenly spread. shuffle_buffer: as ``ofa.data.row_order`` takes it.
+    Args: shuffle: rows and parts in a new order in every epoch; otherwise rows as in their files,
+        parts evenly spread. shuffle_buffer: as ``ofa.data.rows`` takes it.
     """
 
     def __init__(
@@ -108,12 +104,11 @@ class MixtureDataset(RowsDataset):
     def locate(self, index: int) -> tuple[str, int]:
         """Part and row of a sample."""
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
-        name, start = list(self.parts)[number], int(self.starts[number])
-        place, part = index - start, self.parts[name]
+        (name, part), place = list(self.parts.items())[number], index - int(self.starts[number])
         if not self.training:
             return name, place
-        shown_before = (self.epoch - 1) * (int(self.starts[number + 1]) - start) + place
-        return name, self.row_at(part, *divmod(shown_before, len(part.rows)))
+        shown = (self.epoch - 1) * part.count + place
+        return name, self.row_at(part, *divmod(shown, len(part.rows)))
 
     def row_at(self, part: Part, time: int, place: int) -> int:
         """The row that comes at a place when a part is gone through for the given time."""
@@ -143,13 +138,9 @@ class MixtureDataset(RowsDataset):
     ):
         """As for one task; batches for evaluation end where a part ends."""
         ends = self.starts[1:1] if self.training else self.starts[1:-1]
+        parts = filter(len, np.split(indices, np.searchsorted(indices, ends)))
         cut = super().batch_by_size
-        return [
-            batch
-            for part in np.split(indices, np.searchsorted(indices, ends))
-            if len(part)
-            for batch in cut(part, max_tokens, max_sentences)
-        ]
+        return [batch for part in parts for batch in cut(part, max_tokens, max_sentences)]
 
 
 class JointDataset(MixtureDataset):
@@ -172,43 +163,29 @@ class JointDataset(MixtureDataset):
         }
         options = [member.builder.options for member in members.values()]
         super().__init__(parts, options, rates is not None, shuffle, shuffle_buffer)
-
-    def row_files(self) -> dict[str, Rows]:
-        return {name: member.file for name, member in self.members.items()}
+        self.row_files = {name: member.file for name, member in members.items()}
 
     def __getitem__(self, index: int) -> Sample:
         name, row = self.locate(int(index))
-        return {**self.members[name][row], TASK: name}
+        member = self.members[name]
+        member.epoch, member.builder.seed = self.epoch, self.seed
+        return {**member[row], TASK: name}
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of samples of any tasks."""
         names = {sample[TASK] for sample in samples}
         first = next(iter(self.members.values()))
-        batch = first.collater(list(map(without_task, samples)))
+        batch = first.collater(samples)
         return {**batch, TASK: names.pop()} if len(names) == 1 else batch
-
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        for member in self.members.values():
-            member.set_epoch(epoch)
-
-    def set_seed(self, seed: int) -> None:
-        super().set_seed(seed)
-        for member in self.members.values():
-            member.set_seed(seed)
 
 
 class PretrainingDataset(MixtureDataset):
-    """Training: an index is a row of pairs, and every eighth in the order of the epoch brings an
-    auxiliary batch.
+    """Training: an index is a row of pairs, and every eighth in the order of the epoch brings a
+    group of auxiliary rows, which come in turn as the parts of a mixture do. Without pairs an index
+    is the number of a group. Evaluation: rows of the tasks that are trained.
 
-    Auxiliary rows come in turn, in a new order each time their file has been gone through, and
-    continue in the next epoch where they stopped. Without pairs an index is the number of a group.
-    Evaluation: rows of the tasks that are trained.
-
-    Args:
-        files: rows with image and text as ``PAIRS``, auxiliary rows by task.
-        weights: how often each task is trained; 0 is not at all.
+    Args: files: rows with image and text as ``PAIRS``, auxiliary rows by task. weights: how often
+        each task is trained; 0 is not at all.
     """
 
     def __init__(
@@ -235,10 +212,8 @@ class PretrainingDataset(MixtureDataset):
             buffered = any(uses_shuffle_buffer(f.file, shuffle_buffer) for f in extras.values())
             parts = {"groups": Part(range(groups), seed=seed, first=1, shuffle=not buffered)}
         super().__init__(parts, [builder.options], training, shuffle, shuffle_buffer)
+        self.row_files = {name: rows.file for name, rows in files.items()}
         self.kept_rows: dict[str, np.ndarray] = {}
-
-    def row_files(self) -> dict[str, Rows]:
-        return {name: rows.file for name, rows in self.files.items()}
 
     def set_seed(self, seed: int) -> None:
         self.seed = self.builder.seed = seed
@@ -318,25 +293,21 @@ class PretrainingDataset(MixtureDataset):
         varies = self.training and name == PAIRS
         times = [
             whole_times(self.weights[task], draws.rng) if varies else int(self.weights[task] > 0)
-            for task in self.tasks(name, row, content)
+            for task in rows.schema.type_of(content, where).tasks
         ]
         found = []
         for repeat in range(max(times)):
-            made = self.builder(rows.schema.read, content, draws, where, row)
+            made = self.builder.samples(rows.schema.read, content, draws, where, row)
             found += [sample for sample, count in zip(made, times) if repeat < count]
         return found
-
-    def tasks(self, name: str, row: int, content: Mapping[str, str]) -> tuple[str, ...]:
-        """Tasks that a row has samples for. Raises: UserError if it does not tell."""
-        rows = self.files[name]
-        return rows.schema.type_of(content, rows.where(row)).tasks
 
     def is_trained(self, name: str, row: int) -> bool:
         """Whether a row has a task that is trained; a row that does not tell will say so when it
         is read."""
+        rows = self.files[name]
         try:
-            row_texts = self.files[name].texts(row)
-            return any(self.weights[task] for task in self.tasks(name, row, row_texts))
+            tasks = rows.schema.type_of(rows.texts(row), rows.where(row)).tasks
+            return any(self.weights[task] for task in tasks)
         except UserError:
             return True
 
@@ -376,7 +347,6 @@ class PretrainingDataset(MixtureDataset):
     def batch(self, samples: list[Sample]) -> dict:
         if not samples:
             return {}
-        plain = list(map(without_task, samples))
         tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
-        together = collate(plain, self.builder.encoder.vocabulary.pad)
-        return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(plain)}
+        together = collate(samples, self.builder.vocabulary.pad)
+        return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(samples)}

@@ -110,17 +110,15 @@ def make_square(
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    same = image.size == (size, size)
-    return image if same else image.resize((size, size), Image.Resampling.LANCZOS)
+    return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def square_pixels(
     images: TsvImages | FolderImages, chosen: Sequence[int], size: int, skip_broken: bool, what: str
 ) -> tuple[np.ndarray, int]:
-    """The chosen images, made square.
+    """The chosen images, made square: uint8[N, 3, size, size], and how many were left out.
 
     Args: skip_broken: leave out those that cannot be read. what: named by the progress.
-    Returns: uint8[N, 3, size, size], and how many were left out.
     Raises: UserError if one cannot be read, or fewer than two can.
     """
     squares, skipped = [], 0
@@ -192,8 +190,7 @@ def open_coded(
 
 
 def rows_of_results(path: Path) -> Iterator[CodedRow]:
-    """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3
-    ..."}``."""
+    """Entries of a result file in their order: ``{"id": ..., "codes": "17 3 ..."}``."""
     expected = "a list of results, as NAME_predict.json of ofa evaluate or ofa draw"
     content = read_json(path, expected, kind=list)
     if not content:

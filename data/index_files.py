@@ -38,10 +38,8 @@ def open_words(
     fits: Callable[[np.ndarray, IO], bool],
     make: Callable[[IO, os.stat_result], tuple[np.ndarray, int]],
 ) -> np.ndarray:
-    """The words of a file's index; makes the index if it is missing or outdated.
-
-    Safe when many processes call it at once: one scans while the others wait, and the index appears
-    whole.
+    """The words of a file's index, which is made if it is missing or outdated. Many processes may
+    call it at once: one scans while the others wait, and the index appears whole.
 
     Args: expected: what the file is, for messages. fits: (all words of an index, the open file) ->
         whether the index is whole, and a sample of the file is as it says. make: (the open file,

@@ -22,14 +22,15 @@ from ofa.data.augment import (
     square_around,
     visible,
 )
-from ofa.data.images import image_transform, mean_and_std
+from ofa.data.images import image_transform
 from ofa.data.negatives import NegativeSampler
-from ofa.data.sample import Bpe, Sample, SampleBuilder
+from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.io.images import decode_image
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingOptions
 from ofa.task.task_spec import Example, Symbols, TaskSpec
 from ofa.tokens.boxes import bins_to_text, squashed_to_bins
+from ofa.tokens.bpe import Bpe
 from ofa.tokens.vocabulary import Vocabulary
 
 READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: tokens read, and the last ones that are learned
@@ -56,13 +57,15 @@ class Draws:
         return cls(random.Random(name), generator, random.Random(f"{name}-colours"))
 
 
-class PretrainingBuilder:
+class PretrainingBuilder(SampleBuilder):
     """Turns rows into samples, each the same whenever and wherever it is read.
 
     Args: spec: declares no set of answers and no augmentation. split: ``train`` or the name of an
         evaluation split, where nothing is cut at random. negatives: what does not fit, if
         image-text matching is trained.
     """
+
+    options: PretrainingOptions
 
     def __init__(
         self,
@@ -73,8 +76,8 @@ class PretrainingBuilder:
         split: str,
         negatives: NegativeSampler | None = None,
     ):
-        self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
-        self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
+        super().__init__(spec, options, vocabulary, bpe, split)
+        self.negatives = negatives
         starts = [
             bpe.is_beginning_of_word(symbol) or number in vocabulary.specials
             for number, symbol in enumerate(vocabulary.symbols)
@@ -90,14 +93,12 @@ class PretrainingBuilder:
             options.random_ratio,
             options.keep_ratio,
         )
-        self.statistics = mean_and_std(options.imagenet_default_mean_and_std)
-        self.square = image_transform(options.patch_image_size, *self.statistics)
         self.code_square = image_transform(2 * options.code_image_size, *self.statistics)
 
     def draws(self, epoch: int, index: int, purpose: str) -> Draws:
         return Draws.of(f"{self.seed}-{self.options.pretrain_seed}-{epoch}-{index}-{purpose}")
 
-    def __call__(
+    def samples(
         self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0
     ) -> list[Sample]:
         """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
@@ -117,7 +118,7 @@ class PretrainingBuilder:
             example.max_source_tokens = self.options.max_source_positions - 2
             if not bool(example.extra["code_mask"]):
                 example.max_target_tokens = self.options.max_target_positions - 1
-        return [self.encoder.encode(example, None) for example in examples]
+        return [self.encode(example, None) for example in examples]
 
 
 class EvaluationImages:
@@ -129,12 +130,12 @@ class EvaluationImages:
 
     def full_view(self, image: Image.Image) -> Tensor:
         """float32[3, S, S] of an image with a text."""
-        return self.builder.square(image)
+        return self.builder.transform(image)
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         """float32[3, S, S] that shows the box, and its bins."""
         side = self.options.patch_image_size
-        return self.builder.square(image), self.bins(scaled([box], image.size, (side, side))[0])
+        return self.builder.transform(image), self.bins(scaled([box], image.size, (side, side))[0])
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
@@ -157,10 +158,10 @@ class EvaluationImages:
 
     def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
         """A text with masks, and the whole text."""
-        vocabulary, options = self.builder.encoder.vocabulary, self.options
+        vocabulary, options = self.builder.vocabulary, self.options
         positions = min(options.max_source_positions, options.max_target_positions)
         kept = max(1, min(KEPT_TOKENS, (positions - PROMPT_TOKENS) * 3 // 4))
-        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][-kept:]
+        tokens = vocabulary.ids(self.builder.bpe.encode(text))[:READ_TOKENS][-kept:]
         sentence = torch.tensor([vocabulary.bos, *tokens, vocabulary.eos])
         masked = self.builder.mask(sentence, self.draws.generator)[1:-1].tolist()
         masked_pieces, pieces = (vocabulary.pieces(ids, drop=()) for ids in (masked, tokens))
@@ -220,15 +221,11 @@ class SpanMask:
 
     Args:
         mask: id of ``<mask>``. ordinary: ids that a random token may have.
-        starts: bool[V], whether a token begins a word; None: every token is a word of its own
-            (``subword``).
-        ratio: share of the words that is masked.
+        starts: bool[V], whether a token begins a word; None: each is a word (``subword``).
+        ratio: share of the words that is masked. poisson: mean length of a span in words.
         length: ``span-poisson`` or, every span one word, ``word`` or ``subword``.
-        poisson: mean length of a span in words.
-        replace: a masked span becomes one ``<mask>`` (1), a ``<mask>`` per token (-1), or nothing
-            (0).
-        random_ratio: share of the masks that become a random token instead. keep_ratio: that stay
-            what they were.
+        replace: a masked span becomes one ``<mask>`` (1), one per token (-1), or nothing (0).
+        random_ratio, keep_ratio: shares of the masks that become a random token, or stay a token.
     """
 
     mask: int

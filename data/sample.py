@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Optional, Protocol, TypedDict, Union, cast
+from typing import Any, Final, Optional, TypedDict, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ofa.data.images import image_transform, mean_and_std
 from ofa.io.images import decode_image
 from ofa.task.answers import AnswerSet
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
+from ofa.tokens.bpe import Bpe
 from ofa.tokens.vocabulary import Vocabulary
 
 
@@ -54,22 +55,6 @@ class Sample(TypedDict, total=False):
 TASK: Final = "task"  # that key, also of a batch whose samples are all of one task
 
 
-def without_task(sample: Sample) -> Sample:
-    plain = sample.copy()
-    plain.pop(TASK, None)
-    return plain
-
-
-class Bpe(Protocol):
-    """The part of ``ofa.tokens.bpe.Bpe`` that is needed here."""
-
-    kind: str
-
-    def encode(self, text: str) -> str: ...
-
-    def is_beginning_of_word(self, piece: str) -> bool: ...
-
-
 def text_ids(text: Text, vocabulary: Vocabulary, bpe: Bpe) -> list[int]:
     """Token ids of a text, or of a sequence of texts and ``Symbols``; no start or end symbol."""
     parts = [text] if isinstance(text, str) else text
@@ -96,9 +81,9 @@ class SampleBuilder:
     def __post_init__(self):
         if self.answers is None:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
-        statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
-        self.transform = image_transform(self.options.patch_image_size, *statistics)
-        self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
+        self.statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
+        self.transform = image_transform(self.options.patch_image_size, *self.statistics)
+        self.augmenting = TrainingTransform(self.options.patch_image_size, *self.statistics)
 
     def __call__(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
@@ -111,16 +96,7 @@ class SampleBuilder:
             cannot be read.
         """
         example = self.example(row, index, epoch, where, open_image)
-        return self.encode(example, self.rng(epoch, index, "-image"))
-
-    def rng(self, epoch: int, index: int, purpose: str = "") -> random.Random:
-        """Random numbers of a row, the same whenever and wherever it is read."""
-        return random.Random(f"{self.seed}-{epoch}-{index}{purpose}")
-
-    def target(self, row: Mapping[str, str], index: int, where: str = "") -> list[int]:
-        """Token ids of the row's target alone; its image is not decoded."""
-        example = self.example(row, index, where=where, open_image=blank_image)
-        return text_ids(example.target, self.vocabulary, self.bpe)[: example.max_target_tokens]
+        return self.encode(example, random.Random(f"{self.seed}-{epoch}-{index}-image"))
 
     def example(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
@@ -133,7 +109,7 @@ class SampleBuilder:
             open_image=open_image or partial(decode_image, where=where),
             where=where,
             index=index,
-            rng=self.rng(epoch, index),
+            rng=random.Random(f"{self.seed}-{epoch}-{index}"),
             task=self.spec.name,
         )
         return self.spec.example(row, context)
@@ -141,27 +117,30 @@ class SampleBuilder:
     def encode(self, example: Example, rng: Optional[random.Random]) -> Sample:
         """Token ids and pixels of an example. Args: rng: for random changes of the image and
         of what the decoder reads; None: no changes."""
-        vocabulary = self.vocabulary
-        source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
-        target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
+        vocabulary, bpe = self.vocabulary, self.bpe
+        source = text_ids(example.source, vocabulary, bpe)[: example.max_source_tokens]
+        target = text_ids(example.target, vocabulary, bpe)[: example.max_target_tokens]
         source = [vocabulary.bos, *source, vocabulary.eos]
-        prompt = decoder_prompt(example.prompt_type, source)
+        # what the decoder is given before it answers, see ``Example.prompt_type``
+        prompt = {"src": source, "prev_output": source[:-1]}.get(
+            example.prompt_type or "", source[:1]
+        )
         sample: Sample = {"source": torch.tensor(source)}
         if example.id is not None:
             sample["id"] = example.id
+        augmented = rng if example.augment else None
         if example.image is not None:
-            sample["patch_image"] = self.pixels(example.image, rng if example.augment else None)
+            sample["patch_image"] = self.pixels(example.image, augmented)
             sample["patch_mask"] = torch.tensor([True])
         if example.image_2 is not None:
-            sample["patch_image_2"] = self.pixels(example.image_2, rng if example.augment else None)
+            sample["patch_image_2"] = self.pixels(example.image_2, augmented)
         given = len(prompt) - 1  # not predicted: no target there
         scored = [vocabulary.pad] * min(example.unscored, len(target)) + target[example.unscored :]
         scored = [*scored, vocabulary.eos] if example.ends else scored or [vocabulary.pad]
         length = given + len(scored)
         sample["target"] = torch.tensor([vocabulary.pad] * given + scored)
-        read = noised(
-            target, example.noise_ratio, vocabulary.specials.stop, vocabulary.codes.start, rng
-        )
+        others = vocabulary.specials.stop, vocabulary.codes.start
+        read = noised(target, example.noise_ratio, *others, rng)
         sample["prev_output_tokens"] = torch.tensor((prompt + read)[:length])
         if example.prompt_type is not None and example.ends:
             sample["decoder_prompt"] = np.array(prompt)
@@ -169,7 +148,7 @@ class SampleBuilder:
             sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
         answers = self.answers
         if example.answers is not None:
-            answers = sample["answers"] = encoded_answers(example.answers, vocabulary, self.bpe)
+            answers = sample["answers"] = encoded_answers(example.answers, vocabulary, bpe)
         if self.spec.answers is not None or example.answers is not None:
             sample["constraint_mask"] = (
                 None if answers is None else self.constraint_mask(answers, target, given)[:length]
@@ -178,7 +157,7 @@ class SampleBuilder:
         return sample
 
     def pixels(
-        self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random] = None
+        self, image: Image.Image | torch.Tensor, rng: Optional[random.Random] = None
     ) -> torch.Tensor:
         """float32[3, S, S] of an image, changed by ``rng``; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
@@ -227,13 +206,6 @@ def replaced(
     chosen = torch.empty(len(tokens)).uniform_(generator=generator) < ratio
     others = torch.randint(low, high, (int(chosen.sum()),), generator=generator)
     return tokens.masked_scatter(chosen, others)
-
-
-def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:
-    """What the decoder is given before it answers, see ``Example.prompt_type``."""
-    if prompt_type == "src":
-        return source
-    return source[:-1] if prompt_type == "prev_output" else source[:1]
 
 
 def blank_image(field: str) -> Image.Image:

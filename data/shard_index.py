@@ -40,12 +40,9 @@ Member = tuple[str, int, int]  # name, first byte, bytes
 
 
 def open_shard_index(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Suffixes of a shard, and where the members of each sample lie; makes the index if it is
-    missing or outdated.
-
-    Returns: suffixes; int64[N, S, 2], memory-mapped. Raises: UserError if the shard is missing, cut
-    off or no tar.
-    """
+    """Suffixes of a shard, and where the members of each sample lie: int64[N, S, 2], memory-mapped;
+    the index is made if it is missing or outdated. Raises: UserError if the shard is missing, cut
+    off or no tar."""
 
     def make(tar: IO, status: os.stat_result) -> tuple[np.ndarray, int]:
         try:
@@ -115,9 +112,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def _members(tar: IO, size: int, at: int = 0) -> Iterator[Member]:
     """The regular members of an uncompressed tar from the one at a byte on, until its empty end.
-
-    Only headers are read, and what they state is not believed. Raises: ValueError.
-    """
+    Only headers are read, and what they state is not believed. Raises: ValueError."""
     if os.pread(tar.fileno(), 4, 0).startswith(COMPRESSED):
         raise ValueError("a compressed one, in which no sample can be looked up: gunzip it")
     long_name = ""

@@ -147,15 +147,11 @@ class ShardRow:
 
 class ShardFile:
     """The rows of some shards as lists of strings, in any order, from any number of processes; used
-    as ``TsvFile`` is.
+    as ``TsvFile`` is. Images are given in base64, as tasks expect them.
 
-    Images are given in base64, as tasks expect them.
-
-    Args:
-        path: folder, one tar, or a pattern: ``x-{000000..000009}.tar``, ``x-*.tar``.
+    Args: path: folder, one tar, or a pattern: ``x-{000000..000009}.tar``, ``x-*.tar``.
         selected_cols: columns that ``[]`` returns, by number or (shards of others) by name; all
-            when None.
-
+        when None.
     Attributes: files, noted: as ``find_shards`` gives them. shard_starts: int64[shards + 1], first
     row of each, and the number of rows. names: of the columns; none in shards of ``ofa pack``.
     Raises: UserError if no shard is there, one is missing or broken, and for a column that the
@@ -243,12 +239,9 @@ class ShardFile:
 
 def as_cell(value: Any) -> str:
     """A value of JSON as a column: texts of a list joined by ``&&``, numbers by commas; line breaks
-    and tabs become spaces.
-
-    An object of an annotation stands for its text, ``{"answer": "yes"}``. What is no text
-    (``ofa.io.values``) is empty, as null is: tasks refuse a row without words, and the metadata in
-    columns that nobody selects do not matter.
-    """
+    and tabs become spaces; ``{"answer": "yes"}`` stands for its text. What is no text
+    (``ofa.io.values``) is empty, as null is: tasks refuse a row without words, and metadata in
+    columns that nobody selects do not matter."""
     parts = value if isinstance(value, list) else [value]
     try:
         texts = [text_of(part, "a text", "answer", "caption", "raw", "text") for part in parts]
@@ -345,12 +338,8 @@ def name_of(shard: str) -> str:
 
 def manifest_of(folder: str, name: str) -> dict[str, dict]:
     """File name -> its entry in the manifest that ``ofa pack`` writes beside the shards of a name;
-    none for shards of others.
-
-    Shards come from others, and so does this file: it may name nothing but shards of its own name
-    in its own folder.
-    Raises: UserError if it is no such manifest.
-    """
+    none for shards of others. Shards come from others, and so does this file: it may name nothing
+    but shards of its own name in its own folder. Raises: UserError if it is no such manifest."""
     path, expected = Path(folder, MANIFEST.format(name)), "the manifest of ofa pack"
     if not path.exists():
         return {}

@@ -74,10 +74,9 @@ class TsvFile:
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
         """Some columns of a row, read without what lies between: images are long, and mostly at
-        one end of a row.
+        one end of a row. Other columns are not checked.
 
-        Args: columns: numbers in the file (not among ``selected_cols``).
-        Raises: as ``[]``, but other columns than these are not checked.
+        Args: columns: numbers in the file (not among ``selected_cols``). Raises: as ``[]``.
         """
         head, *tail = self._read(index, ends=True)
         if tail:  # whole fields from either end
@@ -131,24 +130,6 @@ class TsvFile:
     def _read(self, index: int, ends: bool = False) -> list[bytes]:
         """Bytes of a row without its line end; of a long one, where its ``ends`` suffice, these
         two. The byte in front is read too: a row has to start here, and to end where it ends."""
-        file, start, end = self._place(index)
-        before = min(start, 1)
-        spans = [(start - before, end)]
-        if ends and end - start > 2 * BLOCK:
-            spans = [(start - before, start + BLOCK), (end - BLOCK, end)]
-        parts = [os.pread(file, stop - first, first) for first, stop in spans]
-        whole = all(len(part) == stop - first for part, (first, stop) in zip(parts, spans))
-        starts = parts[0].startswith(b"\n") if index else start in (0, len(BOM))
-        stops = parts[-1].endswith(b"\n") or index == len(self) - 1
-        parts[0] = parts[0][before:]
-        breaks = any(b"\n" in part for part in parts[:-1]) or parts[-1].find(b"\n", 0, -1) != -1
-        if not (whole and starts and stops) or breaks:
-            raise self._changed(index)
-        parts[-1] = parts[-1].removesuffix(b"\n").removesuffix(b"\r")
-        return parts
-
-    def _place(self, index: int) -> tuple[int, int, int]:
-        """The open file's descriptor, first byte of a row and the one after its last."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
@@ -167,7 +148,20 @@ class TsvFile:
         # an index that was made up may ask for any memory
         if size != self._size or not start < end <= size:
             raise self._changed(index)
-        return file, start, end
+        before = min(start, 1)
+        spans = [(start - before, end)]
+        if ends and end - start > 2 * BLOCK:
+            spans = [(start - before, start + BLOCK), (end - BLOCK, end)]
+        parts = [os.pread(file, stop - first, first) for first, stop in spans]
+        whole = all(len(part) == stop - first for part, (first, stop) in zip(parts, spans))
+        starts = parts[0].startswith(b"\n") if index else start in (0, len(BOM))
+        stops = parts[-1].endswith(b"\n") or index == len(self) - 1
+        parts[0] = parts[0][before:]
+        breaks = any(b"\n" in part for part in parts[:-1]) or parts[-1].find(b"\n", 0, -1) != -1
+        if not (whole and starts and stops) or breaks:
+            raise self._changed(index)
+        parts[-1] = parts[-1].removesuffix(b"\n").removesuffix(b"\r")
+        return parts
 
     def _changed(self, index: int) -> UserError:
         return UserError(
@@ -223,12 +217,8 @@ def data_files(data: str | None, split: str, only_training: bool = False) -> lis
 
 
 def open_index(path: str | Path) -> np.ndarray:
-    """Row starts and end of a TSV file, from its index; makes the index if it is missing or
-    outdated.
-
-    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or
-    empty.
-    """
+    """Row starts and end of a TSV file, from its index, which is made if it is missing or outdated:
+    uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty."""
 
     def fits(words: np.ndarray, tsv: IO) -> bool:
         offsets = words[HEADER:]
@@ -299,12 +289,9 @@ def _scan(path: str | Path, tsv: IO, status: os.stat_result) -> np.ndarray:
 
 
 def _upstream_index(path: str | Path, tsv: IO, size: int) -> np.ndarray | None:
-    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and
-    right.
-
-    Upstream counted them in text mode, which is wrong for CRLF and ``\\r``, so rows spread over
-    the file are compared with the file itself; each further row is checked when it is read.
-    """
+    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if they are right:
+    upstream counted in text mode, which is wrong for CRLF and ``\\r``. Rows spread over the file
+    are compared with the file itself; each further row is checked when it is read."""
     index = Path(f"{path}.index")
     try:
         count, starts = load_plain(index)

@@ -170,7 +170,7 @@ def lines_of(model: Any, requests: Sequence[Any], args: PredictOptions) -> Itera
 
 def images_of(request: Any, stop_on_broken: bool) -> dict[str, Any] | UserError:
     """The images of a request as it names them, or why one cannot be read."""
-    from ofa.data.load_image import from_file
+    from ofa.data.images import from_file
 
     try:
         return {name: from_file(path, str(path)) for name, path in request.images.items()}

@@ -21,7 +21,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from ofa.data.load_image import from_file
+from ofa.data.images import from_file
 from ofa.demo.examples import questions_about
 from ofa.errors import UserError
 from ofa.inference.api import DRAW, OFA

@@ -13,7 +13,7 @@
     model.ask("vqa", "dog.jpg", "how many dogs?")             # any task, by its name or an alias
     model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
 
-An image is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
+An image is a path, a PIL image, an array or a tensor (``ofa.data.images``). Every argument may
 be a list: several images, several texts for one image, or as many texts as images; the
 predictions are a list then, computed in batches. Each call also takes ``best=3`` (answers; all but
 the first are its ``others``), ``answers=[...]`` to choose from, and options of the generator
@@ -36,7 +36,7 @@ import torch
 from PIL import Image
 
 from ofa.data.collate import collate
-from ofa.data.load_image import as_image
+from ofa.data.images import as_image
 from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.inference.predictions import Region, answer_of, region_of

@@ -242,7 +242,7 @@ def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[st
         return dict(known)
     files = {name: len(paths) for name, paths in task.training_files().items()}
     read = dict(known.get("read", {}))
-    for name, rows in dataset.row_files().items():
+    for name, rows in dataset.row_files.items():
         read[f"{name} {(epoch - 1) % files[name] + 1}"] = {
             "path": str(rows.path),
             "rows": len(rows),

@@ -156,7 +156,7 @@ def test_rows_without_labels_can_be_predicted(ready, files):
         for batch in batches
     ]
     assert [one.text for one in found[0]] == [one.text for one in found[1]]
-    assert ready.task.spec.row_references(dataset.row(0)) in ({}, [])
+    assert ready.task.spec.row_references(dataset.rows[0]) in ({}, [])
     counts = ready.task.counts(found[0], ready.task.rows(batches[0]))
     assert counts.get("_score_cnt", 0) == 0
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, features
 
 from ofa.cli.main import main
 from ofa.data.image_rows import open_images
-from ofa.data.load_image import as_image
+from ofa.data.images import as_image
 from ofa.errors import UserError
 from ofa.inference.evaluate import ImageFolder
 from ofa.inference.requests import read_requests, usual_tasks

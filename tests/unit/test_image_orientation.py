@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ofa.cli.main import main
-from ofa.data.load_image import as_image
+from ofa.data.images import as_image
 from ofa.inference.evaluate import ImageFolder
 from ofa.io.image_files import image_size, look_at
 from ofa.io.images import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa.data.load_image import as_image
+from ofa.data.images import as_image
 from ofa.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

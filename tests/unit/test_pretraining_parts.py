@@ -13,7 +13,7 @@ from ofa.data.bad_rows import BadRows
 from ofa.data.images import OFA_MEAN, OFA_STD
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import Draws, TrainingImages
-from ofa.data.row_order import shuffled
+from ofa.data.rows import shuffled
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import TASKS, PretrainingOptions, parse_weights, whole_times
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ofa.data.row_order import DEFAULT_BUFFER, buffered, row_order
+from ofa.data.rows import DEFAULT_BUFFER, buffered, row_order
 
 
 class Shards:
