@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ofa.models.encoder import EncoderOutput
-from ofa.models.generation.generator import encode_all, inference_networks
 from ofa.models.generation.ranking import AnswerRanker
+from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.models.ofa_model import OFAModel
 from ofa.tokens.trie import Trie
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
-from ofa.models.generation.generator import unwrapped
+from ofa.models.inference_weights import unwrapped
 
 # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 TOKEN_NLL = "_token_nll"

@@ -27,8 +27,8 @@ from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.criterions.fairseq_criterion import OFACriterion, scored_logits
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.models.generation.generator import unwrapped
 from ofa.models.generation.options import parse_range
+from ofa.models.inference_weights import unwrapped
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ always seen; whoever knows that the weights stay makes one and keeps it
 (``ofa.inference.predictor``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard, TypeVar
 
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa.models.encoder import EncoderOutput
 from ofa.models.peft import LoraLinear
 from ofa.models.resnet import FrozenBatchNorm
 
@@ -48,6 +49,22 @@ def inference_network(model: nn.Module) -> nn.Module:
     found = copy_for_inference(model, {}, replaces=not torch.is_autocast_enabled("cpu"))
     found.__dict__.update(is_inference_network=True)
     return found
+
+
+def inference_networks(models: Sequence[nn.Module]) -> list[Any]:
+    """Of every model, without its wrappers."""
+    return [inference_network(unwrapped(model)) for model in models]
+
+
+def encode_all(models: Sequence[Any], sample: dict[str, Any]) -> list[EncoderOutput]:
+    return [model.encode(**sample["net_input"]) for model in models]
+
+
+def unwrapped(model: Any) -> Any:
+    """The network inside the wrappers of distributed training (fairseq puts two around it)."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def copy_for_inference(

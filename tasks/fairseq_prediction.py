@@ -21,9 +21,10 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
-from ofa.models.generation.generator import SequenceGenerator, encode_all, inference_networks
+from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.ranking import AnswerRanker
+from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.task.answers import AnswerOptions, AnswerSet, MissingAnswers, source_of
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import Decoding, TaskSpec

@@ -1,7 +1,6 @@
 """What may come next: rules that act on the logits of a generation step.
 
-Letters: B images, K beams, V vocabulary, M columns (the part of the vocabulary that may be chosen
-at all), T tokens.
+Letters: B images, K beams, V vocabulary, M columns (what may be chosen at all), T tokens.
 """
 
 import math
@@ -66,19 +65,16 @@ class VocabularySubset:
         return torch.where(columns < self.specials, columns, columns - self.specials + self.start)
 
 
-def repeated_ngrams(tokens: Tensor, size: int, absent: int) -> Tensor | None:
+def repeated_ngrams(tokens: Tensor, size: int, absent: int) -> Tensor:
     """Tokens that would complete an n-gram which the hypothesis already has; <s> counts as a token.
 
     Args: tokens: int64[B, K, T]; size: n; absent: stands where nothing is forbidden.
-    Returns: int64[B, K, T - n + 1], or None when the hypotheses are still too short.
-
-    Example, n = 3: ``<s> a b c a b`` forbids ``c``.
+    Returns: int64[B, K, T - n + 1 or 0]. Example, n = 3: ``<s> a b c a b`` forbids ``c``.
     """
-    length = tokens.size(-1)
-    if length < size:
-        return None
+    if tokens.size(-1) < size:
+        return tokens[..., :0]
     windows = tokens.unfold(-1, size, 1)  # (B, K, T - n + 1, n)
-    last = tokens[..., length - size + 1 :]
+    last = tokens[..., tokens.size(-1) - size + 1 :]
     same = (windows[..., :-1] == last[..., None, :]).all(-1)
     return torch.where(same, windows[..., -1], absent)
 
@@ -139,8 +135,11 @@ def apply_hook(
     Args: logits: float[B, K, M]; ids: one per image; tokens: int64[B, K, T].
     """
     beams = tokens.size(1)
-    allowed = [hook(ids[row // beams], prefix) for row, prefix in enumerate(tokens.flatten(0, 1))]
-    rows = torch.tensor([row for row, some in enumerate(allowed) for _ in some], dtype=torch.int64)
-    chosen = torch.tensor([int(token) for some in allowed for token in some], dtype=torch.int64)
+    allowed = [
+        (row, int(token))
+        for row, prefix in enumerate(tokens.flatten(0, 1))
+        for token in hook(ids[row // beams], prefix)
+    ]
+    rows, chosen = logits.new_tensor(allowed, dtype=torch.int64).view(-1, 2).unbind(1)
     chosen = columns.of_tokens(chosen, absent=-1)
-    keep_only(logits, rows[chosen >= 0].to(logits.device), chosen[chosen >= 0].to(logits.device))
+    keep_only(logits, rows[chosen >= 0], chosen[chosen >= 0])

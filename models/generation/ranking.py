@@ -18,44 +18,36 @@ Letters: B images, N nodes fed together, E edges that are decided there, U diffe
 them, C width.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ofa.models.decoder import Decoder
 from ofa.models.encoder import EncoderOutput
-from ofa.models.generation.generator import encode_all, inference_networks
+from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.tokens.trie import ROOT, Trie
 
 STATES_AT_ONCE = 2048  # images x nodes in one pass of the decoder
 
 
-@dataclass(frozen=True)
-class TrieChunk:
-    """Nodes that are fed together, and what is decided there.
+class TrieChunk(NamedTuple):
+    """Nodes that are fed together, and what is decided there."""
 
-    Args:
-        tokens: int64[N]. depths: int64[N], 1 for the first token of an answer. sees: bool[N, N],
-            node i sees node j.
-        columns: int64[U], tokens to choose from.
-        row: int64[E], node where an edge begins. column: int64[E], its token. child: int64[E],
-            where it leads in the trie.
-    """
-
-    tokens: Tensor
-    depths: Tensor
-    sees: Tensor
-    columns: Tensor
-    row: Tensor
-    column: Tensor
-    child: Tensor
+    tokens: Tensor  # int64[N]
+    depths: Tensor  # int64[N], 1 for the first token of an answer
+    sees: Tensor  # bool[N, N], node i sees node j
+    columns: Tensor  # int64[U], tokens to choose from
+    row: Tensor  # int64[E], node where an edge begins
+    column: Tensor  # int64[E], its token
+    child: Tensor  # int64[E], where it leads in the trie
 
     def log_probabilities(self, states: Tensor, weight: Tensor) -> Tensor:
-        """Of each edge among those that begin at its node. Args: states: (B, N, C); weight: (V,
-        C). Returns: float[B, E]."""
+        """Of each edge among those that begin at its node: float[B, E]. Args: states: (B, N, C);
+        weight: (V, C)."""
         # (B, N, U) -> (B, E)
         logits = (states @ weight[self.columns].T).float()[:, self.row, self.column]
         row = self.row.expand_as(logits)
@@ -78,29 +70,22 @@ class AnswerRanker:
         self.nodes_at_once = max(1, nodes_at_once)
         self.start = int(self.table.advance(torch.tensor(ROOT), torch.tensor(bos)))
         self.parts = self._cut()
-        self.decided = (
-            torch.cat([part.child for part in self.parts])
-            if self.parts
-            else torch.empty(0, dtype=torch.int64)
-        )
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.decided = torch.cat([nothing, *(part.child for part in self.parts)])
 
     # ------------------------------------------------------------------ which nodes, in which parts
 
     def _cut(self) -> list[TrieChunk]:
         """The node behind <s> by itself (its state is that of the prompt), then the others in
         order of their paths."""
-        first = self.table.first.tolist()
-        children = [
-            self.table.child[first[node] : first[node + 1]].tolist()
-            for node in range(len(first) - 1)
-        ]
+        first, child = self.table.first.tolist(), self.table.child.tolist()
+        children = [child[begin:end] for begin, end in pairwise(first)]
         needed = [False] * len(children)
         for node in reversed(range(self.start, len(children))):
             needed[node] = len(children[node]) > 1 or any(needed[child] for child in children[node])
+        # depth first: what is missing of a later part are the ancestors of its first node
         order, stack = [], [self.start]
-        while (
-            stack
-        ):  # depth first: what is missing of a later part are the ancestors of its first node
+        while stack:
             node = stack.pop()
             order.append(node)
             stack += [child for child in reversed(children[node]) if needed[child]]
@@ -168,9 +153,7 @@ class AnswerRanker:
                 self._edges(model.decoder, output.select(index), given)
                 for model, output in zip(models, encoded)
             ]
-            mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(
-                device
-            )
+            mean = torch.stack(found).logsumexp(0) - math.log(len(found))
             steps[index[:, None], self.decided.to(device)] = mean
         return self._along_paths(steps)
 
@@ -179,11 +162,8 @@ class AnswerRanker:
         by_length: dict[int, list[int]] = {}
         for row, prompt in enumerate(prompts):
             by_length.setdefault(len(prompt), []).append(row)
-        size = (
-            max(1, STATES_AT_ONCE // max(len(part.tokens) for part in self.parts))
-            if self.parts
-            else len(prompts)
-        )
+        nodes = max((len(part.tokens) for part in self.parts), default=1)
+        size = max(1, STATES_AT_ONCE // nodes)
         return [
             rows[at : at + size] for rows in by_length.values() for at in range(0, len(rows), size)
         ]
@@ -195,25 +175,18 @@ class AnswerRanker:
         states = decoder.states(prompts[:, None], cache)  # (B, 1, C)
         found = [states.new_empty(len(prompts), 0, dtype=torch.float32)]
         for part in self.parts:
-            part = on_device(part, prompts.device)
+            part = TrieChunk(*(tensor.to(prompts.device) for tensor in part))
+            nodes = states  # of the prompt, for the node behind <s>
             if int(part.depths[0]) > 0:
-                found.append(
-                    part.log_probabilities(
-                        decoder.branches(part.tokens, part.depths, part.sees, cache), weight
-                    )
-                )
-            else:
-                found.append(part.log_probabilities(states, weight))
+                nodes = decoder.branches(part.tokens, part.depths, part.sees, cache)
+            found.append(part.log_probabilities(nodes, weight))
         return torch.cat(found, 1)
 
     def _along_paths(self, steps: Tensor) -> Tensor:
         """Sum over the nodes of each answer's path. Args: steps: float[B, all nodes]."""
         total, depth = steps.clone(), self.table.depth
         for level in range(int(depth[self.start]) + 1, int(depth.max()) + 1):
-            nodes = (depth == level).nonzero()[:, 0].to(steps.device)
-            total[:, nodes] += total[:, self.table.parent.to(steps.device)[nodes]]
+            nodes = (depth == level).nonzero()[:, 0]
+            parents = self.table.parent[nodes].to(steps.device)
+            total[:, nodes.to(steps.device)] += total[:, parents]
         return total[:, self.table.ends.to(steps.device)]
-
-
-def on_device(part: TrieChunk, device: torch.device) -> TrieChunk:
-    return TrieChunk(*(getattr(part, field.name).to(device) for field in fields(part)))

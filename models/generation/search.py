@@ -1,16 +1,13 @@
-"""How the next tokens are chosen: beam search, diverse beam search, sampling.
-
-Letters: B images, K beams that go in (one at the first step, all of them later), M columns, N
-candidates.
+"""How the next tokens are chosen: beam search, diverse beam search, sampling; what is finished.
 
 The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are
-never written
-out: they are needed only where one of the best may lie.
+never written out, only where one of the best may lie. Letters: B images, K beams that go in (one at
+the first step, all of them later), M columns, N candidates.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,11 +30,70 @@ class Candidates(NamedTuple):
     parents: Tensor
 
 
-class Search(Protocol):
-    """Chooses candidates from log-probabilities (B, K, M) of the next token and the scores so
-    far (B, K)."""
+class FinishedHypotheses:
+    """Up to ``beam`` finished hypotheses per image, in buffers of fixed size.
 
-    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
+    Args: batch: number of images; beam: places per image; length: most tokens of a hypothesis, </s>
+    included.
+    """
+
+    def __init__(self, batch: int, beam: int, length: int, device: torch.device):
+        self.beam = beam
+        self.tokens = torch.zeros(batch, beam, length, dtype=torch.int64, device=device)
+        self.totals = torch.zeros(batch, beam, length, device=device)
+        self.scores = torch.full((batch, beam), -math.inf, device=device)
+        self.lengths = torch.zeros(batch, beam, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def add(
+        self, images: Tensor, ended: Tensor, tokens: Tensor, totals: Tensor, scores: Tensor
+    ) -> None:
+        """Keep the hypotheses that ``ended``, as far as there are places, the leftmost first.
+
+        Args:
+            images: int64[B], numbers of the images that are still searched.
+            ended: bool[B, K].
+            tokens: int64[B, K, T], </s> included, <s> not.
+            totals: float32[B, K, T], summed log-probability up to each token.
+            scores: float32[B, K], what hypotheses are compared by.
+        """
+        place = self.counts[images][:, None] + ended.cumsum(1) - 1
+        row, column = (ended & (place < self.beam)).nonzero(as_tuple=True)
+        image, place, length = images[row], place[row, column], tokens.size(-1)
+        self.tokens[image, place, :length] = tokens[row, column]
+        self.totals[image, place, :length] = totals[row, column]
+        self.scores[image, place] = scores[row, column]
+        self.lengths[image, place] = length
+        self.counts[images] = (self.counts[images] + ended.sum(1)).clamp(max=self.beam)
+
+    def as_lists(self) -> list[list[dict[str, Tensor]]]:
+        """fairseq's form: per image the hypotheses, best first, as dicts.
+
+        Keys: ``tokens`` int64[T] with </s>; ``score`` float32[]; ``positional_scores`` float32[T],
+        log-probability of each token; ``attention`` and ``alignment``, empty.
+        """
+        # free places have -inf and stay last
+        order = self.scores.argsort(dim=1, descending=True, stable=True).tolist()
+        positional = torch.diff(self.totals, dim=-1, prepend=torch.zeros_like(self.totals[..., :1]))
+        counts, lengths = self.counts.tolist(), self.lengths.tolist()
+        empty = torch.empty(0)
+        return [
+            [
+                {
+                    "tokens": self.tokens[image, k, : lengths[image][k]],
+                    "score": self.scores[image, k],
+                    "attention": empty,
+                    "alignment": empty,
+                    "positional_scores": positional[image, k, : lengths[image][k]],
+                }
+                for k in order[image][: counts[image]]
+            ]
+            for image in range(len(counts))
+        ]
+
+
+# Candidates of: log-probabilities (B, K, M) of the next token, scores so far (B, K), beam.
+Search = Callable[[Tensor, Tensor, int], Candidates]
 
 
 def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -72,8 +128,7 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
-    """The ``2 * beam`` best continuations: at most ``beam`` of them end, so ``beam`` others
-    always remain."""
+    """The ``2 * beam`` best continuations: at most ``beam`` end, so ``beam`` others remain."""
     width = log_probs.size(-1)
     scores, flat = largest(log_probs, so_far, 2 * beam)
     empty = (0, 2 * beam - scores.size(1))
@@ -103,8 +158,7 @@ class DiverseBeamSearch:
         return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))
 
     def penalize(self, values: Tensor, before: list[Candidates]) -> Tensor:
-        """Log-probabilities (B, K', M) of a group, less for what the groups before it have
-        considered."""
+        """Log-probabilities (B, K', M) of a group, less for what those before it considered."""
         if not before:
             return values.contiguous()
         columns = torch.cat([found.columns for found in before], 1)
@@ -115,25 +169,36 @@ class DiverseBeamSearch:
 
 class Sampling:
     """Every beam draws its next token; ``topk`` and ``topp`` (above 0) leave the likeliest tokens
-    only.
+    only. Scores are those of the whole distribution, not of the part that was drawn from.
 
-    Scores are those of the whole distribution, not of the part that was drawn from.
+    Args: numbers: float[B, steps, K] in [0, 1) to draw with; None: torch's random numbers.
     """
 
-    def __init__(self, topk: int, topp: float):
-        self.topk, self.topp = topk, topp
+    def __init__(self, topk: int, topp: float, numbers: Tensor | None = None):
+        self.topk, self.topp, self.numbers = topk, topp, numbers
+        self.step = 0
 
     def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
         batch, beams, _ = log_probs.shape
         values, columns = self.likeliest(log_probs.flatten(0, 1))
-        weights = (values - values.amax(-1, keepdim=True)).exp()
-        weights = torch.where(weights.isnan(), 1.0, weights)  # a beam without any continuation
-        drawn = torch.multinomial(weights, beam // beams, replacement=True)  # (B * K, beam / K)
-        return continued(drawn, values, columns, so_far, beam)
+        # nan: a beam without any continuation
+        weights = (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0)
+        if self.numbers is None:
+            drawn = torch.multinomial(weights, beam // beams, replacement=True)  # (B * K, beam / K)
+        else:
+            cumulative = weights.cumsum(-1)
+            total = cumulative[:, -1:]
+            numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * total
+            last = cumulative.lt(total).sum(-1, keepdim=True)  # beyond it nothing may be drawn
+            drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)
+            self.step += 1
+        scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
+        chosen = drawn if columns is None else columns.gather(1, drawn)
+        parents = (torch.arange(beam, device=chosen.device) % beams).expand(batch, beam)
+        return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents)
 
     def likeliest(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(R, M) -> those that may be drawn, the others -inf or left out, and their columns
-        (None: all)."""
+        """(R, M) -> those that may be drawn, others -inf or left out; their columns (None: all)."""
         if self.topp <= 0:
             return (rows, None) if self.topk <= 0 else self.top(rows, self.topk)
         count = self.topk if self.topk > 0 else NUCLEUS
@@ -148,62 +213,21 @@ class Sampling:
 
     def seeded(
         self, seeds: Sequence[int], steps: int, beam: int, device: torch.device
-    ) -> "SeededSampling":
-        """The same with random numbers of its own for every image. Args: seeds: one per image.
-        steps: tokens to draw."""
-        return SeededSampling(self, seeds, steps, beam, device)
+    ) -> "Sampling":
+        """What an image draws depends on its seed alone, not on what else is in the batch."""
+        tables = [
+            torch.rand(steps, beam, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
+        return Sampling(self.topk, self.topp, torch.stack(tables).to(device))
+
+    def select(self, rows: Tensor) -> None:
+        """Only these images remain."""
+        if self.numbers is not None:
+            self.numbers = self.numbers[rows]
 
     @staticmethod
     def top(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return largest(rows[:, None], rows.new_zeros(rows.size(0), 1), count)
-
-
-class SeededSampling:
-    """Draws that depend on the seed of an image alone, not on what else is in the batch.
-
-    Args: sampling: which tokens may be drawn. seeds: one per image.
-    """
-
-    def __init__(
-        self, sampling: Sampling, seeds: Sequence[int], steps: int, beam: int, device: torch.device
-    ):
-        self.likeliest = sampling.likeliest
-        tables = [
-            torch.rand(steps, beam, generator=torch.Generator().manual_seed(seed)) for seed in seeds
-        ]
-        self.numbers = torch.stack(tables).to(device)  # (B, steps, K) in [0, 1)
-        self.step = 0
-
-    def select(self, rows: Tensor) -> None:
-        """Only these images remain."""
-        self.numbers = self.numbers[rows]
-
-    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
-        batch, beams, _ = log_probs.shape
-        values, columns = self.likeliest(log_probs.flatten(0, 1))
-        # nan: no continuation
-        cumulative = (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)
-        numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * cumulative[:, -1:]
-        self.step += 1
-        # beyond it nothing may be drawn
-        last = cumulative.lt(cumulative[:, -1:]).sum(-1, keepdim=True)
-        # (B * K, beam / K)
-        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)
-        return continued(drawn, values, columns, so_far, beam)
-
-
-def continued(
-    drawn: Tensor, values: Tensor, columns: Tensor | None, so_far: Tensor, beam: int
-) -> Candidates:
-    """Candidates of drawn places. Args: drawn: int64[B * K, beam / K] into ``values`` float[B *
-    K, n], which are of ``columns``."""
-    batch, beams = so_far.shape
-    scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
-    chosen = drawn if columns is None else columns.gather(1, drawn)
-    parents = torch.arange(beam, device=chosen.device) % beams
-    return Candidates(
-        scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam)
-    )
 
 
 def make_search(options: GenerationOptions) -> Search:
