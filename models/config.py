@@ -1,8 +1,7 @@
 """Every number and switch of the network, under the names of upstream's command line.
 
-``ModelConfig`` is flat: a command-line namespace, a checkpoint's ``args`` and a test's keyword
-arguments all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the sizes: what
-an architecture name changes in the defaults.
+A command-line namespace, a checkpoint's ``args`` and a test's keyword arguments become a
+``ModelConfig``. ``PRESETS`` holds the sizes: what an architecture name changes in the defaults.
 """
 
 from argparse import ArgumentParser
@@ -14,15 +13,9 @@ from ofa.errors import UserError
 from ofa.io.flags import UNSET, add_flag, option
 
 # --lora-targets -> last part of the layer's name. "image" is the projection of image patches.
-LORA_TARGETS = {
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "out": "out_proj",
-    "fc1": "fc1",
-    "fc2": "fc2",
-    "image": "image_proj",
-}
+LORA_TARGETS = dict(
+    q="q_proj", k="k_proj", v="v_proj", out="out_proj", fc1="fc1", fc2="fc2", image="image_proj"
+)
 
 
 @dataclass
@@ -149,29 +142,21 @@ class ModelConfig:
         self.decoder_prompt_dim = self.decoder_prompt_dim or 2 * self.decoder_embed_dim
         self.share_decoder_input_output_embed |= self.share_all_embeddings
         self.activation_dropout = self.activation_dropout or self.relu_dropout
-        for side in ("encoder", "decoder"):
-            kept = getattr(self, f"{side}_layers_to_keep")
-            if kept:
-                setattr(self, f"{side}_layers", len(kept.split(",")))
         if self.decoder_embed_dim != width:
             raise UserError(
                 f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim"
                 f" {width}: both sides share the position vectors"
             )
-        self.check_lora()
-        for side, heads in (
-            ("encoder", self.encoder_attention_heads),
-            ("decoder", self.decoder_attention_heads),
-        ):
+        for side in ("encoder", "decoder"):
+            kept = getattr(self, f"{side}_layers_to_keep")
+            heads = getattr(self, f"{side}_attention_heads")
+            if kept:
+                setattr(self, f"{side}_layers", len(kept.split(",")))
             if heads < 1 or width % heads:
                 raise UserError(
                     f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}"
                 )
-
-    def check_lora(self) -> None:
-        """Raises: UserError if there is no such rank or target."""
-        unknown = [name for name in self.lora_target_names if name not in LORA_TARGETS]
-        if unknown or not self.lora_target_names:
+        if not self.lora_target_names or not LORA_TARGETS.keys() >= set(self.lora_target_names):
             raise UserError(
                 f"--lora-targets expects some of {','.join(LORA_TARGETS)}, found"
                 f" '{self.lora_targets}'"
@@ -188,8 +173,7 @@ class ModelConfig:
 
     @property
     def peft_methods(self) -> list[str]:
-        """By which methods only few weights train and all others stay as they are; none in
-        ordinary training."""
+        """The methods by which only few weights train; none in ordinary training."""
         chosen = {
             "prefix": self.encoder_prompt or self.decoder_prompt,
             "bitfit": self.bitfit,
@@ -207,26 +191,18 @@ class ModelConfig:
         arch: architecture name whose preset fills what is missing; default: the namespace's own
             ``arch``, ``ofa_large`` when it has none.
         """
-        given = dict(namespace) if isinstance(namespace, Mapping) else dict(vars(namespace))
-        values = dict(preset(arch or given.get("arch") or "ofa_large"))
-        for item in fields(cls):
-            if given.get(item.name) is not None:
-                values[item.name] = given[item.name]
-        return cls(**values)
+        given = dict(namespace) if isinstance(namespace, Mapping) else vars(namespace)
+        values = preset(arch or given.get("arch") or "ofa_large")
+        names = [item.name for item in fields(cls) if given.get(item.name) is not None]
+        return cls(**{**values, **{name: given[name] for name in names}})
 
 
 def _size(
     width: int, heads: int, layers: tuple[int, int], resnet_type: str, **more
 ) -> dict[str, Any]:
-    return {
-        "encoder_embed_dim": width,
-        "encoder_attention_heads": heads,
-        "decoder_attention_heads": heads,
-        "encoder_layers": layers[0],
-        "decoder_layers": layers[1],
-        "resnet_type": resnet_type,
-        **more,
-    }
+    size = dict(encoder_embed_dim=width, encoder_layers=layers[0], decoder_layers=layers[1])
+    of_heads = dict(encoder_attention_heads=heads, decoder_attention_heads=heads)
+    return {**size, **of_heads, "resnet_type": resnet_type, **more}
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -236,8 +212,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         (1, 3),
         "resnet18",
         resnet_width=24,
-        # about 1 / sqrt(width): a narrow network with BERT's 0.02 needs hundreds of updates to wake
-        # up
+        # about 1 / sqrt(width): with BERT's 0.02 it would need hundreds of updates to wake up
         init_std=0.08,
         encoder_ffn_embed_dim=384,
         scale_attn=True,
@@ -255,13 +230,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESETS["m6_unify_large"] = PRESETS["ofa_large"]
 
 # Side of the square image, in pixels, that upstream pretrained each size with.
-IMAGE_SIZES = {
-    "ofa_tiny": 256,
-    "ofa_medium": 256,
-    "ofa_base": 384,
-    "ofa_large": 480,
-    "ofa_huge": 480,
-}
+IMAGE_SIZES = dict(ofa_tiny=256, ofa_medium=256, ofa_base=384, ofa_large=480, ofa_huge=480)
 
 
 def preset(arch: str) -> dict[str, Any]:
@@ -272,8 +241,7 @@ def preset(arch: str) -> dict[str, Any]:
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """A flag for every field that is the model's own, without defaults: presets supply what is not
-    given."""
+    """A flag for every field that is the model's own, without defaults: presets supply them."""
     for item in fields(ModelConfig):
         if item.metadata.get("belongs_to") != "task":
             add_flag(parser, item.name, item.type, UNSET, **item.metadata)

@@ -1,11 +1,7 @@
-"""The network as a fairseq model: command line, architectures, what is frozen, loading.
-
-Flags come from the fields of ``ModelConfig``; nothing about a flag is written twice.
-"""
+"""The network as a fairseq model: command line, architectures, what is frozen, loading."""
 
 import argparse
 import logging
-from dataclasses import fields
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -41,11 +37,9 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "FairseqOFAModel":
-        """The model of a parsed command line (or of a checkpoint's), with frozen what its flags
-        freeze."""
-        config = ModelConfig.from_namespace(
-            args, getattr(args, "arch", None) or getattr(args, "_name", None)
-        )
+        """The model of a parsed command line (or of a checkpoint's), frozen as its flags say."""
+        arch = getattr(args, "arch", None) or getattr(args, "_name", None)
+        config = ModelConfig.from_namespace(args, arch)
         warn_of_flags_without_effect(args)
         for name in SAME_WIDTH:
             if getattr(args, name, None) not in (None, 0, config.decoder_embed_dim):
@@ -55,12 +49,8 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
                 )
         dictionary = task.source_dictionary
         model = cls(config, len(dictionary), dictionary.pad())
-        if config.resnet_model_path:
-            load_imagenet_weights(
-                model.encoder.embed_images,
-                load_checkpoint(config.resnet_model_path),
-                config.resnet_model_path,
-            )
+        if path := config.resnet_model_path:
+            load_imagenet_weights(model.encoder.embed_images, load_checkpoint(path), path)
             args.resnet_model_path = None  # later the weights are in the checkpoint
         freeze(model)
         return model
@@ -71,8 +61,7 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
     def load_state_dict(  # type: ignore[override]  # the arguments are fairseq's
         self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused
     ):
-        """Loads checkpoints of older, smaller or plainer models as well; see
-        ``ofa.checkpoints.adapt``."""
+        """Loads checkpoints of older, smaller or plainer models too (``ofa.checkpoints.adapt``)."""
         load_into(self, state_dict, strict)
 
 
@@ -85,7 +74,7 @@ def warn_of_flags_without_effect(args: Any) -> None:
         if value not in (None, default) and name not in WARNED_OF:
             WARNED_OF.add(name)
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
-    lora = [field.name for field in fields(ModelConfig) if field.name.startswith("lora_")]
+    lora = "lora_alpha", "lora_targets", "lora_dropout"
     given = any(
         getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora
     )

@@ -1,23 +1,17 @@
-"""A network for inference: the weights of another one, in the form that suits the processor.
+"""A network for inference: the weights of another one; in float32 on a CPU in a faster form.
 
-Only float32 on a CPU has another form.
+- Linear layers: a generation step multiplies a few rows (images x beams) by every decoder weight.
+  torch's kernel takes four times as long for that as oneDNN's with weights that were reordered
+  once, and twice as long for the many rows of the encoder (benchmarks/README.md).
+- Convolutions take over the factor and shift per channel of a batch norm that no longer learns.
+- LoRA: the two thin matrices are multiplied and added to the weight.
 
-Linear layers: a generation step multiplies a few rows (images x beams) by every decoder weight.
-torch's ordinary kernel takes about four times as long for that as oneDNN's with weights that were
-reordered once, and twice as long for the many rows of the encoder (benchmarks/README.md).
-
-Convolutions: a batch norm that no longer learns is a factor and a shift per channel, which the
-convolution before it takes over.
-
-LoRA: the two thin matrices are multiplied and added to the weight.
-
-The network itself stays as it is: several threads may generate with it, and training resumes with
-it. While it trains, a network for inference is made for each batch, so that changed weights are
-always seen; whoever knows that the weights stay makes one and keeps it
-(``ofa.inference.predictor``).
+The network itself stays as it is, for training and for other threads. While it trains, one for
+inference is made for each batch, so that changed weights are always seen; whoever knows that the
+weights stay keeps one (``ofa.inference.predictor``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard, TypeVar
 
@@ -30,10 +24,9 @@ from ofa.models.peft import LoraLinear
 from ofa.models.resnet import FrozenBatchNorm
 
 MIN_ROWS = 4  # fewer rows gain nothing from another order
-# Rows that weights are reordered for. One figure for all calls: sums round in the order of the
-# weights, and the same input must give the same output whatever came before it. From about 80 rows
-# on oneDNN chooses one order, which is at least as fast for 5 rows as their own (one thread of a
-# Xeon with AVX-512: 768 -> 3072 features in 0.39 ms instead of 0.72 ms).
+# Rows that weights are reordered for, in all calls the same: sums round in the order of weights.
+# From about 80 rows on oneDNN chooses one order, which is at least as fast for 5 rows as their own
+# (one thread of a Xeon with AVX-512: 768 -> 3072 features in 0.39 ms instead of 0.72 ms).
 PACKED_FOR_ROWS = 256
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,9 +65,7 @@ def copy_for_inference(
 ) -> nn.Module:
     """Copy a tree of modules, not its tensors.
 
-    Args:
-        copies: by the id of the module, as modules may have several places; grows.
-        replaces: put faster layers in.
+    Args: copies: by the module's id, as one may have several places. replaces: by faster layers.
     """
     if id(module) in copies:
         return copies[id(module)]
@@ -97,7 +88,7 @@ def copy_for_inference(
 
 def shallow_copy(module: M) -> M:
     """The same class with attributes of its own; tensors and submodules are those of ``module``."""
-    copy = module.__class__.__new__(module.__class__)
+    copy = type(module).__new__(type(module))
     copy.__dict__.update(module.__dict__, training=False)
     return copy
 
@@ -124,14 +115,7 @@ class PackedLinear(nn.Module):
 
 def slice_linear(layer: nn.Module, weight: Tensor) -> nn.Module:
     """A linear layer of some rows of another one's weight, as fast as that one is."""
-    narrow = nn.utils.skip_init(
-        nn.Linear,
-        weight.size(1),
-        weight.size(0),
-        bias=False,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
+    narrow = nn.Linear(weight.size(1), weight.size(0), bias=False, device="meta")
     narrow.weight = nn.Parameter(weight, requires_grad=False)
     return PackedLinear(narrow) if isinstance(layer, PackedLinear) else narrow
 
@@ -153,11 +137,8 @@ def fold_batch_norms(module: nn.Module) -> None:
     They are ``conv1`` and ``bn1``, or neighbors in a Sequential.
     """
     children = module._modules
-    if isinstance(module, nn.Sequential):
-        pairs: Iterable[tuple[str, str]] = list(pairwise(children))
-    else:
-        pairs = [(name, name.replace("conv", "bn")) for name in children]
-    for name, following in pairs:
+    pairs = [(name, name.replace("conv", "bn")) for name in children]
+    for name, following in pairwise(children) if isinstance(module, nn.Sequential) else pairs:
         convolution, norm = children[name], children.get(following)
         if (
             type(convolution) is nn.Conv2d
@@ -175,20 +156,16 @@ def fold_batch_norm(convolution: nn.Conv2d, norm: Any) -> nn.Conv2d:
     if convolution.bias is not None:
         shift = shift + convolution.bias * scale
     folded = shallow_copy(convolution)
+    tensors = {"weight": convolution.weight * scale[:, None, None, None], "bias": shift}
     folded._parameters = {
-        "weight": nn.Parameter(
-            convolution.weight * scale[:, None, None, None], requires_grad=False
-        ),
-        "bias": nn.Parameter(shift, requires_grad=False),
+        name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()
     }
     return folded
 
 
 def version_of_weights(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Differs after a tensor of the network was replaced or changed in place.
-
-    Changes through ``.data`` are not seen: torch does not count them.
-    """
+    """Differs after a tensor of the network was replaced or changed in place (not through
+    ``.data``, which torch does not count)."""
     return tuple(
         (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
         for tensor in (*model.parameters(), *model.buffers())

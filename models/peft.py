@@ -18,22 +18,19 @@ from ofa.models.attention import KeyValue
 from ofa.models.config import LORA_TARGETS, ModelConfig
 
 HEADS = "classification_heads."
+UNTOUCHED = ("encoder.embed_images", HEADS)  # the image stem, and what trains anyway
 OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method trains, by their names
     "prefix": lambda name: "prompt_encoder" in name,
     "adapter": lambda name: ".adapter." in name,
     "bitfit": lambda name: name.endswith("bias") and ("layer_norm" in name or "fc" in name),
     "lora": lambda name: ".lora_" in name,
 }
-# the image stem, and what trains anyway
-UNTOUCHED = ("encoder.embed_images", "classification_heads")
 
 
 class PrefixPrompt(nn.Module):
-    """A table (length, layers * 2 * width), or a smaller one (length, width) blown up by a
-    projection.
+    """A table (length, layers * 2 * width), or one (length, width) blown up by a projection.
 
-    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used
-    upstream.
+    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used upstream.
     """
 
     def __init__(
@@ -43,18 +40,16 @@ class PrefixPrompt(nn.Module):
         self.num_layers, self.num_heads = num_layers, num_heads
         total = num_layers * 2 * width
         self.embedding = nn.Embedding(length, width if hidden else total)
+        self.trans: nn.Module = nn.Identity()
         if hidden:
-            self.trans = nn.Sequential(
-                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, total)
-            )
+            layers = nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, total)
+            self.trans = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self) -> list[KeyValue]:
         """Returns: keys and values (1, heads, length, head width) for each layer."""
-        table: Tensor = self.embedding.weight
-        if hasattr(self, "trans"):
-            table = self.trans(table)
-        table = self.dropout(table).unflatten(1, (self.num_layers, 2, self.num_heads, -1))
+        table = self.dropout(self.trans(self.embedding.weight))
+        table = table.unflatten(1, (self.num_layers, 2, self.num_heads, -1))
         # (layers, 2, 1, heads, length, head width)
         table = table.permute(1, 2, 3, 0, 4).unsqueeze(2)
         return [(layer[0], layer[1]) for layer in table]
@@ -73,11 +68,8 @@ class Adapter(nn.Module):
 
 
 class LoraLinear(nn.Linear):
-    """``x W^T + b + alpha / rank * dropout(x) A^T B^T`` with A (rank, in) and B (out, rank), which
-    starts at zero.
-
-    Args: layer: whose weight and bias it takes over.
-    """
+    """``x W^T + b + alpha / rank * dropout(x) A^T B^T`` with W and b of ``layer``, A (rank, in) and
+    B (out, rank), which starts at zero."""
 
     def __init__(self, layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
         nn.Module.__init__(self)
@@ -95,9 +87,7 @@ class LoraLinear(nn.Linear):
 
     def merge_lora(self) -> nn.Linear:
         """A plain layer that computes the same in evaluation mode."""
-        plain = nn.utils.skip_init(
-            nn.Linear, self.in_features, self.out_features, self.bias is not None, device="meta"
-        )
+        plain = nn.Linear(self.in_features, self.out_features, device="meta")
         weight = self.weight + self.scale * self.lora_up @ self.lora_down
         plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
         plain.bias = self.bias
@@ -105,26 +95,18 @@ class LoraLinear(nn.Linear):
 
 
 def add_lora(model: nn.Module, config: ModelConfig) -> None:
-    """Replace the linear layers that ``--lora-targets`` names, in every layer of encoder and
-    decoder."""
+    """Replace the linear layers of encoder and decoder that ``--lora-targets`` names."""
     endings = {LORA_TARGETS[name] for name in config.lora_target_names}
     for path, module in list(model.named_modules()):
-        if (
-            type(module) is nn.Linear
-            and path.split(".")[-1] in endings
-            and not path.startswith(UNTOUCHED)
-        ):
-            parent = model.get_submodule(path.rpartition(".")[0])
+        parent, _, name = path.rpartition(".")
+        if type(module) is nn.Linear and name in endings and not path.startswith(UNTOUCHED):
             lora = LoraLinear(module, config.lora_rank, config.lora_alpha, config.lora_dropout)
-            setattr(parent, path.split(".")[-1], lora)
+            setattr(model.get_submodule(parent), name, lora)
 
 
 def freeze(model: Any) -> None:
     """Prefix prompts, adapters, LoRA and the biases of BitFit train alone (or with each other);
-    embeddings may be frozen.
-
-    Args: model: an OFAModel without classification heads yet: these always train.
-    """
+    embeddings may be frozen. ``model`` has no classification heads yet: these always train."""
     config: ModelConfig = model.config
     if config.peft_methods:
         wanted = [OF_METHOD[method] for method in config.peft_methods]
@@ -137,11 +119,7 @@ def freeze(model: Any) -> None:
 
 
 def tuned_names(model: nn.Module) -> set[str]:
-    """Names in the state dict of what a training changes when only few weights train: those and
-    the heads."""
-    names = {
-        name
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter.requires_grad
-    }
+    """Names in the state dict of what changes when only few weights train: those and the heads."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    names = {name for name, parameter in parameters if parameter.requires_grad}
     return names | {name for name in nn.Module.state_dict(model) if name.startswith(HEADS)}

@@ -53,16 +53,13 @@ class FrozenBatchNorm(nn.Module):
 
 
 class SyncedBatchNorm(nn.SyncBatchNorm):
-    """SyncBatchNorm (on CPU: ordinary BatchNorm, which torch does not offer there). eps as in
-    upstream."""
+    """SyncBatchNorm; ordinary BatchNorm on CPU, where torch offers none. eps as upstream."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            return nn.BatchNorm2d.forward(self, x)
-        return super().forward(x)
+        return (nn.BatchNorm2d if x.device.type == "cpu" else nn.SyncBatchNorm).forward(self, x)
 
 
 class Bottleneck(nn.Module):
@@ -79,13 +76,10 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(planes)
         self.conv3 = nn.Conv2d(planes, channels_out, 1, bias=False)
         self.bn3 = norm(channels_out)
+        self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            self.downsample: nn.Module = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
-                norm(channels_out),
-            )
-        else:
-            self.downsample = nn.Identity()
+            shortcut = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, norm(channels_out))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,8 +90,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the upstream
-    models)."""
+    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 upstream)."""
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -134,8 +127,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Args: images: float[B, 3, height, width]. Returns: float[B, channels, height / 16,
-        width / 16]."""
+        """float[B, 3, height, width] -> float[B, channels, height / 16, width / 16]."""
         if images.is_cuda or images.size(2) * images.size(3) >= LARGE:
             images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
@@ -152,22 +144,15 @@ def load_imagenet_weights(stem: nn.Module, weights: dict[str, Any], path: str) -
     weights = {
         name: value for name, value in weights.items() if not name.startswith(("layer4.", "fc."))
     }
-    own = stem.state_dict()
-    wrong = [
-        name
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    wrong += [
-        name for name in own if name not in weights and not name.endswith("num_batches_tracked")
-    ]
-    wrong += [
-        name for name in weights if name not in own and not name.endswith("num_batches_tracked")
-    ]
-    if wrong:
+    own, given = (
+        {(name, value.shape) for name, value in tensors.items()}
+        for tensors in (stem.state_dict(), weights)
+    )
+    differing = {name for name, _ in own ^ given if not name.endswith("num_batches_tracked")}
+    if differing:
         raise UserError(
             f"--resnet-model-path {path}: expected ImageNet weights of this image stem,"
-            f" {len(wrong)} tensors differ ({', '.join(wrong[:3])}); choose the file that belongs"
-            " to --resnet-type (50, 101 or 152)"
+            f" {len(differing)} tensors differ ({', '.join(sorted(differing)[:3])}); choose the"
+            " file that belongs to --resnet-type (50, 101 or 152)"
         )
     stem.load_state_dict(weights, strict=False)

@@ -1,5 +1,4 @@
-"""The other image stem: the lower layers of a CLIP vision transformer, stride 16, without class
-token."""
+"""The other image stem: lower layers of a CLIP vision transformer, stride 16, no class token."""
 
 from collections import OrderedDict
 
@@ -9,15 +8,7 @@ from torch.nn import functional as F
 
 from ofa.models.positions import split_heads
 
-VITS = {
-    "ViT-B/16": {
-        "image_size": 224,
-        "patch_size": 16,
-        "width": 768,
-        "num_layers": 9,
-        "num_heads": 12,
-    }
-}
+VITS = {"ViT-B/16": dict(image_size=224, patch_size=16, width=768, num_layers=9, num_heads=12)}
 
 
 class QuickGELU(nn.Module):
@@ -28,8 +19,7 @@ class QuickGELU(nn.Module):
 
 
 class PackedAttention(nn.Module):
-    """Self-attention with query, key and value projections in one matrix (CLIP's parameter
-    names)."""
+    """Self-attention with all projections in one matrix (CLIP's parameter names)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -51,13 +41,8 @@ class Block(nn.Module):
         super().__init__()
         self.attn = PackedAttention(width, num_heads)
         self.ln_1 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
+        c_fc, c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=c_fc, gelu=QuickGELU(), c_proj=c_proj))
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,8 +51,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Args: image_size: side in pixels the position table is made for; other sizes interpolate
-    it."""
+    """Args: image_size: side in pixels of the position table, which other sizes interpolate."""
 
     def __init__(
         self, image_size: int, patch_size: int, width: int, num_layers: int, num_heads: int
@@ -82,20 +66,18 @@ class VisionTransformer(nn.Module):
         self.transformer = nn.ModuleDict({"resblocks": blocks})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Args: images: float[B, 3, height, width]. Returns: float[B, width, height / 16, width
-        / 16]."""
+        """float[B, 3, height, width] -> float[B, channels, height / 16, width / 16]."""
         x = self.conv1(images)
         height, width = x.shape[-2:]
-        # (B, P, C)
-        x = self.ln_pre(x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype))
+        x = x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype)  # (B, P, C)
+        x = self.ln_pre(x)
         for block in self.transformer["resblocks"].children():
             x = block(x)
         return x.transpose(1, 2).unflatten(2, (height, width))
 
     def positions(self, height: int, width: int) -> Tensor:
-        """(height * width, C). Row 0 of the table belonged to CLIP's class token, which OFA does
-        not use."""
-        table = self.positional_embedding[1:]
+        """(height * width, C)."""
+        table = self.positional_embedding[1:]  # row 0 belonged to CLIP's class token
         if (height, width) == (self.grid, self.grid):
             return table
         table = table.T.unflatten(1, (self.grid, self.grid))[None]
