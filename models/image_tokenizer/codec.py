@@ -6,8 +6,7 @@
     >>> decode_images(tokenizer, codes)[0].size
     (64, 64)
 
-Images are float, -1 (black) to 1 (white). Letters: B images, H and W pixels, h = H / factor, w =
-W / factor.
+Letters as in ``interface``.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,10 +57,10 @@ def encode_images(tokenizer: ImageTokenizer, images: Sequence[Image.Image]) -> T
     """
     sizes = {image.size for image in images}
     if len(sizes) != 1:
+        some = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:5])
         raise UserError(
-            f"expected images of one size to encode together, found {len(sizes)} sizes:"
-            f" {', '.join(f'{width} x {height}' for width, height in sorted(sizes)[:5])}; resize"
-            " them first"
+            f"expected images of one size to encode together, found {len(sizes)} sizes: {some};"
+            " resize them first"
         )
     width, height = sizes.pop()
     if width % tokenizer.factor or height % tokenizer.factor:
@@ -77,8 +76,7 @@ def image_encoder(
 ) -> Callable[[Sequence[Image.Image], int], Tensor]:
     """``encode_images`` with the number of the first image as a second argument.
 
-    Args: seed: draw the codes as upstream did (GumbelVQ); what is drawn depends on the seed and
-    that number.
+    Args: seed: draw the codes as upstream did, by this seed and that number.
     Raises: UserError for a seed and a tokenizer that does not draw.
     """
     if seed is None:
@@ -103,11 +101,11 @@ def decode_images(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> list
     Raises: UserError for a code that the tokenizer does not have.
     """
     codes = torch.as_tensor(codes)
-    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < tokenizer.num_codes:
-        wrong = int(codes.max()) if int(codes.max()) >= tokenizer.num_codes else int(codes.min())
+    wrong = codes[(codes < 0) | (codes >= tokenizer.num_codes)]
+    if len(wrong):
         raise UserError(
-            f"expected image codes from 0 to {tokenizer.num_codes - 1}, found {wrong}; the codes"
-            " are of another tokenizer"
+            f"expected image codes from 0 to {tokenizer.num_codes - 1}, found {int(wrong[0])}; the"
+            " codes are of another tokenizer"
         )
     images = tokenizer.decode(codes.to(device_of(tokenizer))).float().cpu()
     # as upstream: truncated to whole gray levels, not rounded
@@ -117,7 +115,7 @@ def decode_images(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> list
 
 def as_images(images: Sequence[Image.Image]) -> Tensor:
     """Images of one size -> float[B, 3, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+    pixels = torch.from_numpy(np.stack([image.convert("RGB") for image in images]))
     return to_unit(pixels.permute(0, 3, 1, 2))
 
 
@@ -128,5 +126,5 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 def device_of(tokenizer) -> torch.device:
     """Of its weights; an object that has none, such as a stand-in of a test, works on the CPU."""
-    weight = next(tokenizer.parameters(), None) if isinstance(tokenizer, nn.Module) else None
-    return torch.device("cpu") if weight is None else weight.device
+    weights = tokenizer.parameters() if isinstance(tokenizer, nn.Module) else iter(())
+    return getattr(next(weights, None), "device", torch.device("cpu"))

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 
 class ImageTokenizer(nn.Module):
-    """What every tokenizer offers. ``num_codes``: codes of its codebook. ``factor``: pixels per
-    code and side."""
+    """``num_codes``: codes of its codebook. ``factor``: pixels per code and side."""
 
     num_codes: int
     factor: int
@@ -23,3 +22,8 @@ class ImageTokenizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """int64[B, h, w] -> float[B, 3, H, W], clamped to [-1, 1]."""
         raise NotImplementedError
+
+
+def nearest(x: Tensor, vectors: Tensor) -> Tensor:
+    """Codes of float[..., D] by Euclidean distance: int64[...]. Args: vectors: float[K, D]."""
+    return (vectors.square().sum(1) - 2 * x @ vectors.t()).argmin(-1)

@@ -8,8 +8,7 @@ from ofa.io.flags import option
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is
-    reached ends the training."""
+    """How long (what is reached first of ``updates`` and ``minutes``) and how fast."""
 
     updates: int | None = option(
         None, "updates of the training, if not as many as there is time for"
@@ -21,14 +20,10 @@ class TrainingOptions:
     bf16: bool = option(False, "compute in bfloat16")
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("updates", self.updates),
-            ("minutes", self.minutes),
-            ("batch-size", self.batch_size),
-            ("lr", self.lr),
-        ):
+        for name in ("updates", "minutes", "batch_size", "lr"):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
             if value is not None and not value > 0:
-                raise UserError(f"--{name} {value}: expected a positive number; choose one")
+                raise UserError(f"{flag} {value}: expected a positive number; choose one")
         if self.updates is None and self.minutes is None:
             raise UserError(
                 "expected --updates or --minutes, found neither; give one, or the training never"

@@ -4,14 +4,11 @@
 that all convolutions work on a quarter of the side or less::
 
     [3, 64, 64] -> [48, 16, 16] -> blocks -> [w, 8, 8] -> blocks -> [16, 8, 8] -> nearest of K codes
-    codes -> [16, 8, 8] -> blocks -> [2w, 8, 8] -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64,
-    64]
+    codes -> [16, 8, 8] -> blocks -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64, 64]
 
-There is no normalization: what a code means does not depend on the rest of the image, and a part
-of an image can be encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K
-codes.
-Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes as in Jukebox
-(Dhariwal et al., 2020).
+There is no normalization: a code does not depend on the rest of the image. Letters as in
+``image_tokenizer``; N vectors, D their length, K codes. Source: VQ-VAE (van den Oord et al., 2017),
+sec. 3 and appendix A.1; dead codes as in Jukebox (Dhariwal et al., 2020).
 """
 
 import dataclasses
@@ -25,7 +22,7 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.safe_load import load_checkpoint
-from ofa.models.image_tokenizer.interface import ImageTokenizer
+from ofa.models.image_tokenizer.interface import ImageTokenizer, nearest
 
 FORMAT = "ofa image tokenizer 1"
 PATCH = 4  # pixels per side that are rearranged to channels
@@ -47,14 +44,11 @@ class VQVAEConfig:
             ("depth", 1, 64),
             ("code_dim", 1, 1 << 14),
         ):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"{name} {getattr(self, name)}: expected at least {least}; choose a larger one"
-                )
-            if getattr(self, name) > most:
-                raise UserError(
-                    f"{name} {getattr(self, name)}: expected at most {most}; choose a smaller one"
-                )
+            value = getattr(self, name)
+            if value < least:
+                raise UserError(f"{name} {value}: expected at least {least}; choose a larger one")
+            if value > most:
+                raise UserError(f"{name} {value}: expected at most {most}; choose a smaller one")
 
 
 class Block(nn.Module):
@@ -72,8 +66,7 @@ class Block(nn.Module):
 
 
 class Codebook(nn.Module):
-    """K vectors that follow the mean of what was nearest to them; those that nothing is near to
-    move elsewhere."""
+    """K vectors that follow the mean of what is nearest to them; those without any move away."""
 
     DECAY = 0.98
     DEAD = 0.1  # vectors per batch, averaged, below which a code moves
@@ -88,8 +81,8 @@ class Codebook(nn.Module):
         self.register_buffer("sums", torch.zeros(num_codes, dim))
 
     def nearest(self, x: Tensor) -> Tensor:
-        """float[N, D] -> int64[N]; the Euclidean distance counts."""
-        return (self.vectors.square().sum(1) - 2 * x @ self.vectors.t()).argmin(1)
+        """float[..., D] -> int64[...]."""
+        return nearest(x, self.vectors)
 
     @torch.no_grad()
     def follow(self, x: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
@@ -146,9 +139,7 @@ class VQVAE(ImageTokenizer):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        x = self.encoder(images)
-        B, D, h, w = x.shape
-        return self.codebook.nearest(x.permute(0, 2, 3, 1).reshape(-1, D)).view(B, h, w)
+        return self.codebook.nearest(self.encoder(images).permute(0, 2, 3, 1))
 
     def decode(self, codes: Tensor) -> Tensor:
         x = F.embedding(codes, self.codebook.vectors).permute(0, 3, 1, 2)  # (B, D, h, w)
@@ -162,9 +153,8 @@ class VQVAE(ImageTokenizer):
         Returns: float[B, 3, H, W] not clamped; the mean squared distance of vectors to their codes;
         int64[B, h, w].
         """
-        x = self.encoder(images).float()
-        B, D, h, w = x.shape
-        flat = x.permute(0, 2, 3, 1).reshape(-1, D)
+        x = self.encoder(images).float().permute(0, 2, 3, 1)  # (B, h, w, D)
+        flat = x.flatten(0, 2)
         codes = self.codebook.nearest(flat.detach())
         if self.training:
             self.codebook.follow(flat.detach(), codes, generator)
@@ -172,36 +162,25 @@ class VQVAE(ImageTokenizer):
         found = F.embedding(codes, self.codebook.vectors)
         commitment = F.mse_loss(flat, found)
         # gradients pass the codebook as if it were not there
-        straight = flat + (found - flat).detach()
-        return (
-            self.decoder(straight.view(B, h, w, D).permute(0, 3, 1, 2)),
-            commitment,
-            codes.view(B, h, w),
-        )
+        straight = (flat + (found - flat).detach()).view(x.shape)
+        return self.decoder(straight.permute(0, 3, 1, 2)), commitment, codes.view(x.shape[:3])
 
 
 def vq_vae_content(tokenizer: VQVAE, **facts: object) -> dict:
     """What ``tokenizer.pt`` holds: tensors and plain values only."""
-    return {
-        "format": FORMAT,
-        "config": dataclasses.asdict(tokenizer.config),
-        "model": tokenizer.state_dict(),
-        **facts,
-    }
+    config, model = dataclasses.asdict(tokenizer.config), tokenizer.state_dict()
+    return {"format": FORMAT, "config": config, "model": model, **facts}
 
 
 def load_vq_vae(path: str | Path) -> VQVAE:
     """Raises: UserError if the file is damaged or no tokenizer of this kind."""
     content = load_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = (
-            "an OFA checkpoint"
-            if isinstance(content, dict) and "model" in content
-            else "another file"
-        )
+        is_model = isinstance(content, dict) and "model" in content
         raise UserError(
-            f"{path}: expected an image tokenizer ({FORMAT!r}), found {found}; make one by ofa"
-            " tokenizer train, or give the folder of a VQGAN (model.yaml and last.ckpt)"
+            f"{path}: expected an image tokenizer ({FORMAT!r}), found"
+            f" {'an OFA checkpoint' if is_model else 'another file'}; make one by ofa tokenizer"
+            " train, or give the folder of a VQGAN (model.yaml and last.ckpt)"
         )
     try:
         with torch.device("meta"):  # sizes are compared before memory is taken

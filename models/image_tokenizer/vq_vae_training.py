@@ -1,12 +1,9 @@
-"""Training of the small VQ-VAE: what one update does, how long it continues, how good the result
-is.
+"""Training of the small VQ-VAE: what one update does, how long it continues, how good it became.
 
 Content of update ``i`` depends on (seed, i) alone: with a number of updates two runs on one machine
-are equal to the bit, interrupted or not. With a time limit the learning rate follows the clock, and
-no two runs are quite equal.
+are equal to the bit, interrupted or not. With a time limit the learning rate follows the clock.
 """
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -30,9 +27,7 @@ WARMUP = 50  # updates
 SECONDS_BETWEEN_SAVES = 30.0
 COMMITMENT = 0.25  # weight of the distance between vectors and their codes, as in the paper
 REGION, REGION_WEIGHT = 4, 2.0  # pixels per side
-# differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost
-# little
-SMALL = 0.4
+SMALL = 0.4  # differences (of a range of 2) up to which the loss is quadratic: grain costs little
 
 
 @dataclass
@@ -44,11 +39,9 @@ class TrainingState:
 
     def progress(self, options: TrainingOptions) -> float:
         """0 at the beginning, 1 at the end."""
-        parts = [
-            self.update / options.updates if options.updates else 0.0,
-            self.seconds / (60 * options.minutes) if options.minutes else 0.0,
-        ]
-        return min(1.0, max(parts))
+        updates = self.update / options.updates if options.updates else 0.0
+        time = self.seconds / (60 * options.minutes) if options.minutes else 0.0
+        return min(1.0, max(updates, time))
 
 
 def train(
@@ -60,12 +53,10 @@ def train(
 ) -> TrainingState:
     """Train until the options say that it is enough.
 
-    Args: pixels: uint8[N, 3, S, S]. resumed: what ``save`` was given by an interrupted call. save:
-    called now and then.
+    Args: pixels: uint8[N, 3, S, S]. resumed: what an interrupted call gave ``save``, now and then.
     """
-    optimizer = torch.optim.AdamW(
-        tokenizer.parameters(), options.lr, betas=(0.9, 0.95), weight_decay=0.0
-    )
+    weights = tokenizer.parameters()
+    optimizer = torch.optim.AdamW(weights, options.lr, betas=(0.9, 0.95), weight_decay=0.0)
     state = TrainingState()
     if resumed:
         tokenizer.load_state_dict(resumed["model"])
@@ -85,13 +76,8 @@ def train(
             bar.what = f"training, update {state.update}, error {error:.4f}"
             bar.update(round(1000 * state.progress(options)) - bar.done)
             if now - saved > SECONDS_BETWEEN_SAVES:
-                save(
-                    {
-                        "model": tokenizer.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        **vars(state),
-                    }
-                )
+                states = dict(model=tokenizer.state_dict(), optimizer=optimizer.state_dict())
+                save({**states, **vars(state)})
                 saved = now
     tokenizer.eval()
     return state
@@ -109,10 +95,9 @@ def update(
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
     for group in optimizer.param_groups:
         group["lr"] = options.lr * min(1.0, (number + 1) / WARMUP) * (1 - progress)
-    images = to_unit(
-        draw_batch(pixels, options.batch_size, number, tokenizer.factor, generator)
-    ).to(device_of(tokenizer))
-    with bf16_on(images.device, options.bf16):
+    batch = draw_batch(pixels, options.batch_size, number, tokenizer.factor, generator)
+    images = to_unit(batch).to(device_of(tokenizer))
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=options.bf16):
         output, commitment, _ = tokenizer(images, generator)
     loss = image_loss(output.float(), images) + COMMITMENT * commitment
     optimizer.zero_grad(set_to_none=True)
@@ -122,19 +107,11 @@ def update(
     return F.l1_loss(output.detach().float(), images).item()
 
 
-def bf16_on(device: torch.device, wanted: bool) -> contextlib.AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
-
-
 def draw_batch(
     pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator
 ) -> Tensor:
-    """uint8[B, 3, S, S] of whole images, or, every second time, three times as many parts of half
-    the side.
-
-    Parts are as pretraining encodes them (the middle of an image), cost a quarter, and show shapes
-    at new positions.
-    """
+    """uint8[B, 3, S, S] of whole images, or, every second time, thrice as many parts of half the
+    side, which cost a quarter, show shapes at new positions, and are what pretraining encodes."""
     size = pixels.size(2)
     side = size // 2 // factor * factor
     if number % 2 and side:
@@ -153,30 +130,23 @@ def image_loss(output: Tensor, images: Tensor) -> Tensor:
     Large errors count by their size, small ones by their square: a codebook this small must not
     spend codes on grain.
     """
-    pairs = [
-        (output, images),
-        (output.diff(dim=2), images.diff(dim=2)),
-        (output.diff(dim=3), images.diff(dim=3)),
-    ]
-    regions = F.smooth_l1_loss(
-        F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION), beta=SMALL
-    )
-    return sum(F.smooth_l1_loss(a, b, beta=SMALL) for a, b in pairs) + REGION_WEIGHT * regions
+
+    def error(view: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.smooth_l1_loss(view(output), view(images), beta=SMALL)
+
+    steps = error(lambda x: x.diff(dim=2)) + error(lambda x: x.diff(dim=3))
+    return error(lambda x: x) + steps + REGION_WEIGHT * error(lambda x: F.avg_pool2d(x, REGION))
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Of images through their codes. ``error``: mean absolute, in gray levels of 255. ``psnr``:
-    decibels.
-    ``codes_used``: that occur at all; ``perplexity``: codes that would be as varied if they were
-    equally common.
-    """
+    """Of images through their codes."""
 
     images: int
-    error: float
-    psnr: float
-    codes_used: int
-    perplexity: float
+    error: float  # mean absolute, in gray levels of 255
+    psnr: float  # decibels
+    codes_used: int  # that occur at all
+    perplexity: float  # codes that would be as varied if they were equally common
 
     def line(self, num_codes: int) -> str:
         return (
@@ -188,11 +158,8 @@ class Quality:
 
 @torch.no_grad()
 def samples(tokenizer: VQVAE, pixels: Tensor) -> Image.Image:
-    """Rows of eight images, and below each row what their codes give back. Args: pixels:
-    uint8[N, 3, S, S]."""
-    originals = [
-        Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).contiguous().numpy()
-    ]
+    """Rows of eight of the images uint8[N, 3, S, S], below each row what their codes give back."""
+    originals = list(map(Image.fromarray, pixels.permute(0, 2, 3, 1).contiguous().numpy()))
     found = decode_images(tokenizer, encode_images(tokenizer, originals))
     size = pixels.size(2)
     sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
@@ -212,19 +179,13 @@ def quality(tokenizer: VQVAE, pixels: Tensor, batch_size: int = 64) -> Quality:
         codes = tokenizer.encode(images)
         counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
         difference = (tokenizer.decode(codes) - images) / 2
-        absolute, squared = (
-            absolute + difference.abs().sum().item(),
-            squared + difference.square().sum().item(),
-        )
+        absolute += difference.abs().sum().item()
+        squared += difference.square().sum().item()
     shares = counts[counts > 0] / counts.sum()
+    error = 255 * absolute / pixels.numel()
     psnr = -10 * torch.log10(torch.tensor(max(squared / pixels.numel(), 1e-10))).item()
-    return Quality(
-        len(pixels),
-        255 * absolute / pixels.numel(),
-        psnr,
-        len(shares),
-        torch.exp(-(shares * shares.log()).sum()).item(),
-    )
+    perplexity = torch.exp(-(shares * shares.log()).sum()).item()
+    return Quality(len(pixels), error, psnr, len(shares), perplexity)
 
 
 def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | None:
@@ -232,8 +193,5 @@ def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | No
     if not path.is_file():
         return None
     content = load_checkpoint(path)
-    return (
-        content
-        if (content.get("config"), content.get("settings")) == (vars(config), settings)
-        else None
-    )
+    same = (content.get("config"), content.get("settings")) == (vars(config), settings)
+    return content if same else None
