@@ -52,9 +52,6 @@ class TemplateOptions(AnswerOptions, BoxOptions):
     )
 
 
-# --- from a row to an example --------------------------------------------------------------------
-
-
 def template_example(row: Mapping[str, str], context: RowContext, template: Template) -> Example:
     return TemplateRow(row, context, template).example()
 
@@ -149,9 +146,6 @@ def spaced(text: str, first: bool) -> str:
     """Runs of spaces become one; a sentence begins with a space, as all prompts do."""
     words = " ".join(text.split())
     return f" {words}" if words and (first or text[0].isspace()) else words
-
-
-# --- from a hypothesis to a prediction -----------------------------------------------------------
 
 
 def ranked_choices(options: TemplateOptions, zero_shot: bool) -> Decoding:
