@@ -20,6 +20,7 @@ from ofa.task.task_spec import Example, RowContext, SampledOptions, TaskSpec, Us
 from ofa.task.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
+CAPTIONS = Column("caption", "texts", target=True, max_words=20, clean=remove_punctuation)
 UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does not know
 
 
@@ -68,11 +69,7 @@ def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: CaptionOpti
 
 SPEC = TaskSpec(
     name="caption",
-    columns=(
-        ID,
-        IMAGE,
-        Column("caption", "texts", target=True, max_words=20, clean=remove_punctuation),
-    ),
+    columns=(ID, IMAGE, CAPTIONS),
     default_cols="0,4,2",
     usage=Usage(
         title="Caption",

@@ -16,6 +16,8 @@ from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
+SOURCE = Column("source", max_words=512, example="stocks fell sharply on monday .")
+TARGET = Column("target", target=True, max_words=64, clean=str.lower)
 PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一个句子简单总结上文："}
 
 
@@ -68,10 +70,7 @@ def result_row(row_id: Any, summary: Prediction) -> dict[str, str]:
 SPEC = TaskSpec(
     name="gigaword",
     aliases=("summarize",),
-    columns=(
-        Column("source", max_words=512, example="stocks fell sharply on monday ."),
-        Column("target", target=True, max_words=64, clean=str.lower),
-    ),
+    columns=(SOURCE, TARGET),
     usage=Usage(
         title="Summary",
         noun="summaries",

@@ -13,8 +13,8 @@ from typing import Any
 from ofa.task.box_rows import box_symbols
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.task_spec import BoxOptions, Example, RowContext
+from ofa.tasks.vqa_gen import ANSWERS, QUESTION, VqaOptions
 from ofa.tasks.vqa_gen import SPEC as VQA
-from ofa.tasks.vqa_gen import VqaOptions
 from ofa.tokens.boxes import parse_box
 
 REGION = " region:"
@@ -37,19 +37,13 @@ def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
     return replace(example, source=[*example.source, REGION, region])
 
 
-QUESTION, ANSWERS = VQA.columns_named(("question", "answers"))
+BOX = Column("box", "box", aliases=("region",))
+OBJECTS = Column("objects", "texts", may_be_absent=True)
 SPEC = replace(
     VQA,
     name="grounded_qa",
     aliases=("region_vqa",),
-    columns=(
-        ID,
-        IMAGE,
-        QUESTION,
-        Column("box", "box", aliases=("region",)),
-        ANSWERS,
-        Column("objects", "texts", may_be_absent=True),
-    ),
+    columns=(ID, IMAGE, QUESTION, BOX, ANSWERS, OBJECTS),
     usage=replace(
         VQA.usage,
         files=("grounded_qa",),

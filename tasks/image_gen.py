@@ -30,6 +30,8 @@ from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
 
 PROMPT = " what is the complete image? caption:"
+TEXT = Column("text", max_words=64, example="a large red circle")
+CODES = Column("code", "image_codes", target=True, may_be_absent=True)
 CODE = re.compile(re.escape(code_symbol(0)).replace("0", "([0-9]{1,9})"))
 ALL = 1 << 20  # every sample of a caption is kept
 CLIP_METHODS = ("ti_sim", "ii_sim")
@@ -181,11 +183,7 @@ class DrawingSpec(TaskSpec):
 SPEC = DrawingSpec(
     name="image_gen",
     aliases=("draw",),
-    columns=(
-        ID,
-        Column("text", max_words=64, example="a large red circle"),
-        Column("code", "image_codes", target=True, may_be_absent=True),
-    ),
+    columns=(ID, TEXT, CODES),
     default_cols="0,2,1",
     usage=Usage(
         verb="draw",

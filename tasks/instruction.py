@@ -25,6 +25,7 @@ from ofa.task.task_spec import (
 )
 from ofa.tokens.boxes import text_to_bins
 
+INSTRUCTION = Column("instruction", example="what does the image describe?")
 SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
 
 
@@ -71,12 +72,7 @@ def prediction(hypothesis: Hypothesis, row: BatchRow, options: InstructionOption
 SPEC = TaskSpec(
     name="instruction",
     aliases=("generate",),
-    columns=(
-        ID,
-        IMAGE,
-        Column("instruction", example="what does the image describe?"),
-        Column("answer", target=True),
-    ),
+    columns=(ID, IMAGE, INSTRUCTION, Column("answer", target=True)),
     usage=Usage(
         verb="generate",
         title="Instruction",

@@ -30,6 +30,7 @@ from ofa.task.prediction import BatchRow, Hypothesis, Prediction, named_result
 from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskOptions, TaskSpec, Usage
 from ofa.task.text import learned_text, plain_text, written_text
 
+TEXT = Column("text", target=True, max_words=64, clean=plain_text, scene_text=True)
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
 # pixels of the shorter side: thinner images are stretched, text of fewer pixels is hard to read
 SHORTEST = 64
@@ -101,11 +102,7 @@ def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Pred
 SPEC = TaskSpec(
     name="ocr",
     aliases=("read",),
-    columns=(
-        ID,
-        IMAGE,
-        Column("text", target=True, max_words=64, clean=plain_text, scene_text=True),
-    ),
+    columns=(ID, IMAGE, TEXT),
     usage=Usage(
         verb="read",
         title="Read",

@@ -26,7 +26,7 @@ from ofa.task.task_spec import Example, Symbols, Text
 from ofa.task.text import clean_phrase, clean_question, parse_answers, split_objects
 from ofa.tasks import caption as caption_task
 from ofa.tasks import refcoco, snli_ve
-from ofa.tasks.vqa_gen import SPEC as QUESTIONS
+from ofa.tasks.vqa_gen import ANSWERS, QUESTION
 from ofa.tokens.boxes import check_inside, parse_box
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
@@ -165,32 +165,26 @@ def sample(
     return Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=extra)
 
 
-(CAPTIONS,) = caption_task.SPEC.columns_named(["caption"])
-PHRASE, BOX = refcoco.SPEC.columns_named(["text", "box"])
+EMPTY = ("caption", "question", "answers", "objects", "dataset")  # where the type has none
 PAIRS = RowKind(
     name="vision_language",
     columns=(
         ID,
         IMAGE,
-        *(
-            Column(name, may_be_empty=True)
-            for name in ("caption", "question", "answers", "objects", "dataset")
-        ),
+        *(Column(name, may_be_empty=True) for name in EMPTY),
         Column("type", "label", labels={name: name for name in PAIR_TASKS[:3]}),
     ),
     types={
         "caption": RowType(
-            tasks=("caption", MATCHING), read=caption, columns=(replace(CAPTIONS, max_words=30),)
+            tasks=("caption", MATCHING),
+            read=caption,
+            columns=(replace(caption_task.CAPTIONS, max_words=30),),
         ),
-        "qa": RowType(
-            tasks=("qa", MATCHING),
-            read=question,
-            columns=tuple(QUESTIONS.columns_named(["question", "answers"])),
-        ),
+        "qa": RowType(tasks=("qa", MATCHING), read=question, columns=(QUESTION, ANSWERS)),
         "visual_grounding": RowType(
             tasks=("visual_grounding", "grounded_captioning"),
             read=grounding,
-            columns=(replace(PHRASE, name="caption"), replace(BOX, name="answers")),
+            columns=(replace(refcoco.PHRASE, name="caption"), replace(refcoco.BOX, name="answers")),
         ),
     },
 )

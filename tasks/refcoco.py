@@ -19,6 +19,8 @@ from ofa.task.task_spec import BoxOptions, Example, RowContext, SampledOptions, 
 from ofa.task.text import clean_phrase
 from ofa.tokens.boxes import parse_box
 
+PHRASE = Column("text", max_words=80, clean=clean_phrase, example="the circle on the left")
+BOX = Column("box", "box", target=True)
 PROMPTS = {
     "en": ' which region does the text " {} " describe?',
     "zh": '这段文字" {} "描述的是哪个区域？',
@@ -55,12 +57,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
 SPEC = TaskSpec(
     name="refcoco",
     aliases=("grounding", "ground"),
-    columns=(
-        ID,
-        IMAGE,
-        Column("text", max_words=80, clean=clean_phrase, example="the circle on the left"),
-        Column("box", "box", target=True),
-    ),
+    columns=(ID, IMAGE, PHRASE, BOX),
     default_cols="0,4,2,3",
     usage=Usage(
         verb="ground",

@@ -21,6 +21,10 @@ from ofa.task.text import clean_phrase
 PROMPT = ' does the image describe " {} "?'
 CAPTION_PROMPT = ' can image and text1 " {} " imply text2 " {} "?'
 ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
+EXAMPLE = "a red circle is above a blue star"
+HYPOTHESIS = Column("hypothesis", max_words=80, clean=clean_phrase, example=EXAMPLE)
+CAPTION = Column("caption", may_be_empty=True, aliases=("premise",), option="add_caption")
+LABEL = Column("label", "label", target=True, labels=ANSWERS)
 
 
 @dataclass
@@ -55,18 +59,7 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
 SPEC = TaskSpec(
     name="snli_ve",
     aliases=("entails",),
-    columns=(
-        ID,
-        IMAGE,
-        Column(
-            "hypothesis",
-            max_words=80,
-            clean=clean_phrase,
-            example="a red circle is above a blue star",
-        ),
-        Column("caption", may_be_empty=True, aliases=("premise",), option="add_caption"),
-        Column("label", "label", target=True, labels=ANSWERS),
-    ),
+    columns=(ID, IMAGE, HYPOTHESIS, CAPTION, LABEL),
     default_cols="0,2,3,4,5",
     usage=Usage(
         verb="entails",

@@ -21,6 +21,12 @@ from ofa.task.text import JOIN, QUESTION_MARKS, clean_question, parse_answers
 
 logger = logging.getLogger(__name__)
 
+QUESTION = Column(
+    "question", max_words=80, clean=clean_question, example="what color is the circle?"
+)
+ANSWERS = Column("answers", "answer", target=True, aliases=("answer",), max_words=30)
+OBJECTS = Column("objects", "texts", may_be_empty=True, option="add_object")
+
 
 @dataclass
 class VqaOptions(PromptedAnswerOptions):
@@ -92,14 +98,7 @@ def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int
 SPEC = TaskSpec(
     name="vqa_gen",
     aliases=("vqa", "answer"),
-    columns=(
-        ID,
-        IMAGE,
-        Column("question", max_words=80, clean=clean_question, example="what color is the circle?"),
-        Column("answers", "answer", target=True, aliases=("answer",), max_words=30),
-        Column("objects", "texts", may_be_empty=True, option="add_object"),
-        Column("caption", may_be_absent=True),
-    ),
+    columns=(ID, IMAGE, QUESTION, ANSWERS, OBJECTS, Column("caption", may_be_absent=True)),
     default_cols="0,5,2,3,4",
     usage=Usage(
         verb="answer",
