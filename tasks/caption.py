@@ -72,7 +72,6 @@ SPEC = TaskSpec(
     columns=(ID, IMAGE, CAPTIONS),
     default_cols="0,4,2",
     usage=Usage(
-        title="Caption",
         noun="captions",
         about="One sentence about the image.",
         button="Describe the image",

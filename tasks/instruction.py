@@ -75,7 +75,6 @@ SPEC = TaskSpec(
     columns=(ID, IMAGE, INSTRUCTION, Column("answer", target=True)),
     usage=Usage(
         verb="generate",
-        title="Instruction",
         noun="instructions",
         about="Any instruction, as in training. Symbols such as <bin_12> stand for themselves.",
         button="Run",

@@ -65,7 +65,6 @@ SPEC = TaskSpec(
         noun="finding regions",
         about="The region of the image that a text describes.",
         button="Find it",
-        files=("refcoco",),
         taught_by=("unify_task",),
     ),
     options=GroundingOptions,
