@@ -55,12 +55,12 @@ def parse_json(text: str | bytes, where: str, expected: str = "JSON", **options:
         ) from None
 
 
-def read_json(path: str | Path, expected: str = "JSON", *, kind: type = object) -> Any:
-    """The value of a JSON file in UTF-8. Args: kind: dict, if it has to be an object.
-
-    Raises: UserError if the file cannot be read or holds anything else.
-    """
-    value = parse_json(_content(path, expected, MAX_BYTES), str(path), expected)
+def read_json(
+    path: str | Path, expected: str = "JSON", *, kind: type = object, **options: Any
+) -> Any:
+    """The value of a JSON file in UTF-8. Args: kind: dict, if it has to be an object. options: as
+    of ``load_json``. Raises: UserError if the file cannot be read or holds anything else."""
+    value = parse_json(_content(path, expected, MAX_BYTES), str(path), expected, **options)
     if not isinstance(value, kind):
         raise UserError(f"{path}: expected {expected}, found {_json_name(value)}; {REMEDY}")
     return value

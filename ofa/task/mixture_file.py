@@ -21,7 +21,7 @@ from typing import Any, get_args, get_type_hints
 
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean
-from ofa.io.json_files import parse_json
+from ofa.io.json_files import read_json
 from ofa.io.numbers import read_decimal
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
 from ofa.task.task_spec import TaskOptions, TaskSpec
@@ -58,14 +58,7 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
     """The tasks of a file, in its order. Args: specs: every task that there is, by name. Raises:
     UserError naming file, task and option if the file is no such file."""
     expected = f"JSON of task 'joint' such as {EXAMPLE}"
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: expected {expected}, it cannot be read ({error}); check the path"
-        ) from None
-    content = parse_json(text, path, expected, pairs_hook=_no_name_twice)
-    return members_of(path, content, specs)
+    return members_of(path, read_json(path, expected, pairs_hook=_no_name_twice), specs)
 
 
 def parse_members(text: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
@@ -110,9 +103,8 @@ def members_of(
             )
         called = line or task
         if called in members:
-            raise UserError(
-                f"{where}: expects every task once, found '{called}' under two of its names"
-            )
+            twice = f"found '{called}' under two of its names"
+            raise UserError(f"{where}: expects every task once, {twice}")
         lines = sum(member.task == TEMPLATE for member in members.values())
         name = f"{TEMPLATE}_{lines + 1}" if line and lines else task
         place = f"{where}: task '{called}'"
