@@ -1,5 +1,4 @@
-"""What a sampled caption earns: CIDEr-D with document frequencies counted beforehand, and BLEU-4
-if wanted."""
+"""What a sampled caption earns: CIDEr-D with counted document frequencies, BLEU-4 if wanted."""
 
 import functools
 import logging
@@ -18,19 +17,18 @@ logger = logging.getLogger(__name__)
 
 # of a BERT vocabulary: saying it earns nothing, also where the reference has unknown characters
 UNREADABLE = "[UNK]"
+REMEDY = "make one of your training captions: ofa cider-df build --tsv TRAIN.tsv --out words.p"
 
 
 class CaptionReward:
-    """``cider_weight * CIDEr-D + bleu_weight * BLEU-4`` of captions, CIDEr-D in 0 to 10, BLEU-4 in
-    0 to 1.
+    """``cider_weight * CIDEr-D (0 to 10) + bleu_weight * BLEU-4 (0 to 1)`` of captions.
 
-    CIDEr-D sees the word ``<eos>`` at the end of every caption, as upstream: else a caption
-    that stops in the middle of a phrase would lose nothing. Words are those of the file: characters
-    if it was counted on Chinese captions, and marks of punctuation are words if it counted them
-    (``ofa cider-df build --keep-punctuation``).
+    CIDEr-D sees the word ``<eos>`` at the end of every caption, as upstream: else a caption that
+    stops in the middle of a phrase would lose nothing. Words are those of the file: characters if
+    it was counted on Chinese captions, with punctuation if it counted that.
 
     Args: frequencies: file of document frequencies (``coco-train-words.p``, or made by ``ofa
-    cider-df build``).
+        cider-df build``).
     Raises: UserError if the file is missing or holds anything else.
     """
 
@@ -50,44 +48,27 @@ class CaptionReward:
         self.counts_marks = not all(map(has_words, self.known_words))
         chinese = any(map(is_chinese, self.known_words)) or None
         self.words_of = functools.partial(caption_words, chinese=chinese, marks=self.counts_marks)
-        logger.info(
-            "reward: document frequencies of %d images, %d words: %s",
-            self.num_images,
-            len(self.known_words),
-            self.path,
-        )
+        counted = self.num_images, len(self.known_words), self.path
+        logger.info("reward: document frequencies of %d images, %d words: %s", *counted)
         if not self.has_eos:
-            logger.warning(
-                "%s: has no %s, so the ends of captions count as rare phrases; %s",
-                self.path,
-                EOS,
-                self.remedy(),
-            )
+            message = "%s: has no %s, so the ends of captions count as rare phrases; %s"
+            logger.warning(message, self.path, EOS, REMEDY)
 
     def __call__(
         self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]
     ) -> np.ndarray:
-        """Rewards in the order of the captions.
-
-        Args:
-            references: of each image, as written.
-            images: of each caption, number of its image.
-
-        Returns: float64[captions].
-        """
+        """Rewards of the captions, float64[captions]. Args: references: of each image, as written;
+        images: of each caption, number of its image."""
         rewards = np.zeros(len(captions))
         hypotheses = [self.words_of(text.replace(UNREADABLE, "")) for text in captions]
         gts = {image: list(map(self.words_of, texts)) for image, texts in enumerate(references)}
         if self.cider_weight:
             ended = {image: [f"{text} {EOS}" for text in texts] for image, texts in gts.items()}
-            rewards += (
-                self.cider_weight
-                * self.cider.compute_score(ended, results(hypotheses, images, f" {EOS}"))[1]
-            )
+            _, scores = self.cider.compute_score(ended, results(hypotheses, images, f" {EOS}"))
+            rewards += self.cider_weight * scores
         if self.bleu_weight:
-            rewards += (
-                self.bleu_weight * Bleu().compute_score(gts, results(hypotheses, images))[1][3]
-            )
+            _, of_orders = Bleu().compute_score(gts, results(hypotheses, images))
+            rewards += self.bleu_weight * of_orders[3]
         return rewards
 
     def diagnosis(
@@ -103,8 +84,7 @@ class CaptionReward:
         if np.mean(known) < 0.5:
             reason = (
                 f"{self.path} knows {100 * np.mean(known):.0f} % of the words of the references: it"
-                " was counted on captions of another language, case or tokenization;"
-                f" {self.remedy()}"
+                f" was counted on captions of another language, case or tokenization; {REMEDY}"
             )
         elif not any(found & expected[image] for found, image in zip(words, images)):
             reason = (
@@ -113,19 +93,13 @@ class CaptionReward:
                 " --bpe-dir)?"
             )
         elif not self.has_eos:
-            reason = f"{self.path} has no {EOS}; {self.remedy()}"
+            reason = f"{self.path} has no {EOS}; {REMEDY}"
         else:
             reason = (
                 f"all n-grams that they share with the references weigh nothing by {self.path}"
-                f" ({self.num_images:g} images): is it the file of this data set? {self.remedy()}"
+                f" ({self.num_images:g} images): is it the file of this data set? {REMEDY}"
             )
         return f"{reason} ({example})"
-
-    @staticmethod
-    def remedy() -> str:
-        return (
-            "make one of your training captions: ofa cider-df build --tsv TRAIN.tsv --out words.p"
-        )
 
 
 class RewardMonitor:

@@ -1,20 +1,33 @@
-"""What all criterions share: their options, how they are built, and what they report over
-processes and batches."""
+"""What all criterions share: their options, how they are built, what they score, and what they
+report over processes and batches."""
 
 import math
+from dataclasses import dataclass, fields
+from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from omegaconf import II
 from torch import Tensor
 
 from ofa.data.collate import IMAGE_ROWS
-from ofa.errors import UserError
+from ofa.io.flags import option
+from ofa.models.generation.options import parse_range
 from ofa.models.inference_weights import unwrapped
 
 # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 TOKEN_NLL = "_token_nll"
+
+
+@dataclass
+class CriterionConfig(FairseqDataclass):
+    ignore_prefix_size: int = option(0, "number of first target tokens without loss")
+    sentence_avg: bool = II("optimization.sentence_avg")
+    constraint_range: Optional[str] = option(
+        None, "START,END: predictions have only these token ids (without END) and 0 to 3"
+    )
 
 
 class OFACriterion(FairseqCriterion):
@@ -27,19 +40,29 @@ class OFACriterion(FairseqCriterion):
         counts: logged as they are.
     """
 
-    config: type[FairseqDataclass]
+    config: type[CriterionConfig]
     averages = {"loss": ("sample_size", "sample_size")}
     optional: tuple[str, ...] = ()
     counts: tuple[str, ...] = ("ntokens", "nsentences", "sample_size")
 
     def __init__(self, task, **options) -> None:
         super().__init__(task)
-        self.cfg = self.config(**options)
+        self.cfg: Any = self.config(**options)
+        self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
 
     @classmethod
     def build_criterion(cls, cfg, task):
-        names = cls.config.__dataclass_fields__.keys() - {"_name"}
+        names = {field.name for field in fields(cls.config)} - {"_name"}
         return cls(task, **{name: getattr(cfg, name) for name in names})
+
+    def scored_positions(self, target: Tensor, ignored: Optional[int] = None) -> Tensor:
+        """int64[N]: positions of ``target.view(-1)`` that have a loss. Args: target: int64[...,
+        T]; ignored: a token that has none."""
+        scored = target != self.padding_idx
+        scored[..., : self.cfg.ignore_prefix_size] = False
+        if ignored is not None:
+            scored &= target != ignored
+        return scored.view(-1).nonzero()[:, 0]
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
@@ -70,8 +93,7 @@ class OFACriterion(FairseqCriterion):
 
 
 def model_inputs(model, sample: dict) -> dict:
-    """``net_input`` of a batch, and for a model with ``shares_images`` which samples have the
-    same images."""
+    """``net_input`` of a batch, for a model with ``shares_images`` with the images' rows."""
     rows = sample.get(IMAGE_ROWS)
     if rows is None or not getattr(unwrapped(model), "shares_images", False):
         return sample["net_input"]
@@ -79,16 +101,13 @@ def model_inputs(model, sample: dict) -> dict:
 
 
 def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits of the positions that have a loss, in their order, without a copy where the model can
-    choose.
+    """Logits of the positions that have a loss, without a copy where the model can choose.
 
     Args:
-        model: returns (logits float[B, T, V], extra) or, with ``chooses_outputs``, only the logits
-            asked for.
+        model: returns (logits float[B, T, V], extra), with ``chooses_outputs`` those asked for.
         positions: int64[N], among all B * T.
 
-    Returns: logits float[M, V], and the rows int64[N] of them that were asked for; None means all,
-    in order.
+    Returns: logits float[M, V], and the rows int64[N] of them that were asked for; None: all.
     """
     if getattr(unwrapped(model), "chooses_outputs", False):
         return model(**net_input, output_positions=positions)[0], None
@@ -100,16 +119,10 @@ def perplexity(meters) -> float:
     """Of a token, where a task logs what that is."""
     if TOKEN_NLL in meters:
         return utils.get_perplexity(meters[TOKEN_NLL].avg, base=math.e)
-    # as upstream: losses are natural logarithms, and yet the base is 2 (recorded figures of
-    # tests/parity).
+    # as upstream: losses are natural logarithms, and yet the base is 2 (tests/parity)
     return utils.get_perplexity(meters["nll_loss"].avg)
 
 
 def share_of_correct_tokens(meters) -> float:
     """Per cent."""
     return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
-
-
-def check_share(flag: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise UserError(f"{flag} is a share in [0, 1), found {value}")

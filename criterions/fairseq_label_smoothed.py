@@ -1,33 +1,32 @@
 """Label-smoothed cross-entropy and the encouraging loss as fairseq criterions."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import FairseqDataclass
-from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
-from ofa.criterions.fairseq_criterion import OFACriterion, check_share, model_inputs, scored_logits
+from ofa.criterions.fairseq_criterion import (
+    CriterionConfig,
+    OFACriterion,
+    model_inputs,
+    scored_logits,
+)
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.models.generation.options import parse_range
 
 
 @dataclass
-class LabelSmoothedConfig(FairseqDataclass):
+class LabelSmoothedConfig(CriterionConfig):
     label_smoothing: float = option(
         0.0, "epsilon: weight that the target shares with all other tokens; 0 = none"
     )
     report_accuracy: bool = option(
         False, "log the share of tokens whose most probable prediction is right"
     )
-    ignore_prefix_size: int = option(0, "number of first target tokens without loss")
     ignore_eos: bool = option(False, "no loss for the end of sentence")
-    sentence_avg: bool = II("optimization.sentence_avg")
     drop_worst_ratio: float = option(
         0.0, "share of tokens of a batch, those of the largest loss, to leave out"
     )
@@ -38,9 +37,6 @@ class LabelSmoothedConfig(FairseqDataclass):
     reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
     sample_patch_num: int = option(
         196, "image patches drawn per sample of the first batch of a pretraining pair; 0 = all"
-    )
-    constraint_range: Optional[str] = option(
-        None, "START,END: answers have only these token ids (without END) and 0 to 3"
     )
 
 
@@ -74,17 +70,19 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
 
     def __init__(self, task, **options) -> None:
         super().__init__(task, **options)
-        check_share("--drop-worst-ratio", self.cfg.drop_worst_ratio)
-        self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
-        self.eos_idx = task.target_dictionary.eos() if self.cfg.ignore_eos else None
+        for name in ("drop_worst_ratio", "drop_best_ratio"):
+            share = getattr(self.cfg, name, 0)
+            if not 0 <= share < 1:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} is a share in [0, 1), found {share}")
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
 
         Args:
-            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are
-                optional. ``tasks`` (int64[B], numbers of ``task.parts``): the log also has loss and
-                accuracy of each.
+            sample: the batch dict of ``ofa.data.collate``, perhaps with ``conf``,
+                ``constraint_masks`` and, for a log of loss and accuracy of each task, ``tasks``
+                (int64[B], numbers of ``task.parts``).
             update_num: number of updates so far, for ``--drop-worst-after``.
             reduce: part of fairseq's interface; the loss is always a sum.
 
@@ -94,11 +92,11 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             return self.pretraining_step(model, sample, update_num)
         if self.cfg.use_rdrop:
             sample = repeat_batch(sample)
-        positions = self.scored_positions(sample["target"])
+        eos = self.task.target_dictionary.eos() if self.cfg.ignore_eos else None
+        positions = self.scored_positions(sample["target"], ignored=eos)
         logits, rows = scored_logits(model, model_inputs(model, sample), positions)
-        loss, counts = self.compute_loss(
-            logits, rows, positions, sample, update_num, is_training(model)
-        )
+        training = is_training(model)
+        loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, training)
         sample_size = sample["target"].size(0) if self.cfg.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
@@ -113,49 +111,31 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
 
     def pretraining_step(self, model, samples, update_num):
         """Batches of different kinds (image-text pairs; text, images, detection) count the same:
-        each is averaged.
-
-        An empty batch has no part in it. In a validation all tokens count the same, however they
-        are spread over batches.
-        """
+        each is averaged, but for empty ones. In a validation all tokens count the same."""
         training = is_training(model)
         first = samples[0]
         if first and self.cfg.sample_patch_num > 0 and training:
-            first = {
-                **first,
-                "net_input": {**first["net_input"], "sample_patch_num": self.cfg.sample_patch_num},
-            }
+            net_input = {**first["net_input"], "sample_patch_num": self.cfg.sample_patch_num}
+            first = {**first, "net_input": net_input}
         numbered = enumerate((first, *samples[1:]), 1)
         parts = {number: self(model, sample, update_num) for number, sample in numbered if sample}
         logs = {number: log for number, (_, _, log) in parts.items()}
         sizes = {number: max(size, 1) if training else 1 for number, (_, size, _) in parts.items()}
         loss = sum(parts[number][0] / sizes[number] for number in parts)
         sample_size = 1 if training else sum(size for _, size, _ in parts.values())
-        groups = range(1, max(len(samples), 2) + 1)
-        averaged = ("loss", "nll_loss", "sample_size")
-        names = dict.fromkeys(key for log in logs.values() for key in log if key not in averaged)
-        return (
-            loss,
-            sample_size,
-            {
-                "loss": loss.detach(),
-                "nll_loss": sum(log["nll_loss"] / sizes[number] for number, log in logs.items()),
-                "sample_size": sample_size,
-                **{
-                    f"loss_v{i}": logs[i]["loss"] if i in logs else loss.new_zeros(())
-                    for i in groups
-                },
-                **{f"sample_size_v{i}": logs[i]["sample_size"] if i in logs else 0 for i in groups},
-                **{name: sum(log[name] for log in logs.values()) for name in names},
-            },
-        )
+        names = dict.fromkeys(key for log in logs.values() for key in log)
+        joint = {name: sum(log[name] for log in logs.values()) for name in names}
+        nll_loss = sum(log["nll_loss"] / sizes[number] for number, log in logs.items())
+        joint |= {"loss": loss.detach(), "nll_loss": nll_loss, "sample_size": sample_size}
+        empty = {"loss": loss.new_zeros(()), "sample_size": 0}
+        for number in range(1, max(len(samples), 2) + 1):
+            log = logs.get(number, empty)
+            joint |= {f"{name}_v{number}": log[name] for name in empty}
+        return loss, sample_size, joint
 
     def compute_loss(self, logits, rows, positions, sample, update_num, training):
-        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total.
-
-        Args: logits, rows: see ``scored_logits``. positions: int64[N], those with a loss; all else
-        here is about these N.
-        """
+        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total. Args:
+        logits, rows: see ``scored_logits``. positions: int64[N]; all else is about these N."""
         target = sample["target"].reshape(-1)[positions]
         allowed, conf = self.weights_of(sample, positions, logits)
         tasks = sample.get("tasks")
@@ -209,7 +189,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     def weights_of(
         self, sample: dict, positions: Tensor, logits: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Which tokens may be predicted at the scored positions, bool[N, V], and their confidence,
+        """Which tokens may be predicted at the positions, bool[N, V], and their confidence,
         float[N]; None where nothing is restricted or weighed."""
         shape = len(positions), logits.size(-1)
         masks, conf = sample.get("constraint_masks"), sample.get("conf")
@@ -220,8 +200,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         return losses.allowed_tokens(shape, masks, self.span, logits.device), conf
 
     def by_task(self, tasks: Tensor, nll: Tensor, correct: Tensor) -> dict[str, Tensor]:
-        """Sums for the log: ``_NAME_nll``, ``_NAME_correct`` and ``_NAME_tokens`` of every task.
-        Args: tasks: int64[tokens]."""
+        """Sums for the log of every task, which are ``tasks`` (int64[tokens])."""
         names = self.task.parts
         counts = torch.stack([nll, correct, torch.ones_like(nll)]).detach()
         sums = counts.new_zeros(3, len(names)).index_add_(1, tasks, counts)
@@ -231,17 +210,8 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             for row, count in enumerate(("nll", "correct", "tokens"))
         }
 
-    def scored_positions(self, target: Tensor) -> Tensor:
-        """int64[N]: positions of ``target.view(-1)`` that have a loss."""
-        scored = target != self.padding_idx
-        scored[:, : self.cfg.ignore_prefix_size] = False
-        if self.eos_idx is not None:
-            scored &= target != self.eos_idx
-        return scored.view(-1).nonzero()[:, 0]
-
     def token_losses(self, lprobs, target, allowed) -> tuple[Tensor, ...]:
-        """Loss, negative log-likelihood and the value that tokens are ranked by for dropping;
-        float[N] each."""
+        """Loss, negative log-likelihood and what tokens are ranked by; float[N] each."""
         loss, nll = losses.label_smoothed(lprobs, target, self.cfg.label_smoothing, allowed)
         return loss, nll, loss
 
@@ -263,29 +233,23 @@ class AdjustLabelSmoothedEncouragingLossCriterion(AdjustLabelSmoothedCrossEntrop
 
     def __init__(self, task, **options) -> None:
         super().__init__(task, **options)
-        check_share("--drop-best-ratio", self.cfg.drop_best_ratio)
         if not 0 < self.cfg.log_end <= 1:
             raise UserError(f"--log-end is a probability in (0, 1], found {self.cfg.log_end}")
 
     def token_losses(self, lprobs, target, allowed):
-        loss, nll = losses.label_smoothed(lprobs, target, self.cfg.label_smoothing, allowed)
-        return (
-            loss + losses.encouragement(lprobs, target, self.cfg.label_smoothing, self.cfg.log_end),
-            nll,
-            loss,
-        )
+        epsilon = self.cfg.label_smoothing
+        loss, nll = losses.label_smoothed(lprobs, target, epsilon, allowed)
+        return loss + losses.encouragement(lprobs, target, epsilon, self.cfg.log_end), nll, loss
 
     def kept_tokens(self, rank, update_num):
         kept = super().kept_tokens(rank, update_num)
         if update_num <= self.cfg.drop_best_after:
             return kept
-        # as upstream: without --drop-best-ratio the tokens are still sorted, both passes of
-        # R-Drop together, so that R-Drop compares different tokens (tests/parity/test_criterion.py,
-        # el_rdrop).
-        paired = self.cfg.use_rdrop and self.cfg.drop_best_ratio > 0
-        return kept[
-            losses.keep_tokens(rank[kept], self.cfg.drop_best_ratio, paired, drop_worst=False)
-        ]
+        # as upstream: without --drop-best-ratio the tokens are still sorted, both passes of R-Drop
+        # together, which then compares different tokens (tests/parity/test_criterion.py, el_rdrop)
+        ratio = self.cfg.drop_best_ratio
+        paired = self.cfg.use_rdrop and ratio > 0
+        return kept[losses.keep_tokens(rank[kept], ratio, paired, drop_worst=False)]
 
 
 def is_training(model) -> bool:
@@ -298,37 +262,27 @@ def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
 
 
 def repeat_batch(sample: dict) -> dict:
-    """The batch twice, one copy after the other, for two passes with different dropout; ``sample``
-    stays as it is.
-
-    Both copies say that they have the same images.
-    """
+    """A new batch of this one twice, one copy after the other, for two passes with different
+    dropout; both copies have the same images."""
+    images = torch.arange(len(sample["target"]), device=sample["target"].device)
 
     def twice(value):
+        if isinstance(value, dict):
+            return {key: twice(item) for key, item in value.items()}
         return value.repeat(2, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
 
-    doubled = {key: twice(value) for key, value in sample.items()}
-    doubled["net_input"] = {key: twice(value) for key, value in sample["net_input"].items()}
-    target = sample["target"]
-    doubled[IMAGE_ROWS] = twice(
-        sample.get(IMAGE_ROWS, torch.arange(len(target), device=target.device))
-    )
+    doubled = twice({IMAGE_ROWS: images, **sample})
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 
 def check_targets(impossible: Tensor, target: Tensor, positions: Tensor, sample: dict) -> None:
-    """A target outside its allowed tokens has an infinite loss: stop with the sample's name
-    instead of training on."""
+    """A target outside its allowed tokens has an infinite loss: stop with the sample's name."""
     wrong = impossible.nonzero()[:, 0]
     if len(wrong) == 0:
         return
     first = wrong[0]
-    row = int(positions[first]) // sample["target"].size(1)
-    name = (
-        sample["id"][row % len(sample["id"])]
-        if sample.get("id") is not None
-        else f"row {row} of the batch"
-    )
+    row, ids = int(positions[first]) // sample["target"].size(1), sample.get("id")
+    name = f"row {row} of the batch" if ids is None else ids[row % len(ids)]
     raise UserError(
         f"sample {name}: target token {int(target[first])} is not among the tokens that its answers"
         " may use; is the answer missing in the answer file, or --constraint-range too narrow?"

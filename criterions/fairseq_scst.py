@@ -15,36 +15,32 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.utils import strip_pad
-from omegaconf import II
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ofa.checkpoints.contents import upstream_state_dict
 from ofa.checkpoints.delta import load_complete
-from ofa.criterions import losses, scst
+from ofa.criterions import losses
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
-from ofa.criterions.fairseq_criterion import OFACriterion, scored_logits
+from ofa.criterions.fairseq_criterion import CriterionConfig, OFACriterion, scored_logits
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.models.generation.options import parse_range
 from ofa.models.inference_weights import unwrapped
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
 BASELINES = ("leave-one-out", "greedy")
+# of CLIP's cosine, as upstream (CLIPScore, Hessel et al. 2021), but negative cosines stay negative
+CLIP_WEIGHT = 2.5
 
 
 @dataclass
-class SamplingConfig(FairseqDataclass):
+class SamplingConfig(CriterionConfig):
     """What every criterion that rewards samples has."""
 
-    ignore_prefix_size: int = option(0, "number of first target tokens without loss")
-    sentence_avg: bool = II("optimization.sentence_avg")
-    constraint_range: Optional[str] = option(
-        None, "START,END: samples have only these token ids (without END) and 0 to 3"
-    )
     scst_baseline: ChoiceEnum(BASELINES) = option(  # type: ignore[valid-type]  # fairseq reads it
         "leave-one-out", "what a sample has to beat: the mean of the others, or the greedy one"
     )
@@ -67,9 +63,8 @@ class ScstRewardCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any generator in
     ``task.scst_generator``.
 
-    A task whose declaration has a ``reward`` of its own is optimized for that; it needs no document
-    frequencies. BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model
-    is in.
+    A task whose declaration has a ``reward`` of its own is optimized for that, without document
+    frequencies. BatchNorm follows --freeze-resnet alone: the model stays in the mode it is in.
     """
 
     config = ScstConfig
@@ -82,13 +77,10 @@ class ScstRewardCriterion(OFACriterion):
     purpose = "CIDEr optimization"
     reward_name = "the task's own"  # unless captions are rewarded
 
-    cfg: Any  # a SamplingConfig, and what the rewards of a subclass ask for
-
     def __init__(self, task, **options) -> None:
         super().__init__(task, **options)
         self.reward = self.make_reward()
         self.watch = RewardMonitor(self.cfg.scst_patience)
-        self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
         self.baseline = str(self.cfg.scst_baseline)
         self.start = ReferenceModel(self.cfg.scst_kl_model) if self.cfg.scst_kl_weight else None
         self.greedy_generator: Any = None
@@ -99,18 +91,11 @@ class ScstRewardCriterion(OFACriterion):
         metrics = getattr(getattr(self.task, "spec", None), "metrics", None)
         if getattr(metrics, "reward", None) is not None:
             return None
-        cfg = self.cfg
-        return CaptionReward(
-            cfg.scst_cider_cached_tokens, cfg.scst_cider_weight, cfg.scst_bleu_weight
-        )
+        weights = self.cfg.scst_cider_weight, self.cfg.scst_bleu_weight
+        return CaptionReward(self.cfg.scst_cider_cached_tokens, *weights)
 
     def forward(self, model, sample, update_num=0, reduce=True):
-        """Loss of sampled captions.
-
-        Args:
-            sample: the batch dict of ``ofa.data.collate``; ``target`` holds the references, joined
-                by ``&&``.
-            update_num, reduce: part of the interface; the loss is always a sum.
+        """Loss of sampled captions. ``sample["target"]`` holds the references, joined by ``&&``.
 
         Returns: summed loss float64, sample size to divide the gradient by, values for the log.
         Raises: UserError if rewards stay useless while training.
@@ -122,19 +107,13 @@ class ScstRewardCriterion(OFACriterion):
         loss, counts = self.compute_loss(model, sample, captions, advantage)
         nsentences = sum(map(len, captions))
         sample_size = nsentences if self.cfg.sentence_avg else counts["ntokens"]
-        log = {
-            "loss": loss.detach(),
-            "score": float(scores.sum()),
-            "nsentences": nsentences,
-            "sample_size": sample_size,
-        }
-        return loss, sample_size, {**log, **counts}
+        log = {"loss": loss.detach(), "score": float(scores.sum()), **counts}
+        return loss, sample_size, {**log, "nsentences": nsentences, "sample_size": sample_size}
 
     # ------------------------------------------------ what is sampled, and what it earns
 
     def sample_captions(self, model, sample) -> tuple[list[list[Tensor]], list[Tensor] | None]:
-        """Tokens of the sampled captions of each image, and those of its greedy caption if that
-        is the baseline."""
+        """Tokens of the sampled captions of each image, and of its greedy one if that is wanted."""
         generator = getattr(self.task, "scst_generator", None)
         if generator is None:
             raise UserError(
@@ -144,9 +123,8 @@ class ScstRewardCriterion(OFACriterion):
         if self.baseline == "leave-one-out":
             found, greedy = generator.generate([model], sample), None
         else:
-            self.greedy_generator = self.greedy_generator or greedy_version(
-                generator, self.task, model
-            )
+            if self.greedy_generator is None:
+                self.greedy_generator = greedy_version(generator, self.task, model)
             encoded = generator.encode([model], sample)
             found = generator.generate([model], sample, encoded=encoded)
             best = self.greedy_generator.generate([model], sample, encoded=encoded)
@@ -161,8 +139,7 @@ class ScstRewardCriterion(OFACriterion):
         return captions, greedy
 
     def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
-        """Rewards float64[all captions], and how much they are above the baseline, float64[B, K]
-        on the CPU."""
+        """Rewards float64[all captions], and how far they are above the baseline, float64[B, K]."""
         images = [image for image, some in enumerate(captions) for _ in some]
         answers = [tokens for some in captions for tokens in some]
         first_greedy = len(answers)
@@ -175,34 +152,24 @@ class ScstRewardCriterion(OFACriterion):
                 f"optimization of samples: {self.watch.patience} batches in a row earned no reward,"
                 " or none that is finite; " + diagnosis()
             )
-        table = torch.full(
-            (len(captions), max(map(len, captions))), float("nan"), dtype=torch.float64
-        )
-        places = torch.tensor([len(some) for some in captions])[:, None] > torch.arange(
-            table.size(1)
-        )
-        table[places] = torch.from_numpy(scores)
-        return scores, (
-            scst.leave_one_out(table) if greedy is None else scst.better_than(table, best)
-        )
+        rows = torch.from_numpy(scores).split([len(some) for some in captions])
+        table = pad_sequence(rows, batch_first=True, padding_value=float("nan"))
+        better = losses.leave_one_out(table) if greedy is None else losses.better_than(table, best)
+        return scores, better
 
     def rewards(
         self, answers: list[Tensor], images: list[int], sample
     ) -> tuple[np.ndarray, Callable[[], str]]:
-        """Rewards float64[answers], and a function that says why they may be useless. Args:
-        images: row of each answer."""
+        """Rewards float64[answers] (of rows ``images``), and why they may be useless."""
         reward = self.reward
         if reward is None:
-            hint = (
-                "does training start from a checkpoint that was finetuned for this task"
-                " (--finetune-from-model)?"
-            )
+            start = "a checkpoint that was finetuned for this task (--finetune-from-model)"
+            hint = f"does training start from {start}?"
             return self.task.rewards(answers, images, sample), lambda: hint
         texts = list(map(self.decode, answers))
         references = [self.references(target) for target in sample["target"]]
-        return reward(texts, references, images), lambda: reward.diagnosis(
-            texts, references, images
-        )
+        found = texts, references, images
+        return reward(*found), lambda: reward.diagnosis(*found)
 
     def decode(self, tokens: Tensor) -> str:
         return self.task.bpe.decode(self.task.target_dictionary.string(tokens.int().cpu())).strip()
@@ -217,15 +184,12 @@ class ScstRewardCriterion(OFACriterion):
     def compute_loss(
         self, model, sample, captions: list[list[Tensor]], advantage: Tensor
     ) -> tuple[Tensor, dict]:
-        """Summed loss of the sampled tokens, and counts: ntokens, and kl if it is part of the
-        loss."""
+        """Summed loss of the sampled tokens, and counts: ntokens, and kl if that is in the loss."""
         device, bos = sample["target"].device, self.task.target_dictionary.bos()
-        target, previous = scst.batch_of_samples(captions, bos, self.padding_idx)
-        target, previous = target.to(device), previous.to(device)
+        batch = losses.batch_of_samples(captions, bos, self.padding_idx)
+        target, previous = (tokens.to(device) for tokens in batch)
         net_input = self.net_input(model, sample, previous)
-        scored = target != self.padding_idx
-        scored[:, :, : self.cfg.ignore_prefix_size] = False
-        positions = scored.view(-1).nonzero()[:, 0]
+        positions = self.scored_positions(target)
         logits, rows = scored_logits(model, net_input, positions)
         earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)[positions]
         target = target.view(-1)[positions]
@@ -239,9 +203,8 @@ class ScstRewardCriterion(OFACriterion):
             lprobs = log_probabilities(some, at)
             columns = [losses.rewarded(lprobs, target[at], earned[at])]
             if start is not None:
-                columns.append(
-                    losses.kl_to_reference(lprobs, log_probabilities(start[at], at)).to(columns[0])
-                )
+                kl = losses.kl_to_reference(lprobs, log_probabilities(start[at], at))
+                columns.append(kl.to(columns[0]))
             return torch.stack(columns, -1)
 
         sums = losses.by_rows(token_losses, logits, rows).sum(0)
@@ -253,10 +216,12 @@ class ScstRewardCriterion(OFACriterion):
     @staticmethod
     def net_input(model, sample, previous: Tensor) -> dict:
         """Arguments of the model for K captions per image. Args: previous: int64[B, K, T]."""
-        net_input = dict(sample["net_input"])
-        if not getattr(unwrapped(model), "shares_encoding", False):
-            net_input.pop("prev_output_tokens", None)
-            net_input = scst.repeat_rows(net_input, previous.size(1))
+        times = 1 if getattr(unwrapped(model), "shares_encoding", False) else previous.size(1)
+        net_input = {
+            name: value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) else value
+            for name, value in sample["net_input"].items()
+            if name != "prev_output_tokens"
+        }
         return {**net_input, "prev_output_tokens": previous.flatten(0, 1)}
 
     def announce(self, model, sample) -> None:
@@ -265,19 +230,10 @@ class ScstRewardCriterion(OFACriterion):
         reward = self.reward_name
         if self.reward is not None:
             reward = f"{self.reward.cider_weight:g} CIDEr-D + {self.reward.bleu_weight:g} BLEU-4"
-        logger.info(
-            "%s: baseline %s, reward %s, divergence from stage 1 weighs %g",
-            self.purpose,
-            self.baseline,
-            reward,
-            self.cfg.scst_kl_weight,
-        )
-        cfg = getattr(self.task, "cfg", None)
-        if (
-            self.reward is not None
-            and getattr(cfg, "keep_punctuation", False)
-            and not self.reward.counts_marks
-        ):
+        message = "%s: baseline %s, reward %s, divergence from stage 1 weighs %g"
+        logger.info(message, self.purpose, self.baseline, reward, self.cfg.scst_kl_weight)
+        keeps_marks = getattr(getattr(self.task, "cfg", None), "keep_punctuation", False)
+        if keeps_marks and self.reward is not None and not self.reward.counts_marks:
             logger.warning(
                 "--keep-punctuation: the reward does not see punctuation, for %s has none; count it"
                 " by: ofa cider-df build --keep-punctuation",
@@ -301,8 +257,7 @@ class ScstRewardCriterion(OFACriterion):
 
 
 class ReferenceModel:
-    """The model that CIDEr optimization started from. Not a module: it is neither trained nor
-    saved.
+    """The model that CIDEr optimization started from, neither trained nor saved (no module).
 
     Args: path: its checkpoint. Raises: UserError if there is none.
     """
@@ -318,8 +273,7 @@ class ReferenceModel:
 
     @torch.no_grad()
     def logits(self, model: nn.Module, net_input: dict, positions: Tensor) -> Tensor:
-        """Its logits float[N, V] at those positions; it has the shape, device and precision of
-        the model that trains."""
+        """Its logits float[N, V]; shape, device and precision are those of the trained model."""
         if self.model is None:
             self.model = copy.deepcopy(unwrapped(model)).requires_grad_(False).eval()
             self.model.load_state_dict(self.state)
@@ -327,6 +281,34 @@ class ReferenceModel:
             logger.info("%s: the model stays close to this one", self.path)
         logits, rows = scored_logits(self.model, net_input, positions)
         return logits if rows is None else logits[rows]
+
+
+@register_criterion("clip_scst_reward_criterion", dataclass=SamplingConfig)
+class ClipScstRewardCriterion(ScstRewardCriterion):
+    """Stage 2 of text to image: the reward is how well a sampled image fits its caption, by CLIP or
+    another scorer. Works with every task that has ``rewards_of_fit``."""
+
+    config = SamplingConfig
+    purpose = "optimization of images"
+    reward_name = f"{CLIP_WEIGHT} x how well image and caption fit"
+
+    def make_reward(self) -> None:
+        """None of captions: images are rewarded by the task's scorer."""
+        if not hasattr(self.task, "rewards_of_fit"):
+            raise UserError(
+                "clip_scst_reward_criterion rewards images: expected --task=image_gen, found"
+                f" {type(self.task).__name__}"
+            )
+
+    def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
+        """As for captions; in float32, as upstream."""
+        scores, advantage = super().evaluate(captions, greedy, sample, training)
+        return scores, advantage.float()
+
+    def rewards(self, answers, images, sample) -> tuple[np.ndarray, Callable[[], str]]:
+        fit = self.task.rewards_of_fit(answers, images, sample).double().numpy()
+        hint = "do the weights of CLIP fit, and is the tokenizer that of the model's training?"
+        return CLIP_WEIGHT * fit, lambda: hint
 
 
 def greedy_version(generator, task, model):

@@ -85,8 +85,7 @@ class DecoderCache:
         return biases, source_bias
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
-        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L + tokens,
-        D)."""
+        """Store new keys and values (B * K, H, T, D). Returns: all, (B * K, H, L + tokens, D)."""
         end = self.end + new[0].size(2)
         found = []
         for kind in range(2):
@@ -96,8 +95,7 @@ class DecoderCache:
         return found[0], found[1]
 
     def followed_by(self, layer: int, new: KeyValue) -> KeyValue:
-        """All keys and values so far and new ones (B, H, N, D) behind them, which are not stored;
-        for one beam."""
+        """All so far and new ones (B, H, N, D) behind them, which are not stored; for one beam."""
         keys, values = self.buffer[:, layer, :, 0, :, : self.end]
         return torch.cat([keys, new[0]], 2), torch.cat([values, new[1]], 2)
 

@@ -98,8 +98,7 @@ class Decoder(TransformerStack):
         return x if features_only else self.output_projection(x), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:
-        """Note the call of the last layer's cross-attention. Returns: function that gives its
-        weights."""
+        """Note the call of the last cross-attention. Returns: function that gives its weights."""
         attention = self.layers[-1].encoder_attn
         calls: list = []
         handle = attention.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
@@ -119,8 +118,7 @@ class Decoder(TransformerStack):
         max_len: int,
         code_masks: Optional[Tensor] = None,
     ) -> DecoderCache:
-        """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams
-        per image."""
+        """A cache for targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
         is_code = is_image_code(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
         prompts = self.prompts() if self.config.decoder_prompt else None
@@ -243,8 +241,7 @@ class Decoder(TransformerStack):
     def source_bias(
         self, is_code: IsImageCode, first: int, last: int, encoder_output: EncoderOutput
     ) -> Tensor:
-        """Bias of positions first..last-1 against the input in all layers, padding masked: (1 or
-        B, H, last - first, S)."""
+        """Positions first..last-1 against the input, of all layers: (1 or B, H, T, S)."""
         keys = self.heads(self.cross_pos_k_linear, encoder_output.positions)
 
         def bias(code: bool) -> Tensor:

@@ -81,8 +81,7 @@ class Encoder(TransformerStack):
         image_rows: Optional[Tensor] = None,
         return_hidden: bool = False,
     ) -> EncoderOutput:
-        """Arguments as those of ``OFAModel.forward``; images may have any size that the grid has
-        room for."""
+        """Arguments as those of ``OFAModel.forward``; the grid must have room for the images."""
         images = [
             self.cut(image, patch_masks, sample_patch_num, image_rows)
             for image in (patch_images, patch_images_2)
@@ -146,8 +145,7 @@ class Encoder(TransformerStack):
         return self.embed_images(images[shown]).index_select(0, places)
 
     def image_positions(self, height: int, width: int, cells: Tensor) -> Tensor:
-        """Position vectors (1, P, C); with --interpolate-position those of the original grid,
-        stretched."""
+        """Position vectors (1, P, C); --interpolate-position stretches the original grid."""
         side = self.config.orig_patch_image_size // 16
         if not self.config.interpolate_position or height * width <= side * side:
             return self.embed_image_positions(cells)
@@ -192,16 +190,14 @@ class Encoder(TransformerStack):
         return self.dropout(norm(x))
 
     def join_positions(self, text_positions: Tensor, images: list[Patches]) -> Tensor:
-        """Normalized positions of all the sequence: (B, S, C) if patches were sampled, else (1, S,
-        C)."""
+        """Normalized positions of the sequence, (1, S, C), or (B, S, C) if patches were sampled."""
         parts = [self.image_pos_ln(p.positions) for p in images[::-1]]
         parts.append(self.pos_ln(text_positions))
         batch = max(part.size(0) for part in parts)
         return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
 
     def pair_buckets(self, length: int, images: list[Patches]) -> Tensor:
-        """Buckets of ``relative_bias``: inside each image, inside the text, and none between
-        them: int64[1 or B, S, S]."""
+        """int64[1 or B, S, S]: buckets inside each image, inside the text, none between them."""
         blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]]
         blocks.append(self.text_pair_buckets(0, length)[None])
         size = sum(block.size(-1) for block in blocks)

@@ -197,8 +197,7 @@ class OFAModel(nn.Module):
 
 @torch.no_grad()
 def initialize(module: nn.Module, std: float = 0.02) -> None:
-    """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding
-    row zero."""
+    """Starting weights as BERT's: normal of deviation ``std``, biases and the padding row zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         module.weight.normal_(0.0, std)
     if isinstance(module, nn.Linear) and module.bias is not None:

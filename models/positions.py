@@ -91,8 +91,7 @@ def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
 
 
 def bucket_bias(table: Tensor, buckets: Tensor) -> Tensor:
-    """Learned bias of every pair of positions. Args: table: (buckets, H); buckets: int64[B, T,
-    T']. Returns: (B, H, T, T')."""
+    """Learned bias (B, H, T, T') of pairs. Args: table: (buckets, H); buckets: int64[B, T, T']."""
     if table.device.type != "cpu":
         return F.embedding(buckets, table).movedim(-1, 1)
     # the same numbers, whose gradient on CPU is added in one go, not row by row

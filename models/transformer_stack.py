@@ -94,22 +94,17 @@ class TransformerStack(nn.Module):
         return split_heads(linear(x), self.num_heads)
 
     def text_pair_buckets(self, first: int, last: int) -> Tensor:
-        """Buckets of ``relative_bias`` for text positions first..last-1 against 0..last-1:
-        int64[last - first, last]."""
+        """int64[last - first, last]: buckets of text positions first..last-1 against 0..last-1."""
         return token_bucket_rows(self.token_rp_bucket, first, last) + 1
 
     def image_pair_buckets(self, cells: Tensor, other: Tensor) -> Tensor:
-        """Buckets of ``relative_bias`` for grid cells (..., T) against others (..., T'):
-        int64[..., T, T']."""
+        """int64[..., T, T']: buckets of grid cells (..., T) against others (..., T')."""
         pairs = self.image_rp_bucket[cells[..., :, None], other[..., None, :]]
         return pairs + self.first_image_bucket
 
     def relative_bias(self, index: int, buckets: Tensor) -> Tensor:
-        """A layer's learned biases, from one table: none (bucket 0), those of texts, those of
-        images.
-
-        Args: buckets: int64[1 or B, T, T']. Returns: (1 or B, H, T, T').
-        """
+        """A layer's learned biases (1 or B, H, T, T') from one table: none (bucket 0), those of
+        texts, those of images. Args: buckets: int64[1 or B, T, T']."""
         text = self.token_rel_pos_table_list[index].weight
         image = self.image_rel_pos_table_list[index].weight
         return bucket_bias(torch.cat([text.new_zeros(1, self.num_heads), text, image]), buckets)
@@ -126,8 +121,7 @@ class TransformerStack(nn.Module):
         return self.training and rate > 0 and torch.rand((), device="cpu").item() < rate
 
     def run_layer(self, run: Callable, *inputs) -> Tensor:
-        """``run(*inputs)``; with --checkpoint-activations its inside is recomputed in the backward
-        pass."""
+        """``run(*inputs)``; with --checkpoint-activations recomputed in the backward pass."""
         offloads = self.config.offload_activations
         if not (self.config.checkpoint_activations or offloads) or not torch.is_grad_enabled():
             return run(*inputs)

@@ -200,12 +200,11 @@ class GenerationBatch:
             if not self.images.numel():
                 break
         if self.cut_short:
-            message = (
+            logger.warning(
                 f"{self.cut_short} of {len(self.ids)} rows end early: nothing may follow. In force:"
                 f" {self.generator.constraint_names()}. Do the constraints allow an answer, and are"
                 " the model's outputs finite?"
             )
-            logger.warning("%s", message)
         return self.finished.as_lists()
 
     def projection(self, decoder: Decoder) -> nn.Module | None:
@@ -242,8 +241,7 @@ class GenerationBatch:
         return found
 
     def score(self, step: int) -> Tensor:
-        """Log-probability of every next token, (B, K, M); -inf where a constraint does not allow
-        it."""
+        """Log-probability of every next token, (B, K, M); -inf where a constraint forbids it."""
         every = []
         for decoder, cache, projection in zip(self.decoders, self.caches, self.projections):
             if projection is None:

@@ -25,8 +25,7 @@ UNSUPPORTED = {
 
 @dataclass
 class GenerationOptions:
-    """Options of `SequenceGenerator`; lengths are in tokens without </s>, scores are natural
-    logarithms."""
+    """Options of `SequenceGenerator`; lengths in tokens without </s>, scores natural logarithms."""
 
     beam: int = option(5, "hypotheses per image")
     max_len_a: float = option(0.0, "longest hypothesis: max_len_a * source length + max_len_b")
@@ -123,8 +122,7 @@ class GenerationOptions:
 
 
 def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] | None:
-    """``"50265,58457"``, ``"(50265,58457)"`` or a pair -> (start, end), end excluded; None and
-    "" -> None."""
+    """``"5,9"``, ``"(5,9)"`` or a pair -> (start, end), end excluded; None and "" -> None."""
     if value is None or value == "":
         return None
     try:

@@ -76,8 +76,7 @@ class AnswerRanker:
     # ------------------------------------------------------------------ which nodes, in which parts
 
     def _cut(self) -> list[TrieChunk]:
-        """The node behind <s> by itself (its state is that of the prompt), then the others in
-        order of their paths."""
+        """The node behind <s> by itself (its state is the prompt's), then others by their paths."""
         first, child = self.table.first.tolist(), self.table.child.tolist()
         children = [child[begin:end] for begin, end in pairwise(first)]
         needed = [False] * len(children)

@@ -286,8 +286,7 @@ def expect(holds: object, path: object, expected: str, found: object) -> None:
 
 
 def load_vqgan(config_path: str | Path, weights_path: str | Path) -> VQGAN:
-    """Raises: UserError if a file is missing or damaged, or its weights are not those of the
-    description."""
+    """Raises: UserError if a file is missing or damaged, or has not the weights described."""
     config = read_config(config_path)
     belonging = f"the weights that belong to {config_path}"
     expect(Path(weights_path).is_file(), weights_path, belonging, "no such file")
@@ -337,8 +336,7 @@ def read_config(path: str | Path) -> VQGANConfig:
 
 
 def config_of(content: Any, path: str) -> VQGANConfig:
-    """Settings of a parsed ``model.yaml``. Raises: UserError if it describes no such network, or
-    one that cannot be built."""
+    """Settings of a parsed ``model.yaml``. Raises: UserError if no network can be built of it."""
     model = content.get("model", content) if isinstance(content, Mapping) else {}
     params = model.get("params", model) if isinstance(model, Mapping) else {}
     ddconfig: Any = params.get("ddconfig") if isinstance(params, Mapping) else None
@@ -384,7 +382,6 @@ def is_count(value: Any) -> bool:
 
 
 def kind_of(model: Mapping) -> str:
-    """Which of the two: by the class named in ``target``, else by the loss weight that only one
-    of them has."""
+    """By the class named in ``target``, else by the loss weight that only one of them has."""
     name = str(model.get("target", "")).rpartition(".")[2]
     return name or ("GumbelVQ" if "kl_weight" in model.get("params", model) else "VQModel")

@@ -100,8 +100,8 @@ def test_the_criterion_equals_upstream():
 
 
 def test_rewards_are_two_and_a_half_times_the_cosine():
-    from ofa.criterions.fairseq_clip_scst import WEIGHT
-    from ofa.criterions.scst import leave_one_out
+    from ofa.criterions.fairseq_scst import CLIP_WEIGHT as WEIGHT
+    from ofa.criterions.losses import leave_one_out
 
     scores = torch.tensor(CLIP["scores"], dtype=torch.float64)
     images, texts = (

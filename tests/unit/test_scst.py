@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.criterions import losses, scst
+from ofa.criterions import losses
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD
@@ -32,26 +32,26 @@ def frequencies(tmp_path):
 
 def test_samples_become_padded_targets_and_shifted_inputs():
     one, two = torch.tensor([5, 6, 2]), torch.tensor([7, 2])
-    target, previous = scst.batch_of_samples([[one, two], [two]], bos=0, pad=1)
+    target, previous = losses.batch_of_samples([[one, two], [two]], bos=0, pad=1)
     assert target.tolist() == [[[5, 6, 2], [7, 2, 1]], [[7, 2, 1], [1, 1, 1]]]
     assert previous.tolist() == [[[0, 5, 6], [0, 7, 1]], [[0, 7, 1], [0, 1, 1]]]
 
 
 def test_a_sample_is_compared_with_the_mean_of_the_others():
     scores = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]], dtype=torch.float64)
-    assert scst.leave_one_out(scores).tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
+    assert losses.leave_one_out(scores).tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
 
 
 def test_missing_and_not_finite_scores_earn_nothing_and_change_no_other():
     scores = torch.tensor(
         [[1.0, NAN, 3.0], [5.0, NAN, NAN], [2.0, float("inf"), 4.0]], dtype=torch.float64
     )
-    assert scst.leave_one_out(scores).tolist() == [
+    assert losses.leave_one_out(scores).tolist() == [
         [-2.0, 0.0, 2.0],
         [0.0, 0.0, 0.0],
         [-2.0, 0.0, 2.0],
     ]
-    assert scst.better_than(scores, torch.tensor([2.0, 1.0, 0.0])).tolist() == [
+    assert losses.better_than(scores, torch.tensor([2.0, 1.0, 0.0])).tolist() == [
         [-1, 0, 1],
         [4, 0, 0],
         [2, 0, 4],
