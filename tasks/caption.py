@@ -1,10 +1,8 @@
 """Image captioning: `` what does the image describe?`` -> `` a cat on a mat``.
 
-Columns ``id, image, caption``. In stage 1 a row has one caption and is trained by cross-entropy
-(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimization a row has all
-captions of an image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation``
-captions are learned and generated as they are written: `` A dog, playing.``; scores do not count
-punctuation either way.
+Columns ``id, image, caption``: one caption for cross-entropy (``--selected-cols 0,4,2``); for
+validation, evaluation and CIDEr optimization all captions of an image, joined by ``&&``
+(``--selected-cols 1,4,2``). Scores do not count punctuation, also with ``--keep-punctuation``.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,8 @@
-"""Questions about a region: `` what color is the car? region: <bin_12> <bin_40> <bin_300>
-<bin_812>`` -> `` red``.
+"""Questions about a region: `` what color is the car? region: <bin_12> ... <bin_812>`` -> `` red``.
 
 Columns ``id, image, question, box, answers`` and perhaps ``objects`` (``--selected-cols
-0,5,2,3,4``). A row is one of ``vqa_gen`` and the box that it asks about, ``left,top,right,bottom``
-in pixels of the image. Source: OFA paper, fig. 10.
+0,5,2,3,4``): a row of ``vqa_gen`` and the box that it asks about, ``left,top,right,bottom`` in
+pixels of the image. Source: OFA paper, fig. 10.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,7 @@
 Columns ``id, text, code`` (``--selected-cols 0,2,1`` of upstream's files), ``id, text`` for
 captions that have no image, or ``id, image, text, code``. ``code`` has one number for 8 x 8
 pixels of a square of ``--code-image-size``, from the top left corner on: 1024 for 256 pixels.
-Images are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that knows
-how well image and text fit puts the best first (``ofa.tasks.fairseq_image_generation``).
+Images are drawn by chance; a scorer puts the best first (``ofa.tasks.fairseq_image_generation``).
 """
 
 import base64

@@ -1,5 +1,5 @@
-"""Any instruction: `` what does the region describe? region: <bin_12> <bin_40> <bin_300>
-<bin_812>`` -> `` a red car``.
+"""Any instruction: `` what does the region describe? region: <bin_12> ... <bin_812>`` -> `` a red
+car``.
 
 Columns ``id, image, instruction, answer``. Symbols such as ``<bin_12>`` stand for themselves in
 both texts; an answer of four location bins is a box.

@@ -1,17 +1,8 @@
 """Text recognition: `` what are the texts on the image?`` -> `` open daily``.
 
 Columns ``id, image, text`` (``--selected-cols 0,1,2``). Texts are learned in lower case and
-simplified Chinese (``ofa.task.text``). Images become the square that the network sees with
-their aspect kept, the rest filled with their edge::
-
-    wide image, S = 480          tall image              a strip of 4 x S, cut into four lines
-    +----------------+             +----+------+----+        +----------------+
-    | edge, repeated |             |    | tall |    |        | edge, repeated |
-    +----------------+             |edge| pic- |edge|        | first quarter  |
-    |  wide image    |             |    | ture |    |        | ...            |
-    +----------------+             |    |      |    |        | last quarter   |
-    | edge, repeated |             |    |      |    |        | edge, repeated |
-    +----------------+             +----+------+----+        +----------------+
+simplified Chinese. Images become the square that the network sees with their aspect kept, the rest
+filled with their edge; a document's long strip is cut into four lines, one below the other.
 """
 
 import random
@@ -35,8 +26,7 @@ PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字�
 # pixels of the shorter side: thinner images are stretched, text of fewer pixels is hard to read
 SHORTEST = 64
 LINES = 4  # that a document's strip is cut into
-# height and width of such a line, pixels; other squares have lines of the same shape
-LINE = (64, 480)
+LINE = (64, 480)  # its height and width, pixels; other squares have lines of the same shape
 
 
 @dataclass
@@ -47,11 +37,9 @@ class OcrOptions(GenerativeOptions):
 def fit_square(
     image: Image.Image, size: int, document: bool = False, rng: Optional[random.Random] = None
 ) -> Image.Image:
-    """An image of text as a square of ``size`` pixels.
-
-    Args: document: a long line, which becomes four short ones, see above. rng: where in the square
-    it lies is drawn by chance; None: in the middle. Upstream draws it in evaluation as well, so
-    that a model's answer changes from call to call; here only in training.
+    """An image of text as a square of ``size`` pixels. Args: document: it is a long strip. rng:
+    where in the square it lies is drawn by chance; None: in the middle. Upstream draws it in
+    evaluation as well, so that a model's answer changes from call to call; here only in training.
     """
     width, height = image.size
     shorter = max(min(SHORTEST, size), int(size * (min(width, height) / max(width, height))))

@@ -1,10 +1,9 @@
 """Visual grounding: `` which region does the text " the red car " describe?`` -> ``<bin_12>
 <bin_40> <bin_300> <bin_812>``.
 
-Columns ``id, image, text, box``: RefCOCO, RefCOCO+ and RefCOCOg have them as ``--selected-cols
-0,4,2,3``, the Chinese files as ``0,3,1,2``. A box is ``left,top,right,bottom`` in pixels of the
-image. The image is squashed to a square of ``patch_image_size``, its aspect not kept, and a
-corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
+Columns ``id, image, text, box`` (``--selected-cols 0,4,2,3``, of the Chinese files ``0,3,1,2``). A
+box is ``left,top,right,bottom`` in pixels of the image, which is squashed to a square of
+``patch_image_size``; a corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 """
 
 from collections.abc import Mapping

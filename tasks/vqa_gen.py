@@ -1,9 +1,8 @@
 """Visual question answering: `` what color is the man's shirt?`` -> `` red and white``.
 
 Columns ``id, image, question, answers, objects`` (``--selected-cols 0,5,2,3,4``; a sixth is
-skipped). The answers of a row are those of several people with what each earns,
-``0.6|!+yes&&1.0|!+no``: the highest is learned, weighed by its confidence; all of them count in the
-soft accuracy.
+skipped). Answers are those of several people with what each earns, ``0.6|!+yes&&1.0|!+no``: the
+highest is learned, weighed by its confidence; all of them count in the soft accuracy.
 """
 
 import logging

@@ -78,17 +78,12 @@ def clean_question(question: str, max_words: int | None = None) -> str:
     red"``. Lower case, no leading punctuation, ``-`` and ``/`` become spaces, runs of spaces one;
     the first ``max_words`` words. The question mark is the prompt's business."""
     text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
-    return _cut_at_spaces(text, max_words)
+    return " ".join(_BLANKS.sub(" ", text).rstrip("\n").strip(" ").split(" ")[:max_words])
 
 
 def clean_phrase(text: str, max_words: int | None = None) -> str:
     """As ``clean_question``, for captions and phrases: ``<person>`` also loses its brackets."""
-    text = text.lower().lstrip(_LEADING).translate(_TO_BLANK).replace("<person>", "person")
-    return _cut_at_spaces(text, max_words)
-
-
-def _cut_at_spaces(text: str, max_words: int | None) -> str:
-    return " ".join(_BLANKS.sub(" ", text).rstrip("\n").strip(" ").split(" ")[:max_words])
+    return clean_question(text.lower().replace("<person>", "person"), max_words)
 
 
 def split_objects(field: str, max_objects: int | None = None) -> list[str]:
