@@ -1,7 +1,6 @@
 """The processes of a training: the same result as one process, an end when one of them fails, and
 an end on request (Ctrl-C, SIGTERM) after the update that is being made, with a checkpoint."""
 
-import logging
 import os
 import signal
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-logger = logging.getLogger(__name__)
 
 FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq.optim import FairseqOptimizer
+from fairseq.optim import FairseqOptimizer, lr_scheduler
 from fairseq.optim.adam import Adam
-from fairseq.optim.lr_scheduler import (
-    LR_SCHEDULER_DATACLASS_REGISTRY,
-    LR_SCHEDULER_REGISTRY,
-    FairseqLRScheduler,
-    register_lr_scheduler,
-)
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRSchedule,
     PolynomialDecayLRScheduleConfig,
@@ -278,17 +272,9 @@ def count_updates(batches: int, optimization) -> float:
 
 def replace_polynomial_decay(stock: type) -> type:
     """Upstream's ``--warmup-ratio`` is a flag of a scheduler that fairseq has without it."""
-    del LR_SCHEDULER_REGISTRY[NAME], LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
-    return register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)(WarmupRatioSchedule)
-
-
-def tell_total(scheduler: FairseqLRScheduler, batches: int, optimization, num_updates: int) -> None:
-    """Tell a schedule the length of the training, once. Args: batches, optimization: as of
-    ``count_updates``. num_updates: made so far."""
-    if isinstance(scheduler, WarmupRatioSchedule) and not scheduler.knows_total:
-        total = count_updates(batches, optimization)
-        known = scheduler.total_num_update if total == math.inf else int(total)
-        scheduler.reinit(known, num_updates)
+    del lr_scheduler.LR_SCHEDULER_REGISTRY[NAME], lr_scheduler.LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
+    register = lr_scheduler.register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)
+    return register(WarmupRatioSchedule)
 
 
 class ExactPlateauSchedule(ReduceLROnPlateauLRSchedule):

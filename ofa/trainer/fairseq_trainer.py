@@ -4,6 +4,7 @@ it happens."""
 import copy
 import functools
 import logging
+import math
 import os
 import random
 from typing import Any, Optional
@@ -157,8 +158,11 @@ class OFATrainer(Trainer):
         if load_dataset:
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
             self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
-        updates = self.get_num_updates()
-        optim.tell_total(self.lr_scheduler, len(batches), self.cfg.optimization, updates)
+        schedule = self.lr_scheduler
+        if isinstance(schedule, optim.WarmupRatioSchedule) and not schedule.knows_total:
+            total = optim.count_updates(len(batches), self.cfg.optimization)
+            known = schedule.total_num_update if total == math.inf else int(total)
+            schedule.reinit(known, self.get_num_updates())
         return batches
 
     def begin_epoch(self, epoch) -> None:
