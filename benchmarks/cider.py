@@ -64,7 +64,7 @@ def main() -> None:
     scorer = CiderD(df={"ref_len": len(gts), "document_frequency": dict(frequency)})
 
     def fresh() -> np.ndarray:
-        scorer.references.clear()
+        scorer.reference_words.cache_clear()
         return scorer.compute_score(gts, res)[1]
 
     works = {

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from ofa.errors import UserError
 from ofa.io.images import decode_image
-from ofa.metrics.clip_score import check_weights
-from ofa.metrics.image_text_scorer import load_scorer
+from ofa.metrics.clip_score import check_weights, load_scorer
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Decoding, seed_of
@@ -88,7 +87,7 @@ class DrawingTask(AnsweringTask):
         loaded = map(vars(self).get, ("image_tokenizer", "image_text_scorer"))
         every = self.draws and all(one is not None for one in loaded)
         figures = self.spec.metrics.figures
-        return [figure for figure in figures if every or figure.enabled(self.cfg)]
+        return [one for one in figures if every or one.enabled is None or one.enabled(self.cfg)]
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Called by fairseq before each epoch: what validation will need is missed now."""

@@ -164,20 +164,6 @@ class JointTask(OFATask):
             log_metric(name, metric, logging_outputs, f"_{task}")
 
 
-def options_of(name: str | None, path: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with which a joint training trained one of its tasks, from its checkpoint. Args:
-    name: of the task, or a task in one line. Raises: UserError if it did not train that task."""
-    members = (state.get("task_state") or {}).get(MEMBERS, {})
-    trained = {options.get(TEMPLATE) or member: options for member, options in members.items()}
-    if name not in trained:
-        found = f"and not for '{name}'" if name else "and no task is chosen"
-        raise UserError(
-            f"{path}: one model for {', '.join(trained) or 'several tasks'}, {found}; choose one by"
-            " --task"
-        )
-    return dict(trained[name])
-
-
 @dataclass
 class UnifyConfig(PretrainingOptions, FairseqDataclass):
     """``disable_validation``: then every file of DATA is for training, as upstream."""

@@ -94,13 +94,15 @@ class AnsweringTask(FairseqTask):
         columns = self.cfg.selected_cols or self.spec.default_cols
         return self.dataset_of(open_rows(path, columns), split)
 
+    def builder(self, split: str) -> SampleBuilder:
+        """What makes samples of rows."""
+        language = self.vocabulary, self.bpe
+        return SampleBuilder(self.spec, self.options(), *language, split, answers=self.answers)
+
     def dataset_of(self, file: Rows, split: str) -> OFADataset:
         """The rows of a file as those of a split."""
-        builder = SampleBuilder(
-            self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
-        )
         shuffle = split == "train" and self.cfg.shuffle
-        return OFADataset(file, builder, shuffle, self.cfg.shuffle_buffer)
+        return OFADataset(file, self.builder(split), shuffle, self.cfg.shuffle_buffer)
 
     def check_answers(self, dataset: OFADataset, answers: AnswerSet) -> None:
         """Whether rows can be answered with this run's set of answers: every row of all training

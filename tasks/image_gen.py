@@ -20,10 +20,9 @@ from PIL import Image
 
 from ofa.io.flags import option
 from ofa.io.image_grid import grid_of_files
-from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
-from ofa.task.scoring import Names, Scores
+from ofa.task.scoring import Names, Scores, TaskMetrics, mean
 from ofa.task.task_spec import Example, RowContext, SampledOptions, Symbols, TaskSpec, Usage, decode
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
@@ -138,26 +137,21 @@ def makes_and_scores_images(options: DrawingOptions) -> bool:
     return bool((options.image_tokenizer or options.vqgan_model_path) and scorer)
 
 
-class DrawingMetrics(RowMeans):
-    """How well the best images fit."""
+class DrawingMetrics(TaskMetrics):
+    """How well the images fit that a scorer has judged: the best ones, and all."""
 
     title = "validation score of images"
-    means = (mean("score", "_score_sum", "_score_cnt", makes_and_scores_images, title),)
+    figures = (mean("score", "_score_sum", "_score_cnt", makes_and_scores_images, title),)
+    reported = (*figures, mean("mean of all", "_all_sum", "_score_cnt"))
 
     def references(self, row: BatchRow) -> list[str]:
         return [caption_of(row.source)]
 
-    def values(self, prediction: Prediction, reference: Any) -> dict[str, float]:
-        """Of the best image, and on average."""
+    def row_counts(self, prediction: Prediction, reference: Any) -> dict[str, float]:
         fits = [one.clip_score for one in (prediction, *prediction.others)]
-        return {"score": fits[0], "mean of all": sum(fits) / len(fits)}
-
-    def counts(
-        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
-    ) -> dict[str, float]:
-        """Of the images that a scorer has judged."""
-        known = [pair for pair in zip(predictions, rows) if not math.isnan(pair[0].clip_score)]
-        return super().counts([one for one, _ in known], [row for _, row in known])
+        if math.isnan(fits[0]):
+            return dict.fromkeys(("_score_sum", "_score_cnt", "_all_sum"), 0)
+        return {"_score_sum": fits[0], "_score_cnt": 1, "_all_sum": sum(fits) / len(fits)}
 
     def final_scores(
         self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None

@@ -6,20 +6,21 @@ filled with their edge; a document's long strip is cut into four lines, one belo
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional
 
 import numpy as np
 from PIL import Image
+from rapidfuzz.distance import Levenshtein
 
 from ofa.io.flags import option
-from ofa.metrics.ocr import ReadingMetrics
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, named_result
+from ofa.task.scoring import Metric, TaskMetrics, mean
 from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskOptions, TaskSpec, Usage
-from ofa.task.text import learned_text, plain_text, written_text
+from ofa.task.text import compared_text, learned_text, plain_text, written_text
 
 TEXT = Column("text", target=True, max_words=64, clean=plain_text, scene_text=True)
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
@@ -85,6 +86,36 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
     return Prediction(written_text(hypothesis.text), hypothesis.score)
+
+
+def edit_distance(found: str, text: str) -> float:
+    """Characters to insert, delete or replace, as a part of the longer text's characters: 0
+    (equal) to 1; spaces do not count."""
+    return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
+
+
+def closeness(counts: Mapping[str, float]) -> float:
+    return 1 - counts["_dist_sum"] / max(counts["_dist_cnt"], 1)
+
+
+class ReadingMetrics(TaskMetrics):
+    """``acc``, the part of the texts that are read without a fault, and ``ned``, 1 - the normalized
+    edit distance: 1 is all right."""
+
+    figures = (
+        mean("acc", "_acc_sum", "_acc_cnt", title="validation accuracy"),
+        Metric("ned", ("_dist_sum", "_dist_cnt"), closeness, digits=4),
+    )
+
+    def references(self, row: BatchRow) -> list[str]:
+        return [written_text(row.target.strip())]
+
+    def row_counts(self, prediction: Prediction, reference: Sequence[str]) -> dict[str, float]:
+        distance = edit_distance(prediction.text, reference[0])
+        return {"_acc_sum": distance == 0, "_acc_cnt": 1, "_dist_sum": distance, "_dist_cnt": 1}
+
+    def constant(self, line: str) -> Prediction:
+        return Prediction(plain_text(line))
 
 
 SPEC = TaskSpec(

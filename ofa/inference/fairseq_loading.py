@@ -20,7 +20,6 @@ from ofa.io.safe_load import CONVERT
 from ofa.io.stored_options import MEMBERS
 from ofa.task.task_spec import TaskOptions
 from ofa.task.template import is_template, parse_template
-from ofa.tasks.fairseq_mixture import options_of
 from ofa.tasks.template import NAME as TEMPLATE
 
 logger = logging.getLogger(__name__)
@@ -33,13 +32,8 @@ SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHA
 
 
 class LoadedCheckpoint:
-    """The network of a checkpoint, and tasks by name.
+    """The networks of a checkpoint, and tasks by name. Arguments as of ``Predictor.load``.
 
-    Args:
-        paths: files of one vocabulary; several are an ensemble.
-        overrides: values of options that replace the stored ones, for every task.
-        ema: take the averaged weights.
-        task: what will be asked; default: what the checkpoint was trained on.
     Attributes:
         trained: task that the checkpoint was trained on -> its stored options.
         networks: of each file, on the CPU, in evaluation mode.
@@ -71,12 +65,10 @@ class LoadedCheckpoint:
         self.stored = group_to_builtins(state["cfg"]["task"])
         dataset = state["cfg"].get("dataset")
         self.valid_batch_size = dataset and group_to_builtins(dataset).get("batch_size_valid")
-        self.task_state = state.get("task_state") or {}
         own = {self.stored.get("_name") or self.stored.get("task"): self.stored}
-        members = self.task_state.get(MEMBERS) or own
         every = [
             {**self.stored, **options, "_name": TEMPLATE if options.get(TEMPLATE) else name}
-            for name, options in members.items()
+            for name, options in ((state.get("task_state") or {}).get(MEMBERS) or own).items()
         ]
         self.first = every[0]
         known = {**self.first, **self.overrides}
@@ -104,29 +96,27 @@ class LoadedCheckpoint:
 
     def config(self, name: str, **changes: Any):
         """The configuration of a task: its defaults, what the checkpoint stores, what the caller
-        overrides. Args: changes: of its options."""
-        registered_name, own = registered(name)
+        overrides, ``changes``. A task in one line is an option of ``template``."""
+        own = {TEMPLATE: name} if is_template(name) else {}
+        registered = TEMPLATE if own else name
         ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
-        if registered_name not in ours:
+        if registered not in ours:
             raise UserError(
                 f"{self.path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
             )
-        known = {
-            field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[registered_name])
-        }
+        known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[registered])}
         given = {**self.options(name), **self.overrides, **changes, **own}
         values = {key: value for key, value in given.items() if key in known}
-        return OmegaConf.create({**values, "_name": registered_name})
+        return OmegaConf.create({**values, "_name": registered})
 
     def task(self, name: str, **changes: Any):
         """A task with the checkpoint's vocabulary. Args: changes: of its options."""
-        given, (known, _) = self.config(name, **changes), registered(name)
-        config = merge_with_parent(TASK_DATACLASS_REGISTRY[known](), given)
-        return TASK_REGISTRY[known](config, self.vocabulary, self.bpe)
+        given = self.config(name, **changes)
+        config = merge_with_parent(TASK_DATACLASS_REGISTRY[given._name](), given)
+        return TASK_REGISTRY[given._name](config, self.vocabulary, self.bpe)
 
     def set_up(self, name: str, **changes: Any):
-        """As ``task``, with all that a training of it prepares (files, negative samples). Args:
-        changes: of its options."""
+        """As ``task``, with all that a training of it prepares (files, negative samples)."""
         return setup_task(self.config(name, **changes))
 
     def evaluated(self, name: str | None) -> str:
@@ -135,8 +125,12 @@ class LoadedCheckpoint:
         Raises: UserError if several were trained, and not this one.
         """
         name = task_name(name)
-        if self.stored.get("_name") == "joint":
-            options_of(name, self.path, {"task_state": self.task_state})
+        if self.stored.get("_name") == "joint" and name not in self.trained:
+            found = f"and not for '{name}'" if name else "and no task is chosen"
+            raise UserError(
+                f"{self.path}: one model for {', '.join(self.trained) or 'several tasks'}, {found};"
+                " choose one by --task"
+            )
         return name or stored_name(self.path, self.first)
 
     def generation(self, name: str) -> dict[str, Any]:
@@ -188,12 +182,6 @@ def stored_name(path: str, stored: Mapping[str, Any]) -> str:
     return parse_template(stored.get(TEMPLATE), f"{path}: stored template").text
 
 
-def registered(name: str) -> tuple[str, dict[str, Any]]:
-    """The name of a task in fairseq's registry, and the options that make it this one: a line is
-    an option of ``template``."""
-    return (TEMPLATE, {TEMPLATE: name}) if is_template(name) else (name, {})
-
-
 def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """What a checkpoint's task options mean for a task: all for the task it was trained on, and for
     one whose options are derived from that one's; else those that all tasks share. The answers of
@@ -202,14 +190,12 @@ def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> 
     trained, name = stored_name(path, stored), task_name(name)
     if name in (None, trained):
         return dict(stored)
-    kinds = [
-        task.spec.options
-        for task in map(TASK_REGISTRY.get, (name, trained))
-        if hasattr(task, "spec")
-    ]
-    if len(kinds) == 2 and issubclass(*kinds):
-        return {key: value for key, value in stored.items() if key not in NOT_SHARED}
-    return {key: value for key, value in stored.items() if key in SHARED}
+    tasks = [TASK_REGISTRY.get(name), TASK_REGISTRY.get(trained)]
+    kinds = [task.spec.options for task in tasks if hasattr(task, "spec")]
+    shared = stored.keys() - set(NOT_SHARED)
+    if len(kinds) < 2 or not issubclass(*kinds):
+        shared &= SHARED
+    return {key: value for key, value in stored.items() if key in shared}
 
 
 def image_size_unless_known(

@@ -6,7 +6,7 @@ Others use these names, ``caption_scores``, ``Accuracy`` and the scorers of imag
 ``ofa.task`` and below.
 """
 
-from ofa.metrics.caption import Bleu, Meteor, RougeL, Spice, coco_caption_scores
+from ofa.metrics.caption_scores import Bleu, Meteor, RougeL, Spice, coco_caption_scores
 from ofa.metrics.cider import CiderD
 from ofa.metrics.ptb import character_tokenize, ptb_tokenize
 

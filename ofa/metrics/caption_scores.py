@@ -1,26 +1,35 @@
-"""How good captions are: in validation, as on the COCO server, and the constant baseline."""
+"""How good captions are: the scores of the COCO caption evaluation by pycocoevalcap, CIDEr-D and
+BLEU in validation, and the constant baseline.
+
+All scorers take tokenized captions in the form of ``CiderD.compute_score``.
+"""
 
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
+from subprocess import CalledProcessError
 from typing import Any
 
+import numpy as np
 import sacrebleu
 
 from ofa.errors import UserError
-from ofa.metrics import Bleu, CiderD, character_tokenize, coco_caption_scores, ptb_tokenize
-from ofa.metrics.caption import DEFAULT_NAMES
+from ofa.metrics.cider import CiderD, check_captions
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.metrics.row_means import mean
+from ofa.metrics.ptb import character_tokenize, ptb_tokenize
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.scoring import Metric, Names, Scorer, Scores, TaskMetrics, best_screened
+from ofa.task.scoring import Metric, Names, Scores, TaskMetrics, best_screened, mean
 from ofa.task.text import caption_references, is_chinese, remove_punctuation
 
 logger = logging.getLogger(__name__)
 
+BLEU_ORDERS = {f"BLEU-{order + 1}": order for order in range(4)}
+DEFAULT_NAMES = ("CIDEr", *BLEU_ORDERS, "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
 CIDER_COUNTS = ("_cider_score_sum", "_cider_cnt")
 BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
@@ -38,6 +47,121 @@ SINGLE_IMAGE = (
     " frequencies, made by ofa cider-df (--cider-df of ofa evaluate and report,"
     " --eval-cider-cached-tokens of validation)"
 )
+
+# --- scorers of pycocoevalcap -------------------------------------------------------------------
+
+
+class CocoScorer:
+    """A scorer of pycocoevalcap. Raises: UserError where Java is missing or its program fails."""
+
+    path = ""  # MODULE:CLASS
+    arguments: tuple[Any, ...] = ()  # of it
+    options: dict[str, Any] = {}  # of its ``compute_score``
+    name, needs = "", ""  # of a Java program, and what it may lack when it fails
+
+    def __init__(self):
+        if self.needs and shutil.which("java") is None:
+            raise UserError(
+                f"{self.name} is a Java program, found no 'java'; install a runtime such as"
+                " default-jre"
+            )
+
+    def compute_score(self, gts: dict, res: list[dict]) -> tuple[Any, np.ndarray]:
+        """Score of the set, and float64 scores in the order of ``res``; of BLEU four of each."""
+        check_captions(gts, res)
+        if not res:
+            raise UserError("there are no captions to score")
+        references = [[" ".join(text.split()) for text in gts[one["image_id"]]] for one in res]
+        hypotheses = [[" ".join(one["caption"][0].split())] for one in res]
+        texts = dict(enumerate(references)), dict(enumerate(hypotheses))
+        scorer = resolve_name(f"pycocoevalcap.{self.path}")(*self.arguments)
+        try:
+            whole, each = scorer.compute_score(*texts, **self.options)
+        except (CalledProcessError, ValueError, OSError) as error:  # it ended, or answered in words
+            if not self.needs:
+                raise
+            raise UserError(
+                f"{self.name}: the Java program failed ({error}); {self.needs}"
+            ) from error
+        finally:
+            if process := getattr(scorer, "meteor_p", None):
+                process.stdout.close()
+                process.stderr.close()
+        each = [one["All"]["f"] if isinstance(one, dict) else one for one in each]
+        return np.array(whole).tolist(), np.array(each, dtype=float)
+
+
+class Bleu(CocoScorer):
+    """BLEU-1 to BLEU-4 of the whole set (closest reference length) and of each caption."""
+
+    path, arguments, options = "bleu.bleu:Bleu", (4,), {"verbose": 0}
+
+
+class RougeL(CocoScorer):
+    """ROUGE-L with beta 1.2: the longest common subsequence with the best reference."""
+
+    path = "rouge.rouge:Rouge"
+
+
+class Meteor(CocoScorer):
+    """METEOR 1.5 (English)."""
+
+    path = "meteor.meteor:Meteor"
+    name, needs = "METEOR", "is 'java' version 8 or later?"
+
+
+class Spice(CocoScorer):
+    """SPICE 1.0, with a parser that pycocoevalcap downloads. Raises: UserError without it."""
+
+    path = "spice.spice:Spice"
+    name, needs = "SPICE", "it needs Java 8 and 8 GB of memory"
+    PARSER = "stanford-corenlp-3.6.0.jar"
+
+    def __init__(self):
+        super().__init__()
+        folder = Path(resolve_name("pycocoevalcap.spice").__file__).parent / "lib"
+        if not (folder / self.PARSER).is_file():
+            raise UserError(
+                f"SPICE needs {self.PARSER} in {folder}; with a network connection, fetch it by: "
+                'python -c "from pycocoevalcap.spice.spice import Spice; Spice()"'
+            )
+
+
+SCORERS: dict[str, Any] = {"CIDEr": CiderD, "ROUGE-L": RougeL, "METEOR": Meteor, "SPICE": Spice}
+
+
+def coco_caption_scores(
+    gts: dict,
+    res: list[dict],
+    names: Sequence[str] = DEFAULT_NAMES,
+    tokenize: Callable[[list[str]], list[str]] = ptb_tokenize,
+) -> dict[str, tuple[float, np.ndarray]]:
+    """Scores of the COCO caption evaluation: PTB tokens without punctuation, document frequencies
+    of these references.
+
+    Args:
+        gts, res: as of ``CiderD.compute_score``, as written.
+        names: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE; the last two need Java.
+        tokenize: ``ofa.metrics.character_tokenize`` for Chinese.
+    Returns: name -> (score of the set, float64 array in the order of ``res``).
+    Raises: UserError for an unknown name, or for a score that cannot be computed here.
+    """
+    known = [*BLEU_ORDERS, *SCORERS]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"unknown caption score {unknown[0]!r}; known are {', '.join(known)}")
+    check_captions(gts, res)
+    # one call for all texts: the tokenizer may be a program with a slow start
+    hypotheses = [row["caption"][0] for row in res]
+    tokens = iter(tokenize([*(text for texts in gts.values() for text in texts), *hypotheses]))
+    gts = {image_id: [next(tokens) for _ in texts] for image_id, texts in gts.items()}
+    res = [{"image_id": row["image_id"], "caption": [next(tokens)]} for row in res]
+    scores = {name: SCORERS[name]().compute_score(gts, res) for name in names if name in SCORERS}
+    if not BLEU_ORDERS.keys().isdisjoint(names):
+        scores |= dict(zip(BLEU_ORDERS, zip(*Bleu().compute_score(gts, res))))
+    return {name: scores[name] for name in names}
+
+
+# --- of texts as they are written ---------------------------------------------------------------
 
 
 def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -> str:
@@ -58,6 +182,10 @@ def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -
         before, word, behind = chunk.groups() if chunk else ("", "", "")
         found += [*before, remove_punctuation(word), *behind]
     return " ".join(filter(None, found))
+
+
+def words_of(captions: Iterable[str], chinese: bool | None = None) -> list[str]:
+    return [caption_words(text, chinese) for text in captions]
 
 
 def numbered(captions: Sequence[str]) -> list[dict]:
@@ -85,20 +213,21 @@ def caption_scores(
         cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
     Raises: UserError if a score that was asked for by name cannot be computed.
     """
-    gts, res = dict(enumerate(references)), numbered(predictions)
-    tokenize = tokenizer_of(references)
+    gts, res, tokenize = (
+        dict(enumerate(references)),
+        numbered(predictions),
+        tokenizer_of(references),
+    )
     found = coco_caption_scores(gts, res, DEFAULT_NAMES if names is None else names, tokenize)
     if names is None and tokenize is ptb_tokenize:
         try:
             found |= coco_caption_scores(gts, res, ["METEOR"], tokenize)
         except UserError as error:
             logger.warning("skipped: %s", error)
-    scores = Scores(
-        {name: float(mean) for name, (mean, _) in found.items()},
-        {name: [float(value) for value in found[name][1]] for name in BY_ROW if name in found},
-    )
-    scores.overall["CIDEr-D"] = validation_cider(predictions, references, cider_df)
-    return scores
+    overall = {name: float(score) for name, (score, _) in found.items()}
+    overall["CIDEr-D"] = validation_cider(predictions, references, cider_df)
+    by_row = {name: list(map(float, found[name][1])) for name in BY_ROW if name in found}
+    return Scores(overall, by_row)
 
 
 def validation_cider(
@@ -112,7 +241,7 @@ def validation_cider(
 
 
 def best_constant(
-    candidates: Sequence[str], references: Sequence[Sequence[str]]
+    lines: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[str, dict[str, float]]:
     """The caption that scores best (CIDEr) when it is the answer to every image, and its
     scores; see ``ofa.task.scoring``."""
@@ -124,17 +253,12 @@ def best_constant(
         some = {row: gts[row] for row in range(images)}
         return CiderD().compute_score(some, numbered([text] * images))[0]
 
-    best = best_screened(list(dict.fromkeys(tokenize(list(candidates)))), len(gts), cider)
-    means, _ = Bleu().compute_score(gts, numbered([best] * len(gts)))
-    return best, {"CIDEr": cider(best, len(gts)), "BLEU-4": means[3]}
+    best = best_screened(list(dict.fromkeys(tokenize(list(lines)))), len(gts), cider)
+    bleu, _ = Bleu().compute_score(gts, numbered([best] * len(gts)))
+    return best, {"CIDEr": cider(best, len(gts)), "BLEU-4": bleu[3]}
 
 
 # --- validation ---------------------------------------------------------------------------------
-
-
-def split_references(row: BatchRow) -> list[str]:
-    """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
-    return [text for text in caption_references(row.target, keep_punctuation=True) if text] or [""]
 
 
 class CaptionScorer:
@@ -151,8 +275,7 @@ class CaptionScorer:
             references = [] if cached else list(filter(any, all_references()))
             if len(references) == 1:
                 logger.warning(SINGLE_IMAGE)
-            df = cached or count_document_frequencies(map(words_of, references))
-            self.cider = CiderD(df=df)
+            self.cider = CiderD(cached or count_document_frequencies(map(words_of, references)))
 
     def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         predictions = words_of(prediction.text for prediction in found)
@@ -167,8 +290,9 @@ class CaptionScorer:
         return counts
 
 
-def words_of(captions: Iterable[str], chinese: bool | None = None) -> list[str]:
-    return [caption_words(text, chinese) for text in captions]
+def split_references(row: BatchRow) -> list[str]:
+    """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
+    return [text for text in caption_references(row.target, keep_punctuation=True) if text] or [""]
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -180,8 +304,7 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str
 
 def bleu_value(counts: Mapping[str, float]) -> float:
     sys_len, ref_len, *ngrams = (int(counts[name]) for name in BLEU_COUNTS)
-    score = sacrebleu.BLEU.compute_bleu(ngrams[:4], ngrams[4:], sys_len, ref_len)
-    return round(score.score, 2)
+    return sacrebleu.BLEU.compute_bleu(ngrams[:4], ngrams[4:], sys_len, ref_len).score
 
 
 class CaptionMetrics(TaskMetrics):
@@ -189,14 +312,11 @@ class CaptionMetrics(TaskMetrics):
 
     figures = (
         mean("cider", *CIDER_COUNTS, attrgetter("eval_cider"), "validation CIDEr-D", digits=3),
-        Metric("bleu", BLEU_COUNTS, bleu_value, attrgetter("eval_bleu"), "validation BLEU"),
+        Metric("bleu", BLEU_COUNTS, bleu_value, attrgetter("eval_bleu"), "validation BLEU", 2),
     )
-
-    def references(self, row: BatchRow) -> list[str]:
-        return split_references(row)
-
-    def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
-        return CaptionScorer(options, all_references)
+    references = staticmethod(split_references)
+    make_scorer = staticmethod(CaptionScorer)
+    best_constant = staticmethod(best_constant)
 
     def final_scores(
         self,
@@ -208,8 +328,3 @@ class CaptionMetrics(TaskMetrics):
         if len(references) == 1:
             logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
         return caption_scores([one.text for one in predictions], references, names, cider_df)
-
-    def best_constant(
-        self, lines: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[str, dict[str, float]]:
-        return best_constant(lines, references)

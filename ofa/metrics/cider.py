@@ -1,16 +1,14 @@
 """CIDEr-D: how much a caption agrees with the references, by TF-IDF-weighted n-grams of one to four
-words.
-
-Python only hashes words (kept for the references of an image, because CIDEr optimization scores
-many hypotheses against them); from there on numpy counts, weighs and compares the n-grams of all
-captions of a call at once. n-grams are known by 62-bit hashes: among ten million of them, that any
-two are taken for one has a probability of 1e-5.
+words. Python only hashes words; numpy counts, weighs and compares the n-grams of all captions of a
+call at once. n-grams are known by 62-bit hashes: among ten million of them, that any two are taken
+for one has a probability of 1e-5.
 
 Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR
 2015, sec. 4 and appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -36,21 +34,17 @@ class CiderD:
     def __init__(self, df: str | Path | dict = "corpus", sigma: float = 6.0):
         self.sigma = sigma
         self.idf = None if df == "corpus" else InverseFrequencies.of_file(df)
-        self.references: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self.reference_words = lru_cache(KEPT_IMAGES)(hash_words)
         # glibc gives freed memory back to the system above a threshold that follows the largest
         # block freed so far. In a process that never freed a large one, page faults would take a
         # third of the time of compute_score.
         np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
-        """Mean, and float64 scores in the order of ``res``, of tokenized captions.
-
-        Args: gts: image id -> references. res: ``{"image_id": id, "caption": [hypothesis]}`` each;
-        several may belong to one image.
-        """
+        """Mean, and float64 scores in the order of ``res``, of tokenized captions. Args: gts:
+        image id -> references. res: ``{"image_id": id, "caption": [hypothesis]}`` each; several
+        may belong to one image."""
         check_captions(gts, res)
-        if len(self.references) > KEPT_IMAGES:
-            self.references.clear()
         size = max(len(res), 1) if self.idf is None else CHUNK
         parts = [self._score(gts, res[start : start + size]) for start in range(0, len(res), size)]
         scores = np.concatenate([np.zeros(0), *parts])
@@ -60,7 +54,7 @@ class CiderD:
         """float64[H]. Sentences are numbered: R references, image by image, then H hypotheses."""
         numbers: dict = {}  # image id -> number
         image_of = np.array([numbers.setdefault(row["image_id"], len(numbers)) for row in res])
-        references = list(map(self._reference_words, (gts[image] for image in numbers)))
+        references = [self.reference_words(tuple(gts[image])) for image in numbers]
         hypotheses = hash_words([row["caption"][0] for row in res])
         words, lengths = map(np.concatenate, zip(*references, hypotheses))
         keys, owners = ngrams(words, lengths)
@@ -105,12 +99,6 @@ class CiderD:
         similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * self.sigma**2))
         return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
 
-    def _reference_words(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        known = tuple(texts)
-        if known not in self.references:
-            self.references[known] = hash_words(known)
-        return self.references[known]
-
 
 class InverseFrequencies:
     """Inverse document frequencies by the keys of n-grams. Args: keys: uint64[N], ascending.
@@ -127,15 +115,14 @@ class InverseFrequencies:
             num_images, frequencies = source["ref_len"], source["document_frequency"]
         else:
             num_images, frequencies = read_document_frequencies(source)
-        keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
-        for order in range(1, MAX_ORDER + 1):
-            some = [ngram for ngram in frequencies if len(ngram) == order]
-            words = hashes(chain.from_iterable(some), len(some) * order).reshape(-1, order)
-            keys.append(ngram_keys(list(words.T))[-1])
-            values.append(np.fromiter(map(frequencies.__getitem__, some), float, len(some)))
-        every = np.concatenate(keys)
-        ascending = np.argsort(every)
-        return cls(every[ascending], np.concatenate(values)[ascending], num_images)
+        known = list(filter(None, frequencies))
+        lengths = np.fromiter(map(len, known), np.int64, len(known))
+        words = np.zeros((len(known), MAX_ORDER), np.uint64)
+        words[np.arange(MAX_ORDER) < lengths[:, None]] = hashes(chain.from_iterable(known))
+        keys = np.choose(lengths - 1, ngram_keys(list(words.T)))
+        ascending = np.argsort(keys)
+        values = np.fromiter(map(frequencies.__getitem__, known), float, len(known))
+        return cls(keys[ascending], values[ascending], num_images)
 
     @classmethod
     def of_corpus(
@@ -159,23 +146,19 @@ def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the words of all texts, one after the other, and the number of words of each."""
     split = [text.split() for text in texts]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
-    return hashes(chain.from_iterable(split), int(lengths.sum())), lengths
+    return hashes(chain.from_iterable(split)), lengths
 
 
-class WordHashes(dict[str, int]):
-    """Hashes of words that are the same in every process, and with them the order in which weights
-    are added; those of Python are not."""
-
-    def __missing__(self, word: str) -> int:
-        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return self.setdefault(word, int.from_bytes(digest, "little"))
-
-
-WORD_HASHES = WordHashes()
+@cache
+def word_hash(word: str) -> int:
+    """The same in every process, and with it the order in which weights are added; Python's is
+    not."""
+    digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
-def hashes(words: Iterable[str], count: int) -> np.ndarray:
-    return np.fromiter(map(WORD_HASHES.__getitem__, words), np.uint64, count)
+def hashes(words: Iterable[str]) -> np.ndarray:
+    return np.fromiter(map(word_hash, words), np.uint64)
 
 
 def ngrams(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

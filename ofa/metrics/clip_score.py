@@ -1,16 +1,16 @@
-"""CLIP from a file on this machine: how well images and texts, or images and images, fit.
-
-The network is open_clip's, which reads its sizes from the weights. Files: state dicts of OpenAI's
-networks and of open_clip's vision transformers (``.pt``, ``.bin``, ``.safetensors``). The archives
-that OpenAI published (``ViT-B-16.pt``) are programs in TorchScript, which loading would run: they
-are refused, with the command that makes a state dict of them.
+"""How well images and texts, or images and images, fit: CLIP from a file on this machine, or any
+class with the same methods. The network is open_clip's, which reads its sizes from state dicts of
+OpenAI's networks and of open_clip's vision transformers; programs in TorchScript, as OpenAI
+published (``ViT-B-16.pt``), are refused with the command that makes a state dict of them.
 """
 
+import importlib
 import json
 import shlex
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             f"--clip-model-path {path}: expects the weights of CLIP, found"
             f" {str(error).splitlines()[0][:1000]}"
         ) from None
-    for name in ("state_dict", "model"):
-        if isinstance(weights.get(name), dict):
-            weights = weights[name]
-            break
+    inner = (weights[name] for name in ("state_dict", "model") if name in weights)
+    weights = next((one for one in inner if isinstance(one, dict)), weights)
     weights = {
         str(name).removeprefix("module."): value
         for name, value in weights.items()
@@ -106,20 +104,15 @@ def check_weights(path: Path) -> None:
             "--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at"
             f" {path}; put them there"
         )
-    if is_torchscript(path):
+    entries: list[str] = []
+    with suppress(OSError, ValueError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in entries):
         raise UserError(
             f"--clip-model-path {path}: expects the weights of CLIP, found a TorchScript program,"
             " which loading would run; if you trust where it is from, make weights of it once and"
             f" name those: {conversion(path)}"
         )
-
-
-def is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
 
 
 def conversion(path: Path) -> str:
@@ -154,3 +147,27 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
             f" found other weights ({str(error).splitlines()[0][:200]})"
         ) from None
     return network.eval().requires_grad_(False)
+
+
+def class_of(flag: str, name: str) -> Any:
+    """``MODULE:CLASS`` -> the class. Raises: UserError with ``flag`` if it is not there."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{flag}: expects MODULE:CLASS that Python can import, found {name!r} ({error})"
+        ) from None
+
+
+def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> Any:
+    """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP. Raises:
+    UserError if the class is not there or has no ``score``, or CLIP cannot be loaded."""
+    if not class_name:
+        return ClipScorer(clip_path or "")
+    found = class_of("--image-text-scorer", class_name)
+    if not callable(getattr(found, "score", None)):
+        raise UserError(
+            f"--image-text-scorer {class_name}: expects a method score(images, texts), found none"
+        )
+    return found()

@@ -3,25 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.prediction import BatchRow, Prediction, parse_objects
-from ofa.task.scoring import Metric, Names, Scorer, Scores, TaskMetrics, always
-from ofa.task.task_spec import TaskOptions
+from ofa.task.scoring import Metric, TaskMetrics, mean
 from ofa.tokens.boxes import NamedBox, box_overlap, parse_box
 
 HIT = 0.5  # overlap from which a box counts as found
 
 
-class BoxAccuracy(RowMeans):
+class BoxAccuracy(TaskMetrics):
     """Accuracy at an overlap of 0.5, and the mean overlap. Args: enabled: as of ``Metric``."""
 
-    def __init__(self, enabled: Callable[[Any], bool] = always):
+    def __init__(self, enabled: Callable[[Any], bool] | None = None):
         self.enabled = enabled
 
     @property
-    def means(self) -> tuple[Metric, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         title = "validation accuracy of boxes"
         return (mean("score", "_score_sum", "_score_cnt", self.enabled, title),)
+
+    @property
+    def reported(self) -> tuple[Metric, ...]:
+        return *self.figures, mean("IoU", "_iou_sum", "_score_cnt")
 
     def references(self, row: BatchRow) -> list[str]:
         """The expected box in words; none if the row has no box, for which zeros stand."""
@@ -31,15 +33,16 @@ class BoxAccuracy(RowMeans):
     def reference(self, row: BatchRow) -> Sequence[float]:
         return row.region_coord or ()
 
-    def values(self, prediction: Prediction, reference: Sequence[float]) -> dict[str, float]:
+    def row_counts(self, prediction: Prediction, reference: Sequence[float]) -> dict[str, float]:
         """As upstream the box is taken as decoded, before it is clipped: with a patch_image_size
         below max_image_size the last bins lie outside of the image."""
         overlap = float(box_overlap(prediction.decoded_box or prediction.box, reference))
-        return {"score": float(overlap >= HIT), "IoU": overlap}
+        return {"_score_sum": overlap >= HIT, "_score_cnt": 1, "_iou_sum": overlap}
 
     def reward(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
         """What sampled boxes earn: their overlap with the true one, 0 to 1."""
-        return self.by_row(predictions, map(self.reference, rows))["IoU"]
+        references = map(self.reference, rows)
+        return [self.row_counts(*pair)["_iou_sum"] for pair in zip(predictions, references)]
 
     def constant(self, line: str) -> Prediction:
         """``x0,y0,x1,y1`` in pixels as the answer to every text."""
@@ -71,15 +74,6 @@ def f1(counts: Mapping[str, float]) -> float:
     return 2 * counts["_box_right"] / max(counts["_box_found"] + counts["_box_true"], 1)
 
 
-def counts_of(prediction: Prediction, expected: Sequence[NamedBox]) -> dict[str, float]:
-    found = prediction.boxes or ()
-    return dict(zip(COUNTS, (matches(found, expected), len(found), len(expected))))
-
-
-def total_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in rows) for name in COUNTS}
-
-
 class DetectionMetrics(TaskMetrics):
     """F1 of the boxes of all rows together."""
 
@@ -88,20 +82,13 @@ class DetectionMetrics(TaskMetrics):
     def references(self, row: BatchRow) -> list[str]:
         return [row.target_str or ""]
 
-    def make_scorer(self, options: TaskOptions, all_references) -> Scorer:
-        return self.counts
+    def reference(self, row: BatchRow) -> list[NamedBox]:
+        return parse_objects(row.target_str or "")
 
-    def counts(
-        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
-    ) -> dict[str, float]:
-        expected = [parse_objects(row.target_str or "") for row in rows]
-        return total_of(list(map(counts_of, predictions, expected)))
-
-    def final_scores(
-        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
-    ) -> Scores:
-        rows = list(map(counts_of, predictions, references))
-        return Scores({"score": f1(total_of(rows))}, {"score": list(map(f1, rows))})
+    def row_counts(self, prediction: Prediction, reference: Sequence[NamedBox]) -> dict[str, float]:
+        found = prediction.boxes or ()
+        counts = matches(found, reference), len(found), len(reference)
+        return dict(zip(COUNTS, counts))
 
     def constant(self, line: str) -> Prediction:
         """``x0,y0,x1,y1,category id,category&&...`` as the answer to every row."""

@@ -1,13 +1,8 @@
-"""Document frequencies of n-grams: how many images have a reference with that n-gram, counted
-beforehand.
+"""Document frequencies of n-grams: how many images have a reference with that n-gram. The
+captioning community passes them around as pickles (``coco-train-words.p``); those for CIDEr
+optimization count the word ``<eos>`` at the end of every caption::
 
-The captioning community passes them around as pickles (``coco-train-words.p``,
-``coco-valid-words.p``)::
-
-    {"ref_len": number of images, "document_frequency": {("a",): 112000.0, ("a", "cat"): 2300.0,
-    ...}}
-
-Those for CIDEr optimization count the word ``<eos>`` at the end of every caption.
+    {"ref_len": number of images, "document_frequency": {("a",): 112000.0, ("a", "cat"): 2300.0}}
 """
 
 import pickle

@@ -1,14 +1,8 @@
-"""How good many images are together: Frechet distance to real ones (FID), and Inception score
-(IS), by torchmetrics.
+"""Frechet distance to real images (FID), and Inception score (IS), by torchmetrics.
 
-Features come from Inception with weights of a file on this machine
-(``pt_inception-2015-12-05-6726825d.pth``, the network of the published figures), or from any other
-extractor::
-
-    extractor(uint8[B, 3, H, W]) -> features float[B, D], logits float[B, C]
-
-Real images are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu``
-float[D] and ``sigma`` float[D, D].
+Features are those of Inception (``pt_inception-2015-12-05-6726825d.pth``), or of another extractor:
+uint8[B, 3, H, W] -> features float[B, D], logits float[B, C]. Real images are a folder, or an npz
+of statistics: ``mu`` float[D], ``sigma`` float[D, D].
 """
 
 import io
@@ -32,7 +26,7 @@ from ofa.io.image_files import list_images
 from ofa.io.images import open_image, read_image_file
 from ofa.io.pickles import DAMAGED
 from ofa.io.safe_load import load_checkpoint
-from ofa.metrics.image_text_scorer import class_of
+from ofa.metrics.clip_score import class_of
 
 AT_ONCE = 32
 MOST_NUMBERS = 1 << 24  # of an array of statistics: features of 4096 numbers
@@ -67,24 +61,20 @@ def image_scores(
         torch.manual_seed(0)  # which images make a part
         score, deviation = inception.compute()
     scores = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
-    if distance is not None and real is not None:
-        add_real(distance, real, extractor)
-        scores = {"FID": float(distance.compute()), **scores}
-    return scores
-
-
-def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -> None:
+    if distance is None or real is None:
+        return scores
     if isinstance(real, Path):
-        mu, sigma = read_statistics(real, distance.real_features_sum.numel())
+        mu, sigma = read_statistics(real, given.num_features)
         # as two images whose mean and covariance are these
         distance.real_features_sum = 2 * mu
         distance.real_features_cov_sum = sigma + 2 * mu.outer(mu)
         distance.real_features_num_samples = torch.tensor(2)
-        return
-    if len(real) < 2:
+    elif len(real) < 2:
         raise UserError(f"FID: expected at least 2 real images, found {len(real)}")
-    for features, _ in extracted(real, extractor):
-        distance.update(features.double(), real=True)
+    else:
+        for features, _ in extracted(real, extractor):
+            distance.update(features.double(), real=True)
+    return {"FID": float(distance.compute()), **scores}
 
 
 def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +107,7 @@ def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in "fiu" or math.prod(shape) > MOST_NUMBERS or min(shape, default=0) < 0:
             raise ValueError(f"{name} of {dtype} {shape}")
-    with archive.open(f"{name}.npy") as file:
+        file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
         return torch.from_numpy(np.asarray(array, dtype=np.float64))
 
@@ -152,6 +142,11 @@ class Inception:
                 "FID and Inception score: expected the package torch-fidelity, found none"
                 f" ({error}); install it: pip install torchmetrics torch-fidelity"
             ) from None
+        if not Path(path).is_file():
+            raise UserError(
+                "--inception-model-path: expects the weights of Inception, found no file at"
+                f" {path}; put them there"
+            )
         # the file is read here: the package would run whatever code is in it
         weights = io.BytesIO()
         torch.save(load_checkpoint(path), weights)
@@ -179,17 +174,12 @@ def load_extractor(inception_path: str | None, class_name: str | None) -> Extrac
     """Args: class_name: ``MODULE:CLASS``, goes before Inception. Raises: UserError without both."""
     if class_name:
         return class_of("--feature-extractor", class_name)()
-    if not inception_path:
-        raise UserError(
-            "FID and Inception score: expected --inception-model-path"
-            " (pt_inception-2015-12-05-6726825d.pth) or --feature-extractor, found neither"
-        )
-    if not Path(inception_path).is_file():
-        raise UserError(
-            "--inception-model-path: expects the weights of Inception, found no file at"
-            f" {inception_path}; put them there"
-        )
-    return Inception(inception_path)
+    if inception_path:
+        return Inception(inception_path)
+    raise UserError(
+        "FID and Inception score: expected --inception-model-path"
+        " (pt_inception-2015-12-05-6726825d.pth) or --feature-extractor, found neither"
+    )
 
 
 def real_images(path: str | Path) -> Path | list[Path]:

@@ -1,15 +1,6 @@
-"""How good a pretrained model is at each of the eight tasks, beside the constant baseline.
-
-    caption                   CIDEr: 1.0 and more is good
-    grounded_captioning       CIDEr against all phrases that fit the region; share of them
-    qa, image_text_matching   share of right answers
-    visual_grounding          share of boxes that overlap the true one by half
-    detection                 F1 of boxes that overlap a true one by half and have its name
-    image_infilling           share of right codes; of decoded images, the distance to the true
-    text_infilling            share of the masked tokens that are right
-
-A constant answer is the same for every row; the best of many training targets is taken, chosen on
-the rows it is scored on, which flatters it.
+"""How good a pretrained model is at each of the eight tasks (``docs/asking.md``), beside the
+constant baseline: the answer, the same for every row, that is best of many training targets on the
+rows it is scored on, which flatters it.
 """
 
 import difflib
@@ -79,9 +70,7 @@ class Score:
 
 
 Measure = Callable[[Sequence[str], Sequence[PredictedRow]], float]  # predictions, rows -> figure
-Counts = Callable[
-    [str, PredictedRow], tuple[float, float]
-]  # prediction, row -> (right, of how many)
+Counts = Callable[[str, PredictedRow], tuple[float, float]]  # -> what is right, of how many
 
 
 def cider(found: Sequence[str], rows: Sequence[PredictedRow]) -> float:
@@ -92,10 +81,6 @@ def share(counts: Counts, found: Sequence[str], rows: Sequence[PredictedRow]) ->
     """What is right among all that is counted."""
     right, every = zip(*map(counts, found, rows))
     return sum(right) / max(1, sum(every))
-
-
-def exact(text: str, row: PredictedRow) -> tuple[float, float]:
-    return text.strip() == row.target.strip(), 1
 
 
 def fitting(text: str, row: PredictedRow) -> tuple[float, float]:
@@ -140,10 +125,10 @@ def masked(text: str, row: PredictedRow) -> tuple[float, float]:
 right_codes = partial(share, codes)
 MEASURES: dict[str, dict[str, Measure]] = {
     "caption": {"CIDEr": cider},
-    "qa": {"accuracy": partial(share, exact)},
+    "qa": {"accuracy": partial(share, fitting)},
     "visual_grounding": {"accuracy@0.5": partial(share, overlapping)},
     "grounded_captioning": {"CIDEr": cider, "fitting phrases": partial(share, fitting)},
-    "image_text_matching": {"accuracy": partial(share, exact)},
+    "image_text_matching": {"accuracy": partial(share, fitting)},
     "detection": {"F1@0.5": partial(share, objects)},
     "image_infilling": {"right codes": right_codes},
     "text_infilling": {"masked tokens": partial(share, masked)},
@@ -153,34 +138,26 @@ MEASURES: dict[str, dict[str, Measure]] = {
 def score(task: str, predictions: Sequence[PredictedRow], training_targets: Sequence[str]) -> Score:
     """The figures of a task and of the constant baselines. Args: training_targets: of
     training rows."""
-    measures = MEASURES[task]
-    if len(predictions) == 1 and "CIDEr" in measures:
+    if len(predictions) == 1 and "CIDEr" in MEASURES[task]:
         logger.warning(SINGLE_IMAGE)
-    first, *further = (score_by(name, task, predictions, training_targets) for name in measures)
-    return replace(first, further=tuple(further))
-
-
-def score_by(
-    name: str, task: str, predictions: Sequence[PredictedRow], training_targets: Sequence[str]
-) -> Score:
-    """The figure by one measure."""
-    measure = MEASURES[task][name]
-
-    def of(answer: str) -> float:
-        if task == "text_infilling":
-            return measure([row.source.replace(MASK, answer) for row in predictions], predictions)
-        return measure([answer] * len(predictions), predictions)
-
+    said, forms = [row.prediction for row in predictions], [MASK] * len(predictions)
     if task == "text_infilling":  # the same word at every mask
+        forms = [row.source for row in predictions]
         training_targets = [word for text in training_targets for word in text.split()]
-    tried = CAPTION_CANDIDATES if name == "CIDEr" else CANDIDATES
-    candidates = commonest_and_others(training_targets, tried)
-    if task == "image_infilling":
-        candidates = [commonest_codes(training_targets), *candidates]
-    constants = {answer: of(answer) for answer in candidates}
-    best = max(constants, key=constants.__getitem__, default="")
-    model = measure([row.prediction for row in predictions], predictions)
-    return Score(name, model, constants.get(best, 0.0), best, len(predictions))
+    scores = []
+    for name, measure in MEASURES[task].items():
+        tried = CAPTION_CANDIDATES if name == "CIDEr" else CANDIDATES
+        candidates = commonest_and_others(training_targets, tried)
+        if task == "image_infilling":
+            candidates.insert(0, commonest_codes(training_targets))
+        constants = {
+            answer: measure([form.replace(MASK, answer) for form in forms], predictions)
+            for answer in candidates
+        }
+        best = max(constants, key=constants.__getitem__, default="")
+        found = measure(said, predictions), constants.get(best, 0.0)
+        scores.append(Score(name, *found, best, len(predictions)))
+    return replace(scores[0], further=tuple(scores[1:]))
 
 
 def commonest_codes(targets: Sequence[str]) -> str:
@@ -231,7 +208,6 @@ def score_pixels(
     errors = {name: pixel_errors([image] * len(true), true) for name, image in constants.items()}
     scores = []
     for measure, error in model.items():
-        best = min(errors, key=lambda name: errors[name][measure])
-        constant = errors[best][measure]
+        constant, best = min((found[measure], name) for name, found in errors.items())
         scores.append(Score(measure, error, constant, best, len(true), True, perfect[measure]))
     return tuple(scores)

@@ -1,11 +1,7 @@
 """The tokenizer of the COCO caption evaluation: Stanford's PTBTokenizer, lower case, punctuation
-left out.
-
-Java is needed for exotic text only. Captions made of what is understood here for certain (words,
-numbers, contractions, hyphens, quotes, common abbreviations, ordinary punctuation) are split in
-Python, exactly as the Java program does (a test compares the two); all other captions go to the
-Java program of pycocoevalcap where there is a ``java``, and are split by the same rules as well as
-they can where there is none.
+left out. Captions of what is understood here for certain (words, numbers, contractions, usual
+marks) are split in Python, exactly as the Java program does (a test compares the two); all others
+go to the Java program of pycocoevalcap if there is a ``java``, else they are split as well.
 """
 
 import logging

@@ -5,10 +5,11 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
+from types import SimpleNamespace
 
 from ofa.metrics.ptb import BRACKETS, character_tokenize
-from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.scoring import TaskMetrics, mean
 from ofa.task.text import is_chinese
 
 NAMES = ("rouge1", "rouge2", "rougeL")
@@ -81,19 +82,13 @@ def summary_form(text: str) -> str:
     return fix_tokens(text.lower().strip()).replace("1", "#")
 
 
-class CharacterTokenizer:
-    """Chinese in rouge-score, which knows Latin letters alone: every character is a word."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return character_tokenize([text])[0].split()
-
-
 @lru_cache(maxsize=2)
 def scorer(chinese: bool):
     from rouge_score.rouge_scorer import RougeScorer
 
-    if chinese:
-        return RougeScorer(NAMES, tokenizer=CharacterTokenizer())
+    if chinese:  # rouge-score knows Latin letters alone: every character is a word
+        characters = SimpleNamespace(tokenize=lambda text: character_tokenize([text])[0].split())
+        return RougeScorer(NAMES, tokenizer=characters)
     return RougeScorer(NAMES, use_stemmer=True)
 
 
@@ -103,19 +98,21 @@ def rouge(summary: str, reference: str) -> dict[str, float]:
     return {name: float(found[name].fmeasure) for name in NAMES}
 
 
-class SummaryMetrics(RowMeans):
+class SummaryMetrics(TaskMetrics):
+    """ROUGE-L first, digits treated alike in both texts; of several references the best counts."""
+
     is_slow = True
-    means = tuple(
+    figures = tuple(
         mean(f"{name}_f1", f"_{name}_f1_sum", "_rouge_cnt", attrgetter("eval_rouge"))
         for name in NAMES
     )
+    reported = (figures[-1], *figures[:-1])
 
     def references(self, row: BatchRow) -> list[str]:
         return [row.target.strip() if row.target_str is None else row.target_str]
 
-    def values(self, prediction: Prediction, reference: Sequence[str]) -> dict[str, float]:
-        """ROUGE-L first, digits treated alike in both; of several references the best counts."""
+    def row_counts(self, prediction: Prediction, reference: Sequence[str]) -> dict[str, float]:
         summary = summary_form(prediction.text)
         found = [rouge(summary, text.lower().replace("1", "#")) for text in reference]
         best = max(found, key=lambda scores: scores["rougeL"])
-        return {f"{name}_f1": best[name] for name in ("rougeL", "rouge1", "rouge2")}
+        return {"_rouge_cnt": 1, **{f"_{name}_f1_sum": value for name, value in best.items()}}

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,21 +24,38 @@ Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
 Names = Optional[Sequence[str]]  # of scores; None: the usual ones
 
 
-def always(options: Any) -> bool:
-    """For metrics that every run computes."""
-    return True
-
-
 @dataclass(frozen=True)
 class Metric:
-    """A figure of validation, computed from counts that are summed over batches and ranks first.
-    Counts are never averaged by batch, so the figure is the same for 1 and N processes."""
+    """A figure, computed from counts that are summed over rows, batches and ranks first."""
 
     name: str  # as in ``--best-checkpoint-metric``
     counts: tuple[str, ...]  # their names, each with a leading ``_``
-    value: Callable[[Mapping[str, float]], float]  # summed counts by name -> the figure
-    enabled: Callable[[Any], bool] = always  # options -> whether this run computes it
+    exact: Callable[[Mapping[str, float]], float]  # summed counts by name -> the figure
+    # options -> whether a validation computes it; None: each does
+    enabled: Optional[Callable[[Any], bool]] = None
     title: str = ""  # what a curve of it is called
+    digits: Optional[int] = None  # that validation rounds it to, as upstream
+
+    def value(self, counts: Mapping[str, float]) -> float:
+        """The figure of a validation, rounded."""
+        found = self.exact(counts)
+        return found if self.digits is None else round(found, self.digits)
+
+
+def mean(
+    name: str,
+    total: str,
+    count: str,
+    enabled: Optional[Callable[[Any], bool]] = None,
+    title: str = "",
+    digits: int = 4,
+) -> Metric:
+    """A figure: the sum ``total`` over the rows ``count``, rounded as upstream."""
+    return Metric(name, (total, count), partial(_ratio, total, count), enabled, title, digits)
+
+
+def _ratio(total: str, count: str, counts: Mapping[str, float]) -> float:
+    return counts[total] / max(counts[count], 1)
 
 
 @dataclass
@@ -49,7 +67,8 @@ class Scores:
 
 
 class TaskMetrics:
-    """What is right, and how good predictions are. This class scores nothing."""
+    """Tasks derive ``figures``, ``row_counts`` and, if they do not score the texts of
+    ``references``, ``reference``. This class scores nothing."""
 
     is_slow = False  # constant answers are tried on a few rows first
     # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
@@ -60,19 +79,45 @@ class TaskMetrics:
         """What validation may report."""
         return ()
 
+    @property
+    def reported(self) -> tuple[Metric, ...]:
+        """The figures of a whole evaluation, the leading one first."""
+        return self.figures
+
     def references(self, row: BatchRow) -> list[str]:
         """The accepted answers of a row of a batch, in words."""
         return [row.target.strip()]
 
+    def reference(self, row: BatchRow) -> Any:
+        """What the prediction of a row of a batch is compared with."""
+        return self.references(row)
+
+    def row_counts(self, prediction: Prediction, reference: Any) -> Mapping[str, float]:
+        """What a row adds to ``Metric.counts``. Args: reference: as ``TaskSpec.row_references``
+        gives it."""
+        return {}
+
     def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
         """What counts for ``figures``. Args: all_references: of every validation row."""
-        raise NotImplementedError(type(self).__name__)
+        return self.counts
+
+    def counts(
+        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
+    ) -> dict[str, float]:
+        """The counts of a batch."""
+        of_rows = map(self.row_counts, predictions, map(self.reference, rows))
+        return _summed(self.figures, list(of_rows))
 
     def final_scores(
         self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         """What ``ofa evaluate`` reports. Args: references: ``TaskSpec.row_references`` of each."""
-        return Scores()
+        rows = list(map(self.row_counts, predictions, references))
+        total = _summed(self.reported, rows)
+        return Scores(
+            {figure.name: figure.exact(total) for figure in self.reported},
+            {figure.name: list(map(figure.exact, rows)) for figure in self.reported},
+        )
 
     def constant(self, line: str) -> Prediction:
         """The prediction that a line of text is when every row is answered so."""
@@ -94,6 +139,11 @@ class TaskMetrics:
         rows = len(references)
         best = best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
         return best, scores(best, rows)
+
+
+def _summed(figures: Sequence[Metric], rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = [name for figure in figures for name in figure.counts]
+    return {name: float(sum(row[name] for row in rows)) for name in names}
 
 
 def commonest_and_others(lines: Sequence[str], limit: int = CANDIDATES) -> list[str]:

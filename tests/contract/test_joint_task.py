@@ -228,8 +228,6 @@ def test_a_line_names_the_tasks_and_one_of_them_may_be_a_line_itself(files):
     template = "[image] what is it? -> [text:caption]"
     from fairseq.tasks import setup_task
 
-    from ofa.tasks.fairseq_mixture import options_of
-
     line = f'caption={files.folder}/train.tsv*2, "{template}"={files.folder}/second.tsv'
     flags = ["" if flag.endswith("tasks.json") else flag for flag in flags_of(files)]
     cfg = configuration([*filter(None, flags), f"--mixture={line}"])
@@ -240,8 +238,7 @@ def test_a_line_names_the_tasks_and_one_of_them_may_be_a_line_itself(files):
     }
     assert task.weights == {"caption": 2.0, "template": 1.0}
     assert task.tasks["template"].spec.name == template
-    state = {"task_state": task.state_dict()}
-    assert options_of(template, "a.pt", state)["template"] == template
+    assert loaded(task).options(template)["template"] == template
     with pytest.raises(UserError, match="expects a JSON file or --mixture, found neither"):
         setup_task(configuration([*filter(None, flags)]).task)
 
@@ -261,13 +258,22 @@ def test_several_training_files_take_turns_by_epoch(files):
     assert len(task.datasets["train"]) == 3
 
 
-def test_checkpoints_keep_the_options_of_each_task(ready):
-    from ofa.tasks.fairseq_mixture import options_of
+def loaded(task):
+    """What a checkpoint of a joint training is read as."""
+    from ofa.inference.fairseq_loading import LoadedCheckpoint
 
-    state = {"task_state": ready[1].state_dict()}
-    json.dumps(state)  # plain data
-    assert options_of("caption_again", "a.pt", state)["eval_bleu"] is True
+    state = json.loads(json.dumps(task.state_dict()))  # plain data
+    checkpoint = LoadedCheckpoint.__new__(LoadedCheckpoint)
+    checkpoint.path, checkpoint.overrides = "a.pt", {}
+    stored = {"_name": "joint", "patch_image_size": 32}
+    checkpoint._read_options({"cfg": {"task": stored, "model": {}}, "task_state": state})
+    return checkpoint
+
+
+def test_checkpoints_keep_the_options_of_each_task(ready):
+    checkpoint = loaded(ready[1])
+    assert checkpoint.options("caption_again")["eval_bleu"] is True
     with pytest.raises(
         UserError, match="a.pt: one model for caption, caption_again, and not for 'refcoco'.*--task"
     ):
-        options_of("refcoco", "a.pt", state)
+        checkpoint.evaluated("refcoco")

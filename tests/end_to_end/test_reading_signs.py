@@ -12,9 +12,9 @@ import training_runs
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.metrics.ocr import ReadingMetrics
 from ofa.synthetic.words import World, make_split, render
 from ofa.task.prediction import Prediction
+from ofa.tasks.ocr import ReadingMetrics
 from ofa.tokens.train_tokenizer import build_vocabulary
 
 WORLD = (

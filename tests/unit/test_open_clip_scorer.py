@@ -12,8 +12,7 @@ from golden import load_json
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.metrics.clip_score import ClipScorer, conversion
-from ofa.metrics.image_text_scorer import load_scorer
+from ofa.metrics.clip_score import ClipScorer, conversion, load_scorer
 
 open_clip = pytest.importorskip("open_clip")
 VISION = {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32}

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.metrics.ocr import ReadingMetrics, edit_distance
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import RowContext
 from ofa.task.text import learned_text, plain_text, written_text
-from ofa.tasks.ocr import SPEC, OcrOptions, fit_square
+from ofa.tasks.ocr import SPEC, OcrOptions, ReadingMetrics, edit_distance, fit_square
 
 
 def gradient(width: int, height: int) -> Image.Image:
