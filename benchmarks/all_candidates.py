@@ -66,17 +66,16 @@ def one_pass_per_answer(
     return torch.cat(found, 1)
 
 
-def main() -> None:
-    args = frame.arguments(
-        __doc__,
-        threads=torch.get_num_threads(),
-        arch="ofa_tiny",
-        answers=(3129, "number of made-up answers"),
-        images=2,
-        pixels=256,
-        prompt=(12, "tokens of the decoder's prompt, <s> included"),
-        part=(200, "answers that the slow way is timed on"),
-    )
+@frame.program(
+    threads=torch.get_num_threads(),
+    arch="ofa_tiny",
+    answers=(3129, "number of made-up answers"),
+    images=2,
+    pixels=256,
+    prompt=(12, "tokens of the decoder's prompt, <s> included"),
+    part=(200, "answers that the slow way is timed on"),
+)
+def main(args: frame.Args) -> dict:
     model = frame.random_model(
         args.arch, layernorm_embedding=True, patch_layernorm_embedding=True, add_type_embedding=True
     ).eval()
@@ -110,8 +109,4 @@ def main() -> None:
     ratios = {"ratio": slow / fast, "with_the_encoder": (slow + encoder) / (fast + encoder)}
     figures = frame.print_times(title, times, **ratios)
     print(f"largest difference of a score {difference:9.1e}")
-    frame.write_figures(args, {**figures, "difference": difference})
-
-
-if __name__ == "__main__":
-    main()
+    return {**figures, "difference": difference}

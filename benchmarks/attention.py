@@ -5,7 +5,7 @@ softmax in separate operations, as upstream's code has it. Target of ours / plai
 """
 
 import torch
-from frame import Works, arguments, fastest, print_times, write_figures
+from frame import Args, Works, fastest, print_times, program
 from torch import nn
 from torch.nn import functional as F
 
@@ -32,14 +32,9 @@ def works() -> Works:
     }
 
 
-def main() -> None:
-    args = arguments(__doc__, threads=2, repeats=15)
+@program(threads=2, repeats=15)
+def main(args: Args) -> dict:
     with torch.inference_mode():
         times, _ = fastest(works(), args.repeats)
     ratios = {name: times[name] / times["plain"] for name in ("ours", "written out")}
-    figures = print_times("attention", times, ratio=ratios["ours"], written=ratios["written out"])
-    write_figures(args, figures)
-
-
-if __name__ == "__main__":
-    main()
+    return print_times("attention", times, ratio=ratios["ours"], written=ratios["written out"])

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 
 import numpy as np
-from frame import arguments, fastest, write_figures
+from frame import Args, fastest, program
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
 
@@ -53,8 +53,8 @@ def pure_python(gts: dict, res: list[dict], frequency: dict) -> np.ndarray:
     return scorer.compute_score()[1]
 
 
-def main() -> None:
-    args = arguments(__doc__, captions=500, rounds=10)
+@program(captions=500, rounds=10)
+def main(args: Args) -> dict:
     gts, res = make_captions(args.captions)
     steps = [[row for row in res[i : i + 4] for _ in range(SAMPLES)] for i in range(0, len(res), 4)]
     captions = {row["image_id"]: row["caption"] for row in res}
@@ -83,8 +83,4 @@ def main() -> None:
     for name, rate in rates.items():
         base = rates["pure Python, corpus" if "corpus" in name else "pure Python"]
         print(f"{name:20s} {rate:9.0f} captions/s {rate / base:6.1f} x")
-    write_figures(args, rates)
-
-
-if __name__ == "__main__":
-    main()
+    return rates

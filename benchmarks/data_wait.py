@@ -10,7 +10,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from frame import arguments, photo_fields, trainer_of, write_figures
+from frame import Args, photo_fields, program, trainer_of
 
 from ofa.io.images import open_image
 
@@ -72,16 +72,15 @@ def waited(files, args: Namespace, folder: Path) -> tuple[float, float]:
     return sum(waits), sum(wholes)
 
 
-def main() -> None:
-    args = arguments(
-        __doc__,
-        updates=(15, "that are measured"),
-        warm_up=(3, "updates before the clock starts"),
-        workers=(2, "processes that read data"),
-        batch=(4, "rows of pairs of an update"),
-        arch="ofa_tiny",
-        pixels=(256, "side of the images of pairs"),
-    )
+@program(
+    updates=(15, "that are measured"),
+    warm_up=(3, "updates before the clock starts"),
+    workers=(2, "processes that read data"),
+    batch=(4, "rows of pairs of an update"),
+    arch="ofa_tiny",
+    pixels=(256, "side of the images of pairs"),
+)
+def main(args: Args) -> dict:
     figures = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "files"
@@ -94,8 +93,4 @@ def main() -> None:
                 f" waits {share:.2%} of the time ({total / args.updates:.2f} s an update)",
                 flush=True,
             )
-    write_figures(args, figures)
-
-
-if __name__ == "__main__":
-    main()
+    return figures

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from frame import arguments, fastest, photo_fields, print_figures, read_all, seconds
+from frame import Args, fastest, photo_fields, print_figures, program, read_all, seconds
 
 from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
@@ -83,19 +83,14 @@ def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    args = arguments(
-        __doc__,
-        rows=(60_000, "rows of each file without decoding"),
-        photos=(2000, "photos decoded; fewer are not worth several processes"),
-        jobs=(2, "processes of the second measurement"),
-        folder=(str, "where to write the files, removed afterwards"),
-    )
+@program(
+    rows=(60_000, "rows of each file without decoding"),
+    photos=(2000, "photos decoded; fewer are not worth several processes"),
+    jobs=(2, "processes of the second measurement"),
+    folder=(str, "where to write the files, removed afterwards"),
+)
+def main(args: Args) -> dict:
     with tempfile.TemporaryDirectory(prefix="ofa-doctor-", dir=args.folder) as name:
         figures = measure_rules(Path(name), args.rows, args.jobs)
         figures |= measure_photos(Path(name), args.photos, args.jobs)
-    print_figures(args, figures, digits=0)
-
-
-if __name__ == "__main__":
-    main()
+    return print_figures(figures, digits=0)

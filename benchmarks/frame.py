@@ -18,14 +18,32 @@ VOCAB_SIZE = 59457  # upstream's English vocabulary
 SWITCHES = {"scale_attn": True, "scale_fc": True, "scale_heads": True, "disable_entangle": True}
 DROPOUT = {"dropout": 0.1, "encoder_drop_path_rate": 0.1, "decoder_drop_path_rate": 0.1}
 Works = Mapping[str, Callable[[], object]]
+Args = argparse.Namespace
 
 
-def arguments(doc: str | None, threads: int | None = None, **flags: Any) -> argparse.Namespace:
-    """The command line.
+def program(threads: int | None = None, **flags: Any) -> Callable[[Callable], Callable[[], None]]:
+    """A function of the flags that prints figures and returns them -> the program, which writes
+    them to ``--json FILE``; it runs where its file is started.
 
     Args: threads: of torch, 2 for most. flags: by name, the default, or the default and what it is;
         a type stands for a flag without a default, False for a switch.
     """
+
+    def decorate(measure: Callable[[Args], Any]) -> Callable[[], None]:
+        def main() -> None:
+            args = parse(measure.__globals__["__doc__"], flags, threads)
+            figures = measure(args)
+            if args.json:
+                args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+        if measure.__module__ == "__main__":
+            main()
+        return main
+
+    return decorate
+
+
+def parse(doc: str, flags: dict[str, Any], threads: int | None) -> Args:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
     for name, given in {**flags, **({"threads": threads} if threads else {})}.items():
@@ -36,8 +54,7 @@ def arguments(doc: str | None, threads: int | None = None, **flags: Any) -> argp
         elif default is False:
             form = {"action": "store_true"}
         parser.add_argument(f"--{name.replace('_', '-')}", help=about, **form)
-    about = "write the figures to this file"
-    parser.add_argument("--json", "--out", type=Path, help=about)
+    parser.add_argument("--json", "--out", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     if threads:
         import torch
@@ -46,16 +63,11 @@ def arguments(doc: str | None, threads: int | None = None, **flags: Any) -> argp
     return args
 
 
-def write_figures(args: argparse.Namespace, figures: Any) -> None:
-    """``--json FILE``"""
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def print_figures(args: argparse.Namespace, figures: dict[str, float], digits: int) -> None:
+def print_figures(figures: dict[str, float], digits: int) -> dict[str, float]:
+    """A line for each. Returns: them."""
     for name, value in figures.items():
         print(f"{name:<42}{value:>12.{digits}f}")
-    write_figures(args, figures)
+    return figures
 
 
 def print_times(title: str, times: Mapping[str, float], **ratios: float) -> dict[str, float]:

@@ -87,13 +87,12 @@ def codes(arch: str, repeats: int) -> dict[str, float]:
     return frame.print_times(f"{arch}, {CODES} codes", wall, **ratios)
 
 
-def main() -> None:
-    arch = (str, "one of ofa_tiny, ofa_base; else both")
-    args = frame.arguments(__doc__, threads=2, arch=arch, repeats=7, codes=(False, "of images"))
+@frame.program(
+    threads=2,
+    repeats=7,
+    arch=(str, "one of ofa_tiny, ofa_base; else both"),
+    codes=(False, "of images, not captions"),
+)
+def main(args: frame.Args) -> dict:
     measure, archs = codes if args.codes else captions, [args.arch] if args.arch else CAPTIONS
-    found = {arch: measure(arch, args.repeats) for arch in archs}
-    frame.write_figures(args, found)
-
-
-if __name__ == "__main__":
-    main()
+    return {arch: measure(arch, args.repeats) for arch in archs}

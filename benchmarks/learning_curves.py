@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from frame import ROOT, arguments, spread, write_figures
+from frame import ROOT, Args, program, spread
 
 # captions alone; updates count here, not the machine's speed
 SETTINGS = {"QUICKSTART_JOINT": "0", "QUICKSTART_MINUTES": "600", "QUICKSTART_MINUTES2": "600"}
@@ -37,13 +37,12 @@ def run(seed: int, folder: Path, flags: list[str]) -> dict:
     return found
 
 
-def main() -> None:
-    args = arguments(
-        __doc__,
-        seeds="1,2,3",
-        folder=ROOT / "runs" / "learning_curves",
-        long=(False, "the long quickstart for each seed"),
-    )
+@program(
+    seeds="1,2,3",
+    folder=ROOT / "runs" / "learning_curves",
+    long=(False, "the long quickstart for each seed"),
+)
+def main(args: Args) -> dict:
     runs = {}
     for seed in map(int, args.seeds.split(",")):
         found = runs[seed] = run(seed, args.folder / f"seed{seed}", ["--long"] * args.long)
@@ -58,8 +57,4 @@ def main() -> None:
     print(f"stage 2  {spread(after)}")
     print(f"gain     {spread([b - a for a, b in zip(before, after)])}")
     print(f"diverged {[seed for seed, found in runs.items() if found['diverged']] or 'none'}")
-    write_figures(args, runs)
-
-
-if __name__ == "__main__":
-    main()
+    return runs

@@ -11,10 +11,9 @@ import re
 import shlex
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
-from frame import ROOT, arguments, seconds, spread, write_figures
+from frame import ROOT, Args, program, seconds, spread
 
 PROMPTS = "--encoder-prompt --decoder-prompt --encoder-prompt-length=16 --decoder-prompt-length=16"
 WAYS = {  # with their own learning rates
@@ -57,13 +56,13 @@ EVALUATION = (
 )
 
 
-def words(args: Namespace, text: str, **more: object) -> list[str]:
+def words(args: Args, text: str, **more: object) -> list[str]:
     """As a shell splits them, with the demo's folders in it."""
     names = {"world": args.demo / "world", "vocab": args.demo / "vocab", **vars(args), **more}
     return [word.format(**names) for word in shlex.split(text)]
 
 
-def finetune(args: Namespace, task: str, way: str, seed: int) -> dict[str, float]:
+def finetune(args: Args, task: str, way: str, seed: int) -> dict[str, float]:
     """Score, trained parameters, bytes of the checkpoint and seconds of one finetuning."""
     folder = args.folder / f"{task}_{way}_seed{seed}"
     outcome, checkpoint = folder / "outcome.json", folder / "checkpoint_last.pt"
@@ -104,7 +103,7 @@ def train(recipe: list[str], folder: Path, start: str, batch: int) -> None:
     subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=sys.stderr)
 
 
-def evaluate(args: Namespace, task: str, checkpoint: Path, results: Path, flags: str = "") -> float:
+def evaluate(args: Args, task: str, checkpoint: Path, results: Path, flags: str = "") -> float:
     """The score of a checkpoint on unseen scenes."""
     text = f"{EVALUATION} {TEST[task]} {flags}"
     command = [sys.executable, "-m", *words(args, text, path=checkpoint, out=results)]
@@ -112,18 +111,17 @@ def evaluate(args: Namespace, task: str, checkpoint: Path, results: Path, flags:
     return json.loads((results / "test_scores.json").read_text())["scores"][SCORES[task]]
 
 
-def main() -> None:
-    args = arguments(
-        __doc__,
-        demo=ROOT / "runs" / "pretraining_demo",
-        folder=ROOT / "runs" / "pretraining_gain",
-        ways=("scratch,pretrained", f"some of {', '.join(WAYS)}"),
-        seeds=("1,2,3", "of the order of the rows and of what starts at random"),
-        updates=150,
-        batch=(32, "rows per process"),
-        lr="1e-3",
-        codes=(1024, "of the demo's tokenizer"),
-    )
+@program(
+    demo=ROOT / "runs" / "pretraining_demo",
+    folder=ROOT / "runs" / "pretraining_gain",
+    ways=("scratch,pretrained", f"some of {', '.join(WAYS)}"),
+    seeds=("1,2,3", "of the order of the rows and of what starts at random"),
+    updates=150,
+    batch=(32, "rows per process"),
+    lr="1e-3",
+    codes=(1024, "of the demo's tokenizer"),
+)
+def main(args: Args) -> dict:
     args.demo, args.folder = args.demo.resolve(), args.folder.resolve()
     table: dict[str, dict] = {task: {"measure": score} for task, score in SCORES.items()}
     columns = "".join(f"{task + ' ' + score:>21}" for task, score in SCORES.items())
@@ -140,8 +138,4 @@ def main() -> None:
         trained, size = (max(outcome[key] for outcome in every) for key in ("trained", "bytes"))
         spent = sum(outcome["seconds"] for outcome in every) / len(every)
         print(f"{way:20}{scores} {trained:9,} {size / 1e6:8.2f} MB {spent:7.0f} s", flush=True)
-    write_figures(args, {"updates": args.updates, "tasks": table})
-
-
-if __name__ == "__main__":
-    main()
+    return {"updates": args.updates, "tasks": table}

@@ -75,16 +75,15 @@ def update(model, criterion, batch) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def main() -> None:
-    args = frame.arguments(
-        __doc__,
-        threads=2,
-        repeats=5,
-        arch="ofa_tiny",
-        images=4,
-        pixels=(256, "side of the images"),
-        freeze_resnet=(False, "batch norm with fixed statistics, as train_stage2.sh has it"),
-    )
+@frame.program(
+    threads=2,
+    repeats=5,
+    arch="ofa_tiny",
+    images=4,
+    pixels=(256, "side of the images"),
+    freeze_resnet=(False, "batch norm with fixed statistics, as train_stage2.sh has it"),
+)
+def main(args: frame.Args) -> dict:
     model = frame.random_model(args.arch, dropout=0.0, freeze_resnet=args.freeze_resnet).train()
     options = {"max_len_b": TOKENS, "min_len": TOKENS, "no_repeat_ngram_size": 3}
     generator = frame.generator_of(model, beam=SAMPLES, **options)
@@ -99,8 +98,4 @@ def main() -> None:
     times, _ = frame.fastest(works, args.repeats + 1)  # the first round warms up
     ratio = times["stage-2 update"] / (times["generation"] + times["stage-1 update"])
     title = f"{args.arch}, {args.images} images x {SAMPLES} samples, {args.pixels} px"
-    frame.write_figures(args, frame.print_times(title, times, ratio=ratio))
-
-
-if __name__ == "__main__":
-    main()
+    return frame.print_times(title, times, ratio=ratio)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from frame import arguments, seconds, trainer_of, write_figures
+from frame import Args, program, seconds, trainer_of
 from torch.nn.utils import clip_grad_norm_
 
 WARM_UP = 5
@@ -59,8 +59,8 @@ def trainer_update(trainer, batch) -> None:
         metrics.reset_meters("train_inner")
 
 
-def main() -> None:
-    args = arguments(__doc__, threads=1, updates=(100, "of each of the two"), batch=32, pixels=96)
+@program(threads=1, updates=(100, "of each of the two"), batch=32, pixels=96)
+def main(args: Args) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         trainer, batches = build(Path(folder), args.batch, args.pixels)
         model = trainer.get_model()
@@ -77,8 +77,4 @@ def main() -> None:
         f"ofa_nano, {args.batch} x {args.pixels} px, {args.threads} thread(s): bare"
         f" loop {loop:.1f} ms, trainer {whole:.1f} ms an update, overhead {(ratio - 1) * 100:.1f} %"
     )
-    write_figures(args, {"bare_loop_ms": loop, "trainer_ms": whole, "ratio": ratio})
-
-
-if __name__ == "__main__":
-    main()
+    return {"bare_loop_ms": loop, "trainer_ms": whole, "ratio": ratio}

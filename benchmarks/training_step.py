@@ -6,7 +6,6 @@ Targets: ratio >= 0.65 (stretch 0.75) for captions, 0.7 for pretraining; ofa_bas
 
 import multiprocessing
 import resource
-from argparse import Namespace
 from types import SimpleNamespace
 
 import frame
@@ -105,23 +104,22 @@ def batch_of(kinds: list[tuple[str, int, int]], side: int) -> dict:
     }
 
 
-def measure(case: str, args: Namespace) -> None:
+def measure(case: str, args: frame.Args) -> None:
     torch.set_num_threads(args.threads)
     works = pretraining_works(args.side) if case == "pretraining" else caption_works(case)
     frame.compare_with_matmul(works, args.repeats)
     print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB", flush=True)
 
 
-def main() -> None:
-    cases = (str, "one of tiny, base, pretraining; else the first two")
-    side = (256, "pixels of the images of pairs in pretraining")
-    args = frame.arguments(__doc__, threads=2, repeats=3, case=cases, side=side)
+@frame.program(
+    threads=2,
+    repeats=3,
+    case=(str, "one of tiny, base, pretraining; else the first two"),
+    side=(256, "pixels of the images of pairs in pretraining"),
+)
+def main(args: frame.Args) -> None:
     for case in [args.case] if args.case else CAPTIONS:
         # a process of its own, so that its peak memory is its own
         process = multiprocessing.get_context("spawn").Process(target=measure, args=(case, args))
         process.start()
         process.join()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from frame import arguments, fastest, photo_fields, print_figures, read_all, seconds
+from frame import Args, fastest, photo_fields, print_figures, program, read_all, seconds
 from PIL import Image
 
 from ofa.data.images import image_transform
@@ -91,21 +91,16 @@ def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, 
     }
 
 
-def main() -> None:
-    args = arguments(
-        __doc__,
-        rows=(1_000_000, "rows of the short file"),
-        megabytes=(1024, "size of the file with images"),
-        samples=(200, "samples read"),
-        folder=(str, "where to write the files, removed afterwards"),
-    )
+@program(
+    rows=(1_000_000, "rows of the short file"),
+    megabytes=(1024, "size of the file with images"),
+    samples=(200, "samples read"),
+    folder=(str, "where to write the files, removed afterwards"),
+)
+def main(args: Args) -> dict:
     with tempfile.TemporaryDirectory(prefix="ofa-tsv-", dir=args.folder) as name:
         folder, fields = Path(name), photo_fields(32)
         figures = measure_index(folder, args.megabytes, fields)
         figures |= measure_opening(folder, args.rows)
         figures |= measure_reading(folder, fields, args.samples)
-    print_figures(args, figures, digits=2)
-
-
-if __name__ == "__main__":
-    main()
+    return print_figures(figures, digits=2)

@@ -23,37 +23,28 @@ IMAGE_ROWS = "image_rows"  # int64[B]: see ``rows_of_images``
 
 
 def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
-    """Batch of samples, padded on the right; an empty dict of none. Args: pad: token id."""
+    """Batch of samples, padded on the right; an empty dict of none.
+
+    Args: pad: token id. Raises: ValueError if a key needs a value where nothing is neutral.
+    """
     if not samples:
         return {}
     batch: dict[str, Any] = {"net_input": {}}
     for key in dict.fromkeys(key for sample in samples for key in sample if key != TASK):
-        name, join, _ = FIELDS[key]
-        values = values_of(key, samples)
+        name, join, neutral = FIELDS[key]
+        values: list[Any] = [sample.get(key) for sample in samples]
+        present = next((value for value in values if value is not None), None)
+        for place, sample in enumerate(samples):
+            if values[place] is None and present is not None:
+                if neutral is None:
+                    raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
+                values[place] = neutral(present, sample)
+        more = (pad,) if join is join_tokens else ()
         part = batch["net_input"] if key in NET_INPUT else batch
-        if values[0] is None:
-            part[name] = None
-        else:
-            part[name] = join(values, pad) if join is join_tokens else join(values)
+        part[name] = None if values[0] is None else join(values, *more)
     batch["net_input"]["src_lengths"] = batch["net_input"]["src_tokens"].ne(pad).sum(dim=1)
     ntokens = int(batch["target"].ne(pad).sum())
     return batch | {"nsentences": len(samples), "ntokens": ntokens}
-
-
-def values_of(key: str, samples: list[Sample]) -> list:
-    """The value of every sample, neutral where it has none; None throughout if none has one.
-    Raises: ValueError if nothing is neutral for the key."""
-    values = [sample.get(key) for sample in samples]
-    present = next((value for value in values if value is not None), None)
-    if present is None:
-        return values
-    _, _, neutral = FIELDS[key]
-    for place, sample in enumerate(samples):
-        if values[place] is None:
-            if neutral is None:
-                raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
-            values[place] = neutral(present, sample)
-    return values
 
 
 def rows_of_images(samples: list[Sample]) -> torch.Tensor:

@@ -9,11 +9,9 @@ import base64
 import functools
 import itertools
 import json
-import multiprocessing
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
 from ofa.io.fingerprint import sha256_of
+from ofa.io.jobs import map_by_jobs
 from ofa.io.paths import LONGEST, path_below
 from ofa.io.progress import Progress
 from ofa.io.resumable import MANIFEST as FILE_MANIFEST
@@ -135,15 +134,9 @@ def pack(
     left = [shard for shard in ranges if not folder.is_complete(shard)]
     work = [(folder.begin(shard), *ranges[shard]) for shard in left]
     packed = len(rows) - sum(stop - start for _, start, stop in work)
-    with ExitStack() as stack:
-        what = f"packing {Path(path).name}"
-        progress = stack.enter_context(Progress(len(rows), what, "rows", packed))
-        write = functools.partial(write_shard, path)
-        written: Iterator[tuple[int, str]] = map(write, work)
-        if jobs > 1 and len(left) > 1:
-            pool = multiprocessing.get_context("spawn").Pool(min(jobs, len(left)))
-            written = stack.enter_context(pool).imap(write, work)
-        for shard, (count, sha256) in zip(left, written):
+    write = functools.partial(write_shard, path)
+    with Progress(len(rows), f"packing {Path(path).name}", "rows", packed) as progress:
+        for shard, (count, sha256) in zip(left, map_by_jobs(write, work, jobs, few=2, chunk=1)):
             folder.complete(shard, count, sha256)
             open_shard_index(folder.path(shard))
             progress.update(count)

@@ -28,12 +28,18 @@ class JobsOptions:
 
 
 def map_by_jobs(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int,
+    few: int = FEW,
+    chunk: int = 16,
 ) -> Iterator[Result]:
-    """``work`` of each item in order, by several processes when it pays."""
-    if jobs <= 1 or len(items) < FEW:
+    """``work`` of each item in order, by several processes when it pays: from ``few`` items on, of
+    which a process gets ``chunk`` at a time."""
+    if jobs <= 1 or len(items) < few:
         yield from map(work, items)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings) as pool:
+    processes = min(jobs, len(items))
+    with multiprocessing.get_context("spawn").Pool(processes, silence_known_warnings) as pool:
         for start in range(0, len(items), WINDOW):
-            yield from pool.map(work, items[start : start + WINDOW], chunksize=16)
+            yield from pool.imap(work, items[start : start + WINDOW], chunk)
