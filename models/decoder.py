@@ -17,9 +17,8 @@ from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
 from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
-from ofa.models.layers import DecoderLayer
+from ofa.models.layers import DecoderLayer, TransformerStack
 from ofa.models.positions import code_positions
-from ofa.models.transformer_stack import TransformerStack
 
 IsImageCode = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from functools import partial
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -85,16 +86,12 @@ def warn_of_flags_without_effect(args: Any) -> None:
         )
 
 
-def register_architectures() -> None:
-    """``--arch NAME`` for every preset: fills in what the command line did not say."""
-    for arch in PRESETS:
-
-        def fill(args: Any, arch: str = arch) -> None:
-            for name, value in vars(ModelConfig.from_namespace(args, arch)).items():
-                if getattr(args, name, None) is None:
-                    setattr(args, name, value)
-
-        register_model_architecture("ofa", arch)(fill)
+def fill_in(arch: str, args: Any) -> None:
+    """``--arch NAME``: the preset says what the command line did not."""
+    for name, value in vars(ModelConfig.from_namespace(args, arch)).items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
 
 
-register_architectures()
+for preset_name in PRESETS:
+    register_model_architecture("ofa", preset_name)(partial(fill_in, preset_name))

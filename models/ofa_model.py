@@ -147,19 +147,10 @@ class OFAModel(nn.Module):
             x = head(x, prev_output_tokens.ne(self.pad).sum(1))
         return x, {**extra, "encoder_output": encoder_output}
 
-    def encode(
-        self,
-        src_tokens: Tensor,
-        src_lengths=None,
-        prev_output_tokens=None,
-        patch_images=None,
-        patch_images_2=None,
-        patch_masks=None,
-        sample_patch_num=None,
-        **unused: Any,
-    ) -> EncoderOutput:
+    def encode(self, src_tokens: Tensor, **net_input: Any) -> EncoderOutput:
         """The first half of ``forward``; takes a batch's whole ``net_input``."""
-        return self.encoder(src_tokens, patch_images, patch_images_2, patch_masks, sample_patch_num)
+        names = "patch_images", "patch_images_2", "patch_masks", "sample_patch_num"
+        return self.encoder(src_tokens, *map(net_input.get, names))
 
     def get_normalized_probs(self, net_output, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log-)probabilities in float32 from what ``forward`` returned."""
