@@ -93,15 +93,13 @@ def count_visible(visible: str | None, uuids: Sequence[str] | None) -> int:
             a repeated entry hides all GPUs.
         uuids: the GPUs there are; None: unknown, every number and UUID is believed.
     """
-    chosen = list(uuids or []) if visible is None else []
-    entries = [] if visible is None else [entry.strip() for entry in visible.split(",")]
-    for entry in itertools.takewhile(lambda entry: _kind(entry) == _kind(entries[0]), entries):
-        name = _resolve(entry, uuids)
-        if name is None:
-            break
-        if name in chosen:
-            return 0
-        chosen.append(name)
+    chosen = list(uuids or [])
+    if visible is not None:
+        entries = [entry.strip() for entry in visible.split(",")]
+        same = itertools.takewhile(lambda entry: _kind(entry) == _kind(entries[0]), entries)
+        chosen = list(itertools.takewhile(bool, (_resolve(entry, uuids) for entry in same)))
+    if len(set(chosen)) < len(chosen):
+        return 0
     # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and
     # then nothing else.
     has_slices = any(name.startswith("MIG") for name in [*chosen, *(uuids or [])])
@@ -112,17 +110,17 @@ def _kind(entry: str) -> str:
     return entry[:4] if entry.startswith(("GPU-", "MIG-")) else "number"
 
 
-def _resolve(entry: str, uuids: Sequence[str] | None) -> str | None:
+def _resolve(entry: str, uuids: Sequence[str] | None) -> str:
     """UUID of the GPU that an entry of CUDA_VISIBLE_DEVICES names (the entry where none is known),
-    or None."""
+    or ""."""
     if _kind(entry) == "number":
         number = re.match(r"\d+", entry)
         if number is None or uuids is None:
-            return number and str(int(number[0]))
+            return str(int(number[0])) if number else ""
         gpus = [uuid for uuid in uuids if not uuid.startswith("MIG")]
-        return dict(enumerate(gpus)).get(int(number[0]))
+        return dict(enumerate(gpus)).get(int(number[0]), "")
     matches = [entry] if uuids is None else [uuid for uuid in uuids if uuid.startswith(entry)]
-    return matches[0] if len(matches) == 1 else None
+    return matches[0] if len(matches) == 1 else ""
 
 
 def hidden() -> bool:
@@ -275,12 +273,8 @@ def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str | None) ->
 
 def _another_build(cuda: str) -> str:
     """A remedy for a build of CUDA 13 or newer."""
-    if int(cuda.split(".")[0]) <= 12:
-        return ""
-    return (
-        f"remove .venv and run OFA_TORCH={BUILD_OF_CUDA_12} bash run_scripts/setup.sh (a build of"
-        " CUDA 12), "
-    )
+    remedy = f"remove .venv and run OFA_TORCH={BUILD_OF_CUDA_12} bash run_scripts/setup.sh"
+    return f"{remedy} (a build of CUDA 12), " if int(cuda.split(".")[0]) > 12 else ""
 
 
 def _sm(capability: Capability) -> str:

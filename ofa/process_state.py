@@ -36,20 +36,16 @@ def kept_process_state() -> Iterator[None]:
         root.handlers[:] = handlers
         warnings.resetwarnings()
         warnings.filters = filters
-        restore_environment(environment)
+        # what differs alone: other threads may be reading
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        for name, value in environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
         multiprocessing.set_start_method(start_method, force=True)  # None: nobody has chosen yet
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])
-
-
-def restore_environment(variables: dict[str, str]) -> None:
-    """Change what differs alone: other threads may be reading."""
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    for name, value in variables.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
 
 
 def silence_known_warnings() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
-from itertools import chain
 
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
@@ -44,10 +43,7 @@ def build(args: BuildOptions) -> None:
         raise UserError(
             "ofa cider-df build: expected --tsv FILE... or --coco JSON..., found neither"
         )
-    captions = chain.from_iterable(
-        [*(captions_of_tsv(path, args) for path in args.tsv), *map(captions_of_coco, args.coco)]
-    )
-    content = count_captions(captions, args.eos, args.keep_punctuation)
+    content = count_captions(captions_to_count(args), args.eos, args.keep_punctuation)
     write_document_frequencies(args.out, content)
     print(
         f"{args.out}: {len(content['document_frequency'])} n-grams of {content['ref_len']}"
@@ -55,20 +51,18 @@ def build(args: BuildOptions) -> None:
     )
 
 
-def captions_of_tsv(path: str, args: BuildOptions) -> Iterator[tuple[str, list[str]]]:
-    """Image id and captions of each row of a caption file."""
-    rows = open_rows(path, [args.id_column, args.column])
-    for image_id, field in counted(rows, len(rows), path, "rows"):
-        yield image_id, caption_references(field, args.keep_punctuation)
-
-
-def captions_of_coco(path: str) -> Iterable[tuple[str, list[str]]]:
-    """Captions of a COCO file (``captions_train2014.json``), cleaned as ``ofa prepare
+def captions_to_count(args: BuildOptions) -> Iterator[tuple[str, list[str]]]:
+    """Image id and captions of each row of the files; those of COCO's are cleaned as ``ofa prepare
     coco-captions`` cleans them."""
-    problems = Problems(skip=False)
-    found = captions_of(path, read_json(path, "annotations"), CaptionCleaner(), problems)
-    problems.settle()
-    return found.items()
+    for path in args.tsv:
+        rows = open_rows(path, [args.id_column, args.column])
+        for image_id, field in counted(rows, len(rows), path, "rows"):
+            yield image_id, caption_references(field, args.keep_punctuation)
+    for path in args.coco:
+        problems = Problems(skip=False)
+        found = captions_of(path, read_json(path, "annotations"), CaptionCleaner(), problems)
+        problems.settle()
+        yield from found.items()
 
 
 def count_captions(
@@ -88,15 +82,14 @@ def count_captions(
 
     # equal captions count once: a document has an n-gram, or has it not
     by_image: dict[str, dict[str, None]] = {}
-    for image_id, texts in captions:
-        by_image.setdefault(image_id, {}).update(dict.fromkeys(texts))
+    for image_id, found in captions:
+        by_image.setdefault(image_id, {}).update(dict.fromkeys(found))
     chinese = any(is_chinese(text) for texts in by_image.values() for text in texts)
-    end = f" {EOS}" if eos else ""
-    documents = []
-    for captions_of_image in by_image.values():
-        words = dict.fromkeys(caption_words(text, chinese, marks) for text in captions_of_image)
-        documents.append([text + end for text in words if text])
-    documents = list(filter(None, documents))
+    end, documents = f" {EOS}" if eos else "", []
+    for texts in by_image.values():
+        words = dict.fromkeys(caption_words(text, chinese, marks) for text in texts)
+        if document := [text + end for text in words if text]:
+            documents.append(document)
     if not documents:
         raise UserError(
             "document frequencies: expected captions, found none; check the files and --column"

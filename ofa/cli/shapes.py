@@ -57,14 +57,12 @@ def images_and_captions(path: Path, folders: tuple[str, ...]) -> tuple[list[Any]
     from ofa.io.images import open_image, read_image_file
     from ofa.io.paths import path_within
 
+    images, captions = [], []
     try:
-        entries = load_json(path.read_text(encoding="utf-8"))
-        captions = [entry["caption"] for entry in entries]
-        files = [
-            path_within(path.parent, entry["files"][0], f"{path}: entry {number}", folders)
-            for number, entry in enumerate(entries, 1)
-        ]
-        images = [open_image(read_image_file(file), str(file), upright=True) for file in files]
+        for number, entry in enumerate(load_json(path.read_text(encoding="utf-8")), 1):
+            captions.append(entry["caption"])
+            file = path_within(path.parent, entry["files"][0], f"{path}: entry {number}", folders)
+            images.append(open_image(read_image_file(file), str(file), upright=True))
     except UserError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

@@ -95,11 +95,7 @@ def train(args: TrainOptions) -> None:
             f"--size {args.size}: expected a multiple of {VQVAE.factor} from 16 on, such as 64"
         )
     device = choose_device(args.device)
-    bf16 = has_bf16(device) if args.bf16 is None else args.bf16
-    if bf16:
-        require_bf16(device)
-    minutes = args.training["minutes"] or None
-    options = TrainingOptions(**{**args.training, "minutes": minutes, "bf16": bf16})
+    options = training_options(args, device)
     config = VQVAEConfig(num_codes=args.codes, width=args.width)
     out, done, begun = (Path(args.out, name) for name in ("", TOKENIZER, UNFINISHED))
     asked = {"size": args.size, "max_pictures": args.max_images, "images": args.images}
@@ -116,13 +112,7 @@ def train(args: TrainOptions) -> None:
             )
     images = open_images(args.images, args.image_column)
     with lock_folder(out):
-        chosen = spread(len(images), args.max_images)
-        found, skipped = square_pixels(images, chosen, args.size, args.skip_broken, args.images)
-        if skipped:
-            print(f"{args.images}: {skipped} images cannot be read and are left out")
-        pixels, apart = torch.from_numpy(found), torch.zeros(len(found), dtype=torch.bool)
-        apart[:: max(20, len(found) // 256)] = True
-        held_out = pixels[apart][:256]
+        learned, held_out = pixels_of(images, args)
         torch.manual_seed(options.seed)
         tokenizer = VQVAE(config).to(device)
 
@@ -130,7 +120,7 @@ def train(args: TrainOptions) -> None:
             write_checkpoint(vq_vae_content(tokenizer, settings=settings, state=state), begun)
 
         earlier = resumed and resumed["state"]
-        state = training.train(tokenizer, pixels[~apart], options, earlier, save)
+        state = training.train(tokenizer, learned, options, earlier, save)
         reached = training.quality(tokenizer, held_out)
         facts = {"updates": state.update, "seconds": state.seconds, "quality": vars(reached)}
         write_checkpoint(vq_vae_content(tokenizer, settings=settings, **facts), done)
@@ -140,6 +130,28 @@ def train(args: TrainOptions) -> None:
     figures = reached.line(config.num_codes)
     print(f"{done}: {state.update} updates in {state.seconds:.0f} s; {figures}")
     print(f"{out / SAMPLES}: images that were kept apart, and below each what its codes give back")
+
+
+def training_options(args: TrainOptions, device: Any) -> TrainingOptions:
+    """Raises: UserError if they do not fit each other or the device."""
+    bf16 = has_bf16(device) if args.bf16 is None else args.bf16
+    if bf16:
+        require_bf16(device)
+    minutes = args.training["minutes"] or None
+    return TrainingOptions(**{**args.training, "minutes": minutes, "bf16": bf16})
+
+
+def pixels_of(images: Any, args: TrainOptions) -> tuple[Any, Any]:
+    """uint8[N, 3, S, S] of the images to learn from, and of at most 256 that are kept apart."""
+    import torch
+
+    chosen = spread(len(images), args.max_images)
+    found, skipped = square_pixels(images, chosen, args.size, args.skip_broken, args.images)
+    if skipped:
+        print(f"{args.images}: {skipped} images cannot be read and are left out")
+    pixels, apart = torch.from_numpy(found), torch.zeros(len(found), dtype=torch.bool)
+    apart[:: max(20, len(found) // 256)] = True
+    return pixels[~apart], pixels[apart][:256]
 
 
 @action

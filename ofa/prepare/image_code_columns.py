@@ -100,14 +100,11 @@ def encode(args: EncodeOptions) -> None:
     images = open_images(args.images, args.image_column)
     chosen, broken = readable(images, args.images) if args.skip_broken else (range(len(images)), {})
     settings = {name: getattr(args, name) for name in SETTINGS}
-    folder = Path(args.tokenizer)
-    parts = [folder / name for name in (codec.TOKENIZER, codec.CONFIG, codec.WEIGHTS)]
-    weights = list(filter(Path.is_file, parts)) if folder.is_dir() else [folder]
-    states = [[file_state(str(path)) for path in some] for some in (images.files, weights)]
+    files = images.files, tokenizer_files(Path(args.tokenizer))
+    states = [[file_state(str(path)) for path in some] for some in files]
     plan = fingerprint("image codes 1", size, settings, states)
-    path = Path(args.out)
-    manifest = f"{path.name}.manifest.json"
-    out = PreparedFolder(path.parent, plan, "ofa tokenizer encode", manifest=manifest)
+    path, made_by = Path(args.out), "ofa tokenizer encode"
+    out = PreparedFolder(path.parent, plan, made_by, manifest=f"{path.name}.manifest.json")
     if out.is_finished():
         print(f"{path}: already complete")
         return
@@ -136,6 +133,14 @@ def encode(args: EncodeOptions) -> None:
         f"{path}: {entry['rows']} rows, {side * side} codes each ({side} x {side}),"
         f" {entry['bytes'] / 1e6:.1f} MB"
     )
+
+
+def tokenizer_files(path: Path) -> list[Path]:
+    """What a tokenizer is read from."""
+    from ofa.models.image_tokenizer.codec import CONFIG, TOKENIZER, WEIGHTS
+
+    parts = [path / name for name in (TOKENIZER, CONFIG, WEIGHTS)]
+    return list(filter(Path.is_file, parts)) if path.is_dir() else [path]
 
 
 def readable(images: Images, path: str) -> tuple[list[int], dict[str, str]]:

@@ -28,7 +28,6 @@ For tasks that generate images (``write_codes``), by a tokenizer that has learne
 """
 
 import functools
-import hashlib
 import itertools
 import json
 import random
@@ -40,9 +39,11 @@ from typing import Any, Literal
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.fingerprint import sha256_of
 from ofa.io.flags import action, option
 from ofa.io.resumable import fingerprint
 from ofa.prepare import negatives, tsv_writer
+from ofa.prepare.image_code_columns import tokenizer_files
 from ofa.prepare.source import WriteOptions, summary
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
 from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
@@ -280,12 +281,7 @@ def coded(images: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
 
 def digest_of(tokenizer: str) -> str:
     """What tells one tokenizer from another: its files."""
-    path = Path(tokenizer)
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".ckpt", ".yaml"))
-    contents = (file.read_bytes() for file in files if file.name != "training.pt")
-    return json.dumps([hashlib.sha256(content).hexdigest() for content in contents])
+    return json.dumps(list(map(sha256_of, sorted(tokenizer_files(Path(tokenizer))))))
 
 
 @dataclass(frozen=True, kw_only=True)

