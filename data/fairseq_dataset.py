@@ -89,7 +89,7 @@ class OFADataset(RowsDataset):
         super().__init__([builder.options])
         self.row_files = {"train": file}
         self.rows = NamedRows(file, builder.spec)
-        self.file, self.columns, self.builder = file, self.rows.columns, builder
+        self.file, self.builder = file, builder
         self.shuffle, self.shuffle_buffer = shuffle, shuffle_buffer
 
     def __len__(self) -> int:

@@ -258,18 +258,15 @@ class PretrainingDataset(MixtureDataset):
         often as their weights say."""
         found = []
         for task, rows in self.extras.items():
-            rate = self.rates[task]
+            rate, part = self.rates[task], Part(rows.file, seed=(TASKS.index(task),))
+            # without a list of the rows where no shuffle buffer needs one
+            listed = not self.shuffle or uses_shuffle_buffer(rows.file, self.shuffle_buffer)
             for count in range(math.floor(number * rate), math.floor((number + 1) * rate)):
-                row = self.auxiliary_row(task, *divmod(count, len(rows)))
+                time, place = divmod(count, len(rows))
+                key = f"{self.seed}-{task}-{time}"
+                row = self.row_at(part, time, place) if listed else shuffled(place, len(rows), key)
                 found += self.samples(task, row, self.builder.draws(0, count, task))
         return found
-
-    def auxiliary_row(self, task: str, time: int, place: int) -> int:
-        """As ``row_at``, without a list of the rows where no shuffle buffer needs one."""
-        file = self.extras[task].file
-        if self.shuffle and not uses_shuffle_buffer(file, self.shuffle_buffer):
-            return shuffled(place, len(file), f"{self.seed}-{task}-{time}")
-        return self.row_at(Part(file, seed=(TASKS.index(task),)), time, place)
 
     def samples(self, name: str, row: int, draws: Draws) -> list[Sample]:
         """Samples of a row, or of another one where it is broken and may be skipped."""

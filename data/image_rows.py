@@ -32,7 +32,14 @@ class TsvImages:
     def __init__(self, path: str | Path, column: int | None = None):
         self.rows = open_rows(path)
         self.files = self.rows.files
-        self.column = image_column(self.rows) if column is None else column
+        if column is None:
+            message = (
+                f"with an image file in base64, found none among {self.rows.num_columns} columns;"
+                " is it the right file? --image-column N names the column when the image of row 1"
+                " is broken"
+            )
+            column = first_column(self.rows, decode_image, message)
+        self.column = column
         check_column(self.rows, self.column, "--image-column")
 
     def __len__(self) -> int:
@@ -80,16 +87,6 @@ def first_column(rows: Rows, holds: Callable[[str], object], message: str) -> in
             if holds(field):
                 return column
     raise UserError(f"{rows.where(0)}: expects a column {message}")
-
-
-def image_column(rows: Rows) -> int:
-    """The first column of row 1 that holds an image. Raises: UserError if none does."""
-    return first_column(
-        rows,
-        decode_image,
-        f"with an image file in base64, found none among {rows.num_columns} columns; is it the"
-        " right file? --image-column N names the column when the image of row 1 is broken",
-    )
 
 
 def make_square(

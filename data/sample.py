@@ -139,8 +139,12 @@ class SampleBuilder:
         scored = [*scored, vocabulary.eos] if example.ends else scored or [vocabulary.pad]
         length = given + len(scored)
         sample["target"] = torch.tensor([vocabulary.pad] * given + scored)
-        others = vocabulary.specials.stop, vocabulary.codes.start
-        read = noised(target, example.noise_ratio, *others, rng)
+        read = target
+        if rng is not None and example.noise_ratio:  # its last words may be wrong
+            generator = torch.Generator().manual_seed(rng.getrandbits(63))
+            others = vocabulary.specials.stop, vocabulary.codes.start
+            tokens = torch.tensor(target, dtype=torch.int64)
+            read = replaced(tokens, example.noise_ratio, *others, generator).tolist()
         sample["prev_output_tokens"] = torch.tensor((prompt + read)[:length])
         if example.prompt_type is not None and example.ends:
             sample["decoder_prompt"] = np.array(prompt)
@@ -185,17 +189,6 @@ def encoded_answers(texts: Sequence[str], vocabulary: Vocabulary, bpe: Bpe) -> A
     return AnswerSet(
         texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos
     )
-
-
-def noised(
-    tokens: Sequence[int], ratio: float, low: int, high: int, rng: Optional[random.Random]
-) -> list[int]:
-    """The tokens with about ``ratio`` of them replaced: the decoder must not rely on its own last
-    words being right. A number of ``rng`` decides which and by what."""
-    if rng is None or not ratio:
-        return list(tokens)
-    generator = torch.Generator().manual_seed(rng.getrandbits(63))
-    return replaced(torch.tensor(tokens, dtype=torch.int64), ratio, low, high, generator).tolist()
 
 
 def replaced(

@@ -92,16 +92,6 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
     return stop - start, sha256_of(target)
 
 
-def first_rows(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[int]:
-    """First row of each shard, and the number of rows. Args: megabytes: of a shard, about; unless
-    ``most_rows``."""
-    if most_rows:
-        return [*range(0, len(rows), most_rows), len(rows)]
-    sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
-    shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
-    return [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(rows)]
-
-
 def pack(
     path: str,
     out: str,
@@ -113,6 +103,7 @@ def pack(
     """Write the rows of a TSV as shards ``out/NAME-000000.tar``, or the ones that are still
     missing.
 
+    Args: megabytes: of a shard, about; unless ``most_rows``.
     Returns: the manifest. Raises: UserError if shards cannot be called so, the folder holds other
     shards of this name, or another process writes them.
     """
@@ -126,8 +117,14 @@ def pack(
     path_below(out, longest, "--name")
     manifest_of(out, name)  # of others it may name what is not ours
     rows, status = TsvFile(path), os.stat(path)
-    firsts = first_rows(rows, megabytes, most_rows)
-    parts = [(number, *bounds) for number, bounds in enumerate(itertools.pairwise(firsts))]
+    if most_rows:
+        firsts = list(range(0, len(rows), most_rows))
+    else:
+        sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
+        shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
+        firsts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
+    bounds = itertools.pairwise([*firsts, len(rows)])
+    parts = [(number, start, stop) for number, (start, stop) in enumerate(bounds)]
     plan = fingerprint(os.path.basename(path), status.st_size, status.st_mtime_ns, parts)
     folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar", ".tar.idx"))
     ranges = {f"{name}-{number:06d}.tar": (start, stop) for number, start, stop in parts}
