@@ -79,7 +79,7 @@ class GlueSpec(TaskSpec):
     prompt: str
 
     def question(self, row: Mapping[str, str]) -> str:
-        return self.prompt.format(**{name: row[name] for name in texts_of(self.prompt)}).strip()
+        return self.prompt.format(**row).strip()
 
 
 def glue(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
-from fairseq.distributed import utils as distributed_utils
 
 from ofa.checkpoints.delta import BaseNotFound
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
+from ofa.trainer.fairseq_distributed import of_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,11 @@ class RunFinished(Exception):
 
 def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
     """The first rank's answer on all ranks, or its ``UserError``."""
-    if trainer.data_parallel_world_size == 1:
-        return decide()
     try:
         answer = decide() if trainer.data_parallel_rank == 0 else None
     except UserError as error:
         answer = error
-    answer = distributed_utils.broadcast_object(answer, 0, trainer.data_parallel_process_group)
+    answer, *_ = of_all_ranks(answer)
     if isinstance(answer, UserError):
         raise answer
     return answer
