@@ -20,20 +20,12 @@ from ofa.io.flags import option
 
 @dataclass
 class LabelSmoothedConfig(CriterionConfig):
-    label_smoothing: float = option(
-        0.0, "epsilon: weight that the target shares with all other tokens; 0 = none"
-    )
-    report_accuracy: bool = option(
-        False, "log the share of tokens whose most probable prediction is right"
-    )
+    label_smoothing: float = option(0.0, "weight that the target shares with all other tokens")
+    report_accuracy: bool = option(False, "log the share of tokens that are predicted right")
     ignore_eos: bool = option(False, "no loss for the end of sentence")
-    drop_worst_ratio: float = option(
-        0.0, "share of tokens of a batch, those of the largest loss, to leave out"
-    )
+    drop_worst_ratio: float = option(0.0, "share of tokens to leave out, those of largest loss")
     drop_worst_after: int = option(0, "leave them out after this many updates")
-    use_rdrop: bool = option(
-        False, "R-Drop: two passes with different dropout, and their divergence as a loss"
-    )
+    use_rdrop: bool = option(False, "R-Drop: two passes by dropout, their divergence as a loss")
     reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
     sample_patch_num: int = option(
         196, "image patches drawn per sample of the first batch of a pretraining pair; 0 = all"
@@ -45,9 +37,7 @@ class EncouragingConfig(LabelSmoothedConfig):
     log_end: float = option(
         0.75, "probability from which the bonus log(1-p) continues as a straight line; 1 = never"
     )
-    drop_best_ratio: float = option(
-        0.0, "share of tokens of a batch, those of the smallest loss, to leave out"
-    )
+    drop_best_ratio: float = option(0.0, "share of tokens to leave out, those of smallest loss")
     drop_best_after: int = option(0, "leave them out after this many updates")
 
 

@@ -54,9 +54,7 @@ class ModelConfig:
     init_std: float = option(0.02, "standard deviation of the starting weights; 0.02 as upstream")
 
     # shape of a layer
-    activation_fn: str = option(
-        "gelu", "of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
-    )
+    activation_fn: str = option("gelu", "feed-forward: gelu, relu, tanh, linear, gelu_accurate")
     encoder_normalize_before: bool = option(True, "LayerNorm before encoder blocks")
     decoder_normalize_before: bool = option(True, "LayerNorm before decoder blocks")
     scale_attn: bool = option(False, "LayerNorm after each attention (NormFormer)")
@@ -80,12 +78,8 @@ class ModelConfig:
     image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
     entangle_position_embedding: bool = option(False, "add position vectors to the encoder's input")
     disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
-    interpolate_position: bool = option(
-        False, "stretch the grid of --orig-patch-image-size to larger images"
-    )
-    orig_patch_image_size: int = option(
-        256, "image side of the trained position grid", belongs_to="task"
-    )
+    interpolate_position: bool = option(False, "stretch the --orig-patch-image-size grid to images")
+    orig_patch_image_size: int = option(256, "image side of the trained grid", belongs_to="task")
     code_image_size: int = option(128, "side in pixels of images as codes (8 a code)")
 
     # image stem
@@ -109,9 +103,7 @@ class ModelConfig:
     prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as upstream")
     adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
-    adapter_train_backbone: bool = option(
-        False, "with --adapter, train all but the token embedding"
-    )
+    adapter_train_backbone: bool = option(False, "with --adapter, train all but token embeddings")
     bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
     lora_rank: int = option(0, "rank of LoRA in linear layers, which trains alone (0: no LoRA)")
     lora_alpha: float = option(16.0, "what LoRA adds is scaled by this / rank")
@@ -129,9 +121,7 @@ class ModelConfig:
 
     # memory
     checkpoint_activations: bool = option(False, "recompute layers in the backward pass")
-    offload_activations: bool = option(
-        False, "as --checkpoint-activations, layer inputs in CPU memory"
-    )
+    offload_activations: bool = option(False, "as --checkpoint-activations, inputs in CPU memory")
 
     def __post_init__(self) -> None:
         width = self.encoder_embed_dim

@@ -352,10 +352,8 @@ class GenerationBatch:
 
     def finish(self, step: int, ends: Tensor, scores: Tensor, parents: Tensor) -> None:
         """Keep the candidates (B, K) that end."""
-        history = parents[..., None].expand(-1, -1, self.tokens.size(2))
-        last = torch.full_like(parents, self.generator.eos)[..., None]
-        tokens = torch.cat([self.tokens.gather(1, history), last], 2)[..., 1:]
-        totals = torch.cat([self.totals.gather(1, history), scores[..., None]], 2)[..., 1:]
+        last = torch.full_like(parents, self.generator.eos)
+        tokens, totals = (part[..., 1:] for part in self.continued(last, scores, parents))
         if not self.options.unnormalized:
             scores = scores / (step + 1) ** self.options.lenpen
         if self.options.match_source_len:
@@ -378,8 +376,12 @@ class GenerationBatch:
         if self.tokens.size(1) != self.beam or not bool(parents.eq(beams).all()):
             for cache in self.caches:
                 cache.reorder(parents)
-        history = parents[..., None].expand(-1, -1, self.tokens.size(2))
-        self.tokens = torch.cat([self.tokens.gather(1, history), tokens[..., None]], 2)
-        self.totals = torch.cat([self.totals.gather(1, history), scores[..., None]], 2)
+        self.tokens, self.totals = self.continued(tokens, scores, parents)
         if self.trie is not None:
             self.trie.advance(tokens, parents, step)
+
+    def continued(self, tokens: Tensor, scores: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and totals (B, K, T + 1) of the beams ``parents`` with one more token each."""
+        history = parents[..., None].expand(-1, -1, self.tokens.size(2))
+        more = torch.cat([self.tokens.gather(1, history), tokens[..., None]], 2)
+        return more, torch.cat([self.totals.gather(1, history), scores[..., None]], 2)

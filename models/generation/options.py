@@ -42,12 +42,8 @@ class GenerationOptions:
     diverse_beam_groups: int = option(-1, "groups of beams that avoid each other's tokens")
     diverse_beam_strength: float = option(0.5, "penalty of a token that an earlier group chose")
     match_source_len: bool = option(False, "hypotheses are as long as the source")
-    constraint_range: Any = option(
-        None, "'start,end': start <= id < end or <s>, <pad>, </s>, <unk>"
-    )
-    only_range: Any = option(
-        None, "'start,end': every token but </s> has such an id; scores stay as they are"
-    )
+    constraint_range: Any = option(None, "'start,end': start <= id < end or a special token")
+    only_range: Any = option(None, "'start,end': ids of tokens but </s>; scores stay as they are")
     zero_shot: bool = option(False, "constraints act on probabilities, without renormalizing")
     gen_code: bool = option(False, "image codes: their positions, no special token inside")
     ignore_eos: bool = option(False, "the final </s> counts as a log-probability of 1")

@@ -10,9 +10,7 @@ from ofa.io.flags import option
 class TrainingOptions:
     """How long (what is reached first of ``updates`` and ``minutes``) and how fast."""
 
-    updates: int | None = option(
-        None, "updates of the training, if not as many as there is time for"
-    )
+    updates: int | None = option(None, "updates of the training, if not as many as time allows")
     minutes: float | None = option(3.0, "time limit in minutes; 0: none")
     batch_size: int = option(32, "images per update")
     lr: float = option(2e-3, "highest learning rate")
