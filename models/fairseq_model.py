@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -66,24 +66,23 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
         load_into(self, state_dict, strict)
 
 
-WARNED_OF: set[str] = set()  # flags without effect, in this process
+@cache
+def warn(message: str) -> None:
+    """Once in this process."""
+    logger.warning(message)
 
 
 def warn_of_flags_without_effect(args: Any) -> None:
+    def is_given(name: str, default: Any) -> bool:
+        return getattr(args, name, None) not in (None, default)
+
     for name, default, _, reason in WITHOUT_EFFECT:
-        value = getattr(args, name, None)
-        if value not in (None, default) and name not in WARNED_OF:
-            WARNED_OF.add(name)
-            logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
+        if is_given(name, default):
+            warn(f"--{name.replace('_', '-')} has no effect: {reason}")
     lora = "lora_alpha", "lora_targets", "lora_dropout"
-    given = any(
-        getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora
-    )
-    if given and not getattr(args, "lora_rank", None) and "lora" not in WARNED_OF:
-        WARNED_OF.add("lora")
-        logger.warning(
-            "--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank"
-        )
+    given = any(is_given(name, getattr(ModelConfig, name)) for name in lora)
+    if given and not getattr(args, "lora_rank", None):
+        warn("--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank")
 
 
 def fill_in(arch: str, args: Any) -> None:
