@@ -34,30 +34,7 @@ ADVICE = {
     " language",
     VOCAB: "; try 1000 for a small task of its own, 21128 are those of upstream's Chinese models",
 }
-README = {
-    MODEL: """# A vocabulary of {pieces} text pieces
-
-Sentencepiece BPE with byte fallback, made by `ofa vocab build --size {size}` from {lines} lines
-({characters} characters, {covered} different ones with an entry of their own) of:
-
-{sources}
-
-Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (their order in
-the vocabulary).
-Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
-""",
-    VOCAB: """# A BERT vocabulary of {pieces} text pieces
-
-Characters and words, made by `ofa vocab build --bert --size {size}`
-from {lines} lines; {unknown} of their {words} words and characters have no entry ([UNK]).
-Made from:
-
-{sources}
-
-Files: `{model}` (the pieces), `{dictionary}` (their order in the vocabulary). Use: `--bpe-dir` with
-this folder; prompts are Chinese then. `ofa vocab show` prints the ranges of ids.
-""",
-}
+TEMPLATES = Path(__file__).with_name("templates")  # of the README of a folder
 # file of the pieces, the pieces in their order, figures for the README
 Learned = tuple[bytes, list[str], dict[str, int]]
 
@@ -81,7 +58,8 @@ def build_vocabulary(
         bert: a BERT vocabulary, not a sentencepiece BPE.
     Raises: UserError if there is no text, the size is too small, or the folder holds a vocabulary.
     """
-    folder, own = Path(folder), (DICTIONARY, VOCAB if bert else MODEL)
+    folder, file = Path(folder), VOCAB if bert else MODEL
+    own = DICTIONARY, file
     names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
     present = [path.name for name in names for path in folder.glob(name)]
     foreign = [name for name in present if name not in own]
@@ -92,18 +70,14 @@ def build_vocabulary(
         )
     smallest = (len(SPECIALS) if bert else NUM_BYTES) + 32
     if not smallest <= size <= LARGEST:
-        raise UserError(f"--size {size}: expected {smallest} to {LARGEST} entries{ADVICE[own[1]]}")
+        raise UserError(f"--size {size}: expected {smallest} to {LARGEST} entries{ADVICE[file]}")
     model, pieces, facts = (learn_words if bert else learn_pieces)(texts, size)
-    text = README[own[1]].format(
-        pieces=len(pieces),
-        size=size,
-        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
-        model=own[1],
-        dictionary=DICTIONARY,
-        **facts,
-    )
+    facts |= {"pieces": len(pieces), "size": size}
+    made_of = "\n".join(f"* {source}" for source in sources) or "* (not stated)"
+    readme = (TEMPLATES / f"{file}.md").read_text(encoding="utf-8")
+    text = readme.format(sources=made_of, **facts)
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
-    files = {own[1]: model, "README.md": text.encode(), DICTIONARY: dictionary.encode()}
+    files = {file: model, "README.md": text.encode(), DICTIONARY: dictionary.encode()}
     try:
         with ExitStack() as stack:
             for name, data in files.items():
