@@ -13,9 +13,8 @@ from pathlib import Path
 
 from frame import Args, fastest, photo_fields, print_figures, program, read_all, seconds
 
-from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
-from ofa.doctor.schemas import codes_of, schemas
+from ofa.doctor.schemas import Settings, codes_of, schemas
 
 SMALL = base64.b64encode(random.Random(0).randbytes(3000)).decode()
 ANSWERS = "0.6|!+no&&1.0|!+yes&&0.3|!+a table"

@@ -50,12 +50,15 @@ def doctor(args: DoctorOptions) -> int:
     example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file
     trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv
     """
+    from ofa.doctor.assets import kind_of
     from ofa.doctor.environment import FAULT, check_environment
-    from ofa.doctor.model_files import kind_of
+    from ofa.doctor.rule import FATES, RULES
     from ofa.task.results import write_json
 
     if args.rules:
-        return _list_rules()
+        for rule in sorted(RULES.values()):
+            print(f"{rule.name:<18} expects {rule.expects}; {FATES[rule.fate]}")
+        return 0
     paths: dict[str, list[str]] = {}
     for path in args.paths:
         paths.setdefault(kind_of(path), []).append(path)
@@ -93,8 +96,7 @@ def _entry(report: Any) -> dict[str, Any]:
 
 def _reports(paths: dict[str, list[str]], args: DoctorOptions) -> Iterator[Any]:
     """Of vocabularies, checkpoints, negative samples and rows. Args: paths: by their kind."""
-    from ofa.doctor.model_files import check_checkpoint, check_vocabulary
-    from ofa.doctor.negatives import check_negatives
+    from ofa.doctor.assets import check_checkpoint, check_negatives, check_vocabulary
     from ofa.doctor.scan import scan
     from ofa.doctor.schemas import settings_of
 
@@ -132,7 +134,7 @@ def _show(report: Any, most: int) -> None:
 
 def _repair(report: Any, copy: str, jobs: int) -> dict[str, Any]:
     """Write the copy and tell what it holds."""
-    from ofa.doctor.repair import repair
+    from ofa.doctor.scan import repair
 
     done = repair(report, copy, jobs)
     for finding in done.left_out:
@@ -144,19 +146,3 @@ def _repair(report: Any, copy: str, jobs: int) -> dict[str, Any]:
     content = asdict(done)
     content["mended"] = content.pop("repaired")  # keys of files stay as they are
     return content
-
-
-def _list_rules() -> int:
-    """Every rule of data files once, by name."""
-    from ofa.doctor.negatives import NEGATIVE_RULES
-    from ofa.doctor.rows import IMAGE_RULES
-    from ofa.doctor.rules import ROW_RULES, rules_of
-    from ofa.doctor.scan import FILE_RULES, SAMPLE
-    from ofa.doctor.schemas import schemas
-
-    columns = [column for schema in schemas().values() for column in schema.columns]
-    cells = (rule for column in columns for rule in rules_of(column))
-    every = (*FILE_RULES, *ROW_RULES, *cells, *IMAGE_RULES, SAMPLE, *NEGATIVE_RULES)
-    for _, rule in sorted({(rule.name, rule.expects): rule for rule in every}.items()):
-        print(f"{rule.name:<18} expects {rule.expects}; {rule.fate}")
-    return 0

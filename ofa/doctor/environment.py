@@ -1,15 +1,16 @@
 """The machine and its libraries: what training and scoring need, and what is there."""
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ofa import devices
@@ -44,17 +45,29 @@ class Check:
 
 def check_environment() -> list[Check]:
     """Every check. Results are taken to be written to the current folder."""
-    single = _python(), _torch(), _fairseq(), _libraries(), _java()
-    return [*single, *_disks(), *_machine(), *_gpus()]
+    return [*_software(), *_disks(), *_machine(), *_gpus()]
 
 
 def _judged(name: str, is_fine: bool, found: str, fix: str, otherwise: str = FAULT) -> Check:
     return Check(name, OK, found) if is_fine else Check(name, otherwise, found, fix)
 
 
-def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return _judged("python", sys.version_info >= PYTHON, found, f"use Python 3.11 or 3.12: {SETUP}")
+def _software() -> Iterator[Check]:
+    fix = f"use Python 3.11 or 3.12: {SETUP}"
+    yield _judged("python", sys.version_info >= PYTHON, platform.python_version(), fix)
+    yield _torch()
+    yield _fairseq()
+    missing = ", ".join(name for name in LIBRARIES if importlib.util.find_spec(name) is None)
+    found = f"without {missing}" if missing else f"all {len(LIBRARIES)} of them"
+    yield _judged("libraries", not missing, found, f"{SETUP}, or pip install them")
+    java, runs = shutil.which("java"), False
+    with suppress(OSError, subprocess.TimeoutExpired):
+        if java:
+            command = [java, "-version"]
+            runs = subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    found = (java if runs else f"{java}, which does not run") if java else "none"
+    fix = "only METEOR and SPICE need it: install a Java runtime, version 8 or later"
+    yield _judged("java", runs, found, fix, NOTE)
 
 
 def _torch() -> Check:
@@ -67,63 +80,41 @@ def _torch() -> Check:
     except Exception as error:  # a broken build raises nearly anything
         found = f"{type(error).__name__}: {error}"
         return Check("torch", FAULT, found, f"install matching torch and torchvision: {SETUP}")
-    threads = f"{torch.get_num_threads()} threads"
-    return Check(
-        "torch", OK, f"{torch.__version__}, torchvision {torchvision.__version__}, {threads}"
-    )
+    versions = f"{torch.__version__}, torchvision {torchvision.__version__}"
+    return Check("torch", OK, f"{versions}, {torch.get_num_threads()} threads")
 
 
 def _fairseq() -> Check:
     versions = {}
     for name in ("fairseq-fixed", "fairseq"):
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no fairseq"
-    if importlib.util.find_spec("fairseq") is None or "fairseq-fixed" not in versions:
-        fix = f"pip install {FAIRSEQ} (fairseq 0.12.2 fails on Python 3.11 and later)"
-        return Check("fairseq", FAULT, found, fix)
-    if "fairseq" in versions:
+    fix = f"pip install {FAIRSEQ} (fairseq 0.12.2 fails on Python 3.11 and later)"
+    if len(versions) == 2:
         found = "both fairseq and fairseq-fixed, which overwrite each other's files"
-        return Check("fairseq", FAULT, found, f"pip uninstall both, then pip install {FAIRSEQ}")
-    return Check("fairseq", OK, found)
-
-
-def _libraries() -> Check:
-    missing = ", ".join(name for name in LIBRARIES if importlib.util.find_spec(name) is None)
-    found = f"without {missing}" if missing else f"all {len(LIBRARIES)} of them"
-    return _judged("libraries", not missing, found, f"{SETUP}, or pip install them")
-
-
-def _java() -> Check:
-    path, runs = shutil.which("java"), False
-    if path:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run([path, "-version"], capture_output=True, timeout=30)
-            runs = done.returncode == 0
-    found = (path if runs else f"{path}, which does not run") if path else "none"
-    fix = "only METEOR and SPICE need it: install a Java runtime, version 8 or later"
-    return _judged("java", runs, found, fix, NOTE)
+        fix = f"pip uninstall both, then pip install {FAIRSEQ}"
+    is_whole = importlib.util.find_spec("fairseq") is not None
+    return _judged("fairseq", is_whole and [*versions] == ["fairseq-fixed"], found, fix)
 
 
 def _disks() -> Iterator[Check]:
-    yield _disk("disk", os.getcwd(), FREE_DISK, "free some, or write elsewhere")
-    yield _disk("temporary", tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR")
-    if os.path.isdir("/dev/shm"):
-        fix = "give the container more (docker run --shm-size=8g), or --num-workers 0"
-        yield _disk("shared-memory", "/dev/shm", FREE_SHARED, fix)
-
-
-def _disk(name: str, place: str, needed: float, fix: str) -> Check:
-    if not os.access(place, os.W_OK):
-        fix = "repair its permissions, or write elsewhere"
-        return Check(name, FAULT, f"{place} cannot be written to", fix)
-    free = shutil.disk_usage(place).free
-    found = f"{free / 1e9:.1f} GB free in {place}"
-    if free < needed:
-        return Check(name, NOTE, f"{found}, less than {needed / 1e9:.0f} GB", fix)
-    return Check(name, OK, found)
+    fix = "give the container more (docker run --shm-size=8g), or --num-workers 0"
+    for name, place, needed, remedy in (
+        ("disk", os.getcwd(), FREE_DISK, "free some, or write elsewhere"),
+        ("temporary", tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR"),
+        ("shared-memory", "/dev/shm", FREE_SHARED, fix),
+    ):
+        if not os.path.isdir(place):  # there is no /dev/shm everywhere
+            continue
+        if not os.access(place, os.W_OK):
+            remedy = "repair its permissions, or write elsewhere"
+            yield Check(name, FAULT, f"{place} cannot be written to", remedy)
+            continue
+        free = shutil.disk_usage(place).free
+        found = f"{free / 1e9:.1f} GB free in {place}"
+        less = "" if free >= needed else f", less than {needed / 1e9:.0f} GB"
+        yield _judged(name, not less, found + less, remedy, NOTE)
 
 
 def _machine() -> Iterator[Check]:
@@ -144,23 +135,21 @@ def _gpus() -> Iterator[Check]:
     count, problem = devices.gpus_of_torch()
     for number in range(count):
         facts = torch.cuda.get_device_properties(number)
-        yield Check(
-            f"gpu{number}",
-            OK,
-            f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 1e9:.0f} GB, "
-            f"bf16 {'yes' if devices.has_bf16(f'cuda:{number}') else 'no'}",
-        )
+        bf16 = "yes" if devices.has_bf16(f"cuda:{number}") else "no"
+        found = f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 1e9:.0f} GB"
+        yield Check(f"gpu{number}", OK, f"{found}, bf16 {bf16}")
+    if count and not problem:
+        return
+    state, found, fix = FAULT, "", ""
     if problem:
         found, _, fix = problem.partition("; ")
-        yield Check("gpu", FAULT, found, fix)
-    elif count == 0 and devices.hidden():
+    elif devices.hidden():
+        state, found = NOTE, "hidden by CUDA_VISIBLE_DEVICES"
         fix = "unset it to train and evaluate on a GPU"
-        yield Check("gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", fix)
-    elif count == 0 and shutil.which("nvidia-smi"):
-        _, reason = devices.count_without_torch()
-        found = reason or "an NVIDIA driver, but torch sees no device"
+    elif shutil.which("nvidia-smi"):
+        found = devices.count_without_torch()[1] or "an NVIDIA driver, but torch sees no device"
         fix = "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU"
-        yield Check("gpu", FAULT, found, fix)
-    elif count == 0:
+    else:
+        state, found = NOTE, "none"
         fix = "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny"
-        yield Check("gpu", NOTE, "none", fix)
+    yield Check("gpu", state, found, fix)

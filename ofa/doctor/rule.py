@@ -1,54 +1,126 @@
-"""What the doctor asks and answers: rules and their settings, findings, reports on files."""
+"""What the doctor answers: rules, findings of what breaks them, reports on files."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-from ofa.io.numbers import read_decimal
-from ofa.task.columns import Column
+from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER
+from ofa.task.text import CONFIDENCE, JOIN
+from ofa.tokens.bpe import REMEDY
 
 LONGEST_SHOWN = 40  # characters of a cell in a finding
 LISTED = 1000  # findings kept per rule; all are counted
 WHOLE_ROW = -1
-REPAIRED, SKIPPED = "--fix repairs it, where it can", "--fix skips the row"
+BUILD = "make it again: ofa negatives build"
+FATES = {
+    "repaired": "--fix repairs it, where it can",
+    "skipped": "--fix skips the row",
+    "by-hand": "for you to repair",
+    "note": "a note",  # no fault: it works, but differently than its author may think
+}
+# name, what --fix does, what it expects -> what the user does; behind "/" of which column
+TABLE = f"""
+file                by-hand   a readable file of rows -> check the path, or make the file again
+crlf                repaired  rows that end in a line feed alone
+    -> save the file with Unix line ends
+bom                 repaired  a file that begins with its first row
+    -> save the file as UTF-8 without a byte-order mark
+selected-cols       by-hand   columns that the file has -> correct --selected-cols or --task
+duplicate-id        repaired  every id once -> make ids unique; is it the file of another stage?
+answer-file         by-hand   answers of this answer set
+    -> give the label file that belongs to these data
+answer-case         note      answers that differ in more than case
+    -> write them alike; ofa prepare lowers answers, unless it is told --keep-case
+checksum            by-hand   shards as ofa pack wrote them -> copy or make the shard again
+sample              skipped   a whole sample -> make the shard again, or leave the sample out
 
+nul                 repaired  no NUL bytes -> remove them
+carriage-return     repaired  no carriage return inside a row -> replace it by a space
+utf-8               skipped   UTF-8 text -> save the file as UTF-8
+empty-row           skipped   a row of columns -> remove the line
+columns             repaired  as many tab-separated columns as the other rows have
+    -> write spaces instead of tabs and line breaks inside a field
 
-@dataclass(frozen=True)
-class Settings:
-    """What the rules may use besides the cell. Plain data: travels to worker processes.
+quoted              repaired  a field without quotes
+    -> write the TSV without quoting (pandas: quoting=csv.QUOTE_NONE)
+id-empty            skipped   an id -> give every row an id
+id-float            repaired  an id as it is -> read ids as text (pandas: dtype=str)
+confidence          skipped   a number from 0 to 1 -> correct the number
+label               repaired  a label of the task -> correct it; is it the file of another data set?
+class-known         skipped   words of the label file
+    -> correct them; is it the label file of another data set?
 
-    Args:
-        width: columns of every row. columns: what the columns are, and their numbers. by_type:
-            content of the column ``type`` -> what columns of such a row are.
-        max_src, max_tgt: words kept of a source and a target; 0: as the column says. answers: texts
-            of the answer set, or None. num_codes: image codes in the vocabulary. codes: of a row.
-        image_side: pixels that every image must have, or 0. bpe_dir: vocabulary folder, or "".
-        images: decode images. evaluation: rows may be without what is to be predicted, and have
-            answers that no model can give.
-    """
+image-empty         skipped   an image in base64 -> leave the row out, or give a grey image
+bytes-literal       repaired  base64 alone -> write base64.b64encode(data).decode(), not str()
+data-url            repaired  base64 alone -> keep only what follows the comma
+base64              repaired  base64, standard or URL-safe
+    -> check --selected-cols, or encode the image again
+base64-length       repaired  base64 padded with = to groups of four
+    -> pad it; if it was cut off, encode the image again
+image               skipped   a whole image -> export it again, or remove the row
+image-size          skipped   a square image of the right size
+    -> resize it before it is written: pretraining does not
+exif-orientation    note      pixels that are stored upright
+    -> viewers turn the image, training does not; ofa prepare writes upright pixels
+code-range          repaired  numbers from 0 to the number of codes, separated by spaces
+    -> make the codes again with the tokenizer of this vocabulary
+code-count          skipped   as many codes as the image has
+    -> make the codes again: 1024 for an image of 256 x 256 pixels, 256 for the middle of it in
+    pretraining
 
-    task: str = ""
-    width: int = 0
-    columns: tuple[tuple[Column, int], ...] = ()
-    by_type: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
-    max_src: int = 0
-    max_tgt: int = 0
-    answers: frozenset[str] | None = None
-    num_codes: int = 8192
-    codes: int = 0
-    image_side: int = 0
-    bpe_dir: str = ""
-    images: bool = True
-    evaluation: bool = False
+box-grammar/box     skipped   a box x0,y0,x1,y1 of four numbers
+    -> write pixels of the image, separated by commas
+box-grammar/boxes   skipped   objects x0,y0,x1,y1,category,name joined by {JOIN}
+    -> write pixels of the image, separated by commas
+box-order           repaired  x0 < x1 and y0 < y1
+    -> write left,top,right,bottom; width and height are no corners
+box-inside          repaired  a box inside the image
+    -> are these pixels of this image, as left,top,right,bottom?
+box-fraction        note      a box in pixels
+    -> if these are fractions of the image, multiply them by its width and height
 
-    def number_of(self, name: str) -> int | None:
-        """Number of a column."""
-        return next((number for column, number in self.columns if column.name == name), None)
+answer-grammar      repaired  confidence{CONFIDENCE}answer, several joined by {JOIN}
+    -> write for example 1.0{CONFIDENCE}yes{JOIN}0.3{CONFIDENCE}no
+answer-confidence   skipped   a confidence from 0 to 1 -> correct the number
+answer-known        skipped   a best answer that is in the answer set
+    -> add it to the answer set, or leave the row out; is it the answer file of another data set?
+text-empty          skipped   words -> fill it in, or remove the row
+text-empty/scene    skipped   the text on the image -> fill it in, or remove the row
+text-missing        note      words that somebody wrote
+    -> fill them in, or remove the row, if nobody wrote them
+cut-source          note      a text that is not cut -> raise --max-src-length
+cut-target          note      a text that is not cut -> raise --max-tgt-length
+cut-answer          note      an answer that is not cut -> raise --max-tgt-length
+unknown-pieces      note      text of pieces in dict.txt
+    -> is it the right --bpe-dir for this language?
 
-    def words_kept(self, column: Column) -> int:
-        """Of a text; 0: all."""
-        return (self.max_tgt if column.target else self.max_src) or column.max_words
+negatives-file      by-hand   {CAPTIONS}, {OBJECTS} and {ANSWERS} in the folder, in UTF-8 -> {BUILD}
+negatives-line      by-hand   a caption or name in every line, without spaces around it
+    -> remove the line, or the spaces
+negatives-again     by-hand   every caption and name once
+    -> remove the line: what comes twice is drawn twice as often
+negatives-few       by-hand   at least two entries: one to draw where the other is right -> {BUILD}
+negatives-json      by-hand   JSON of lists of answers by kind -> {BUILD}
+negatives-other     by-hand   a list {OTHER!r} with at least two answers: for those of unknown kind
+    -> add {OTHER!r} with the answers of all kinds
+negatives-kind      by-hand   at least two answers of every kind -> move the answer to {OTHER!r}
+negatives-answer    by-hand   answers with words, each once in its kind -> remove it
+negatives-two-kinds note      every answer in one kind
+    -> remove it from the others: the last kind counts
+
+vocabulary          by-hand   a folder with dict.txt and the files of its BPE -> {REMEDY}
+vocabulary-pieces   by-hand   every piece of the BPE in dict.txt
+    -> take dict.txt and the BPE files from the same source
+vocabulary-text     note      decoding to give back the text
+    -> is the folder meant for this language?
+checkpoint          by-hand   a checkpoint of tensors and settings -> download or copy it again
+checkpoint-weights  by-hand   finite weights -> use an older checkpoint of the run
+checkpoint-vocabulary by-hand one embedding for every entry of the vocabulary
+    -> give the --bpe-dir it was trained with, and --code-dict-size and --num-bins
+checkpoint-arch     note      the options it was trained with
+    -> give --arch and the model's flags yourself
+"""
 
 
 @dataclass(frozen=True)
@@ -68,59 +140,50 @@ class Finding:
         return f"{path}:{max(self.row, 1)}:{column} {self.rule} - {self.found} - {self.fix}"
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a file, a row or a cell should be.
-
-    Args:
-        fix: what the user does. note: no fault: the row works, but differently than its author may
-            think.
-        check: (row, settings) or (cell, column, settings) -> what is wrong, or "". None: the rule
-            belongs to a whole file.
-        repair: row, or cell and column -> a better one. with_fix: what ``--fix`` does where that
-            does not follow from ``check`` and ``repair``.
-    """
+class Rule(NamedTuple):
+    """A line of the table."""
 
     name: str
+    fate: str
     expects: str
     fix: str
-    check: Any = None
-    repair: Any = None
-    note: bool = False
-    with_fix: str = ""
+
+    @property
+    def note(self) -> bool:
+        return self.fate == "note"
 
     def finding(self, found: str, row: int = 0, column: int = WHOLE_ROW) -> Finding:
         text = f"expected {self.expects}, found {found}"
         return Finding(row, column, self.name, text, self.fix, self.note)
 
-    @property
-    def fate(self) -> str:
-        """What comes of it with ``--fix``."""
-        if self.note:
-            return "a note"
-        usual = REPAIRED if self.repair else SKIPPED if self.check else "for you to repair"
-        return self.with_fix or usual
+
+def _rule(entry: str) -> Rule:
+    name, fate, text = " ".join(entry.split()).split(" ", 2)
+    return Rule(name.partition("/")[0], fate, *text.split(" -> "))
+
+
+RULES = {entry.split()[0]: _rule(entry) for entry in re.split(r"\n+(?=\S)", TABLE.strip())}
 
 
 @dataclass
 class Report:
-    """What a file, or a part of its rows, shows.
-
-    Args: rows: how many there are, or what else ``unit`` counts. findings: ``LISTED`` per rule at
-        most; ``counts`` counts all of them.
-    """
+    """What a file, or a part of its rows, shows."""
 
     path: str = ""
     task: str = ""
     unit: str = "rows"
-    rows: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    counts: Counter = field(default_factory=Counter)
+    rows: int = 0  # or what else ``unit`` names
+    findings: list[Finding] = field(default_factory=list)  # at most ``LISTED`` per rule
+    counts: Counter = field(default_factory=Counter)  # of all, by rule
 
-    def add(self, finding: Finding, times: int = 1) -> None:
+    def add(self, finding: Finding) -> None:
         if self.counts[finding.rule] < LISTED:
             self.findings.append(finding)
-        self.counts[finding.rule] += times
+        self.counts[finding.rule] += 1
+
+    def find(self, rule: str, found: str, row: int = 0, column: int = WHOLE_ROW) -> None:
+        """Add a finding. Args: as of ``Finding``."""
+        self.add(RULES[rule].finding(found, row, column))
 
     def sort(self) -> None:
         self.findings.sort(key=lambda finding: (finding.row, finding.column))
@@ -139,27 +202,3 @@ def shown(cell: str | bytes) -> str:
     """The beginning of a cell for a message."""
     text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
     return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
-
-
-def empty(cell: str, column: Column, settings: Settings) -> str:
-    return "" if cell and not cell.isspace() else "an empty field"
-
-
-def quoted(cell: str, column: Column, settings: Settings) -> str:
-    return shown(cell) if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "\"'" else ""
-
-
-def fraction(cell: str, column: Column, settings: Settings) -> str:
-    try:
-        return "" if 0 <= read_decimal(cell) <= 1 else shown(cell)
-    except ValueError:
-        return shown(cell)
-
-
-QUOTED = Rule(
-    "quoted",
-    "a field without quotes",
-    "write the TSV without quoting (pandas: quoting=csv.QUOTE_NONE)",
-    quoted,
-    lambda cell, column: cell[1:-1].replace('""', '"'),
-)

@@ -1,10 +1,15 @@
-"""Every row of a TSV or of shards under the rules: in chunks, over processes, with progress; and
-what only the whole file shows."""
+"""Every row of a TSV or of shards under the rules, in chunks, over processes, with progress; what
+only the whole file shows; and a repaired copy, a TSV. Rows beyond repair are skipped and listed.
+
+What is repaired stands in the table of rules. Of rows with one id equal ones are left out, others
+get a new id: the next free number, or ``_2`` behind a text.
+"""
 
 import hashlib
+import itertools
 import multiprocessing
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,8 +21,10 @@ import numpy as np
 from ofa.data.rows import Rows, open_rows
 from ofa.data.shards import ShardFile
 from ofa.doctor.rows import RowChecker
-from ofa.doctor.rule import LISTED, REPAIRED, SKIPPED, Finding, Report, Rule, Settings, shown
+from ofa.doctor.rule import LISTED, RULES, Finding, Report, shown
+from ofa.doctor.schemas import Settings
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.fingerprint import sha256_of, total_bytes
 from ofa.io.progress import Progress, counted
 from ofa.io.values import id_key
@@ -29,57 +36,17 @@ WORTH_PROCESSES = 256 << 20  # bytes from which starting processes pays, ...
 WORTH_PROCESSES_FOR_IMAGES = 32 << 20  # ... where images are decoded
 PROBED = 1000  # rows that decide how many columns the file has
 
-FILE = Rule("file", "a readable file of rows", "check the path, or make the file again")
-CRLF = Rule(
-    "crlf",
-    "rows that end in a line feed alone",
-    "save the file with Unix line ends",
-    with_fix=REPAIRED,
-)
-BYTE_ORDER = Rule(
-    "bom",
-    "a file that begins with its first row",
-    "save the file as UTF-8 without a byte-order mark",
-    with_fix=REPAIRED,
-)
-SELECTED = Rule("selected-cols", "columns that the file has", "correct --selected-cols or --task")
-DUPLICATE = Rule(
-    "duplicate-id",
-    "every id once",
-    "make ids unique; is it the file of another stage?",
-    with_fix=REPAIRED,
-)
-ANSWER_FILE = Rule(
-    "answer-file", "answers of this answer set", "give the label file that belongs to these data"
-)
-CHECKSUM = Rule("checksum", "shards as ofa pack wrote them", "copy or make the shard again")
-ANSWER_CASE = Rule(
-    "answer-case",
-    "answers that differ in more than case",
-    "write them alike; ofa prepare lowers answers, unless it is told --keep-case",
-    note=True,
-)
-SAMPLE = Rule(
-    "sample", "a whole sample", "make the shard again, or leave the sample out", with_fix=SKIPPED
-)
-FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, ANSWER_CASE, CHECKSUM)
-
 
 @dataclass
 class ScanReport(Report):
-    """What some rows, or all rows of a file, show.
+    """What some rows, or all rows of a file, show."""
 
-    Args: settings: with the columns of the file; None if it cannot be read. crlf, first_crlf: rows
-        that end in CRLF, and the first of them. ids: digests of the ids, 0 where there is none.
-        largest_id: of the ids that are numbers. taught: answer -> its first row.
-    """
-
-    settings: Settings | None = None
-    crlf: int = 0
-    first_crlf: int = 0
-    ids: list[np.ndarray] = field(default_factory=list)
-    largest_id: int = -1
-    taught: dict[str, int] = field(default_factory=dict)
+    settings: Settings | None = None  # with the columns of the file, if it can be read
+    crlf: int = 0  # rows that end in it, ...
+    first_crlf: int = 0  # ... and the first of them
+    ids: list[np.ndarray] = field(default_factory=list)  # their digests, 0 where there is none
+    largest_id: int = -1  # of those that are numbers
+    taught: dict[str, int] = field(default_factory=dict)  # answer -> its first row
 
     def merge(self, later: "ScanReport") -> None:
         """Add the report on rows that follow."""
@@ -105,28 +72,26 @@ def scan(path: str, settings: Settings, jobs: int = 1) -> ScanReport:
         if isinstance(rows, ShardFile):
             _compare_checksums(report, rows)
         elif rows.offsets[0]:
-            report.add(BYTE_ORDER.finding("a byte-order mark", 1))
+            report.find("bom", "a byte-order mark", 1)
     except UserError as error:
-        report.add(FILE.finding(str(error).removeprefix(f"{path}: ")))
+        report.find("file", str(error).removeprefix(f"{path}: "))
         return report
     settings = replace(settings, width=usual_width(rows))
     if beyond := [column.name for column, number in settings.columns if number >= settings.width]:
-        found = f"{settings.width} columns, none for {', '.join(beyond)}"
-        report.add(SELECTED.finding(found))
+        report.find("selected-cols", f"{settings.width} columns, none for {', '.join(beyond)}")
         settings = replace(settings, columns=())
     report.settings = settings
     for part in chunk_results(check_rows, rows, settings, jobs, f"checking {Path(path).name}"):
         report.merge(part)
     if report.crlf:
         found = f"\\r\\n at the end of {report.crlf} of {report.rows} rows"
-        report.add(CRLF.finding(found, report.first_crlf), report.crlf)
-    column = settings.number_of("id")
-    if column is not None:
-        _find_duplicates(report, rows, column)
+        report.find("crlf", found, report.first_crlf)
+        report.counts["crlf"] = report.crlf
+    _find_duplicates(report, rows, settings.number_of("id"))
     _find_cases(report)
     wrong = report.counts["answer-known"] + report.counts["class-known"]
     if wrong > report.rows / 2:
-        report.add(ANSWER_FILE.finding(f"{wrong} of {report.rows} rows with another answer"))
+        report.find("answer-file", f"{wrong} of {report.rows} rows with another answer")
     report.sort()
     return report
 
@@ -159,7 +124,7 @@ def check_rows(rows: list[bytes | UserError], first: int, checker: RowChecker) -
 def broken_sample(error: UserError, number: int) -> Finding:
     """Args: error: why the row cannot be read."""
     found = str(error).partition("found ")[2].rpartition("; ")[0] or str(error)
-    return SAMPLE.finding(found, number)
+    return RULES["sample"].finding(found, number)
 
 
 def digest(text: str) -> int:
@@ -174,10 +139,8 @@ def usual_width(rows: Rows) -> int:
     """The number of columns that most of the first rows have."""
     if isinstance(rows, ShardFile):
         return rows.num_columns
-    with open(rows.path, "rb") as file:
-        file.seek(int(rows.offsets[0]))
-        lines = (file.readline() for _ in range(min(PROBED, len(rows))))
-        widths = Counter(line.count(b"\t") + 1 for line in lines)
+    first = (rows_between(rows, row, row + 1)[0] for row in range(min(PROBED, len(rows))))
+    widths = Counter(row.count(b"\t") + 1 for row in first)
     return max(widths, key=lambda width: (widths[width], width))
 
 
@@ -189,21 +152,23 @@ def _compare_checksums(report: ScanReport, rows: ShardFile) -> None:
         if noted and found != noted["sha256"]:
             name = os.path.basename(shard)
             text = f"{name} with {found[:12]}... instead of {noted['sha256'][:12]}..."
-            report.add(CHECKSUM.finding(text, int(first) + 1))
+            report.find("checksum", text, int(first) + 1)
 
 
-def _find_duplicates(report: ScanReport, rows: Rows, column: int) -> None:
+def _find_duplicates(report: ScanReport, rows: Rows, column: int | None) -> None:
     """Ids that come again; the first row of each is right."""
+    if column is None:
+        return
     ids = np.concatenate(report.ids)
     present = np.flatnonzero(ids)
     _, first, inverse = np.unique(ids[present], return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse] != np.arange(len(present)))
     for place in again[:LISTED]:
         row, earlier = int(present[place]), int(present[first[inverse[place]]])
-        cells = rows_between(rows, row, row + 1)[0].split(b"\t")  # type: ignore[union-attr]
+        cells = rows_between(rows, row, row + 1)[0].split(b"\t")
         found = f"{cells[column].decode()!r} again, as in row {earlier + 1}"
-        report.add(DUPLICATE.finding(found, row + 1, column))
-    report.counts += Counter({DUPLICATE.name: len(again[LISTED:])})
+        report.find("duplicate-id", found, row + 1, column)
+    report.counts += Counter({"duplicate-id": len(again[LISTED:])})
 
 
 def _find_cases(report: ScanReport) -> None:
@@ -215,7 +180,124 @@ def _find_cases(report: ScanReport) -> None:
     if groups:
         rows = [f"{shown(answer)} in row {report.taught[answer]}" for answer in groups[0][:3]]
         found = f"{sum(map(len, groups))} that differ in case alone: {', '.join(rows)}"
-        report.add(ANSWER_CASE.finding(found, report.taught[groups[0][0]]))
+        report.find("answer-case", found, report.taught[groups[0][0]])
+
+
+# --- repairs
+
+# number of its first line, row of the copy, whether it was changed, why it is left out
+RepairedRow = tuple[int, bytes, bool, list[Finding]]
+
+
+@dataclass
+class RepairReport:
+    """What the copy holds. ``left_out`` lists the findings of the rows that are not in it."""
+
+    path: str
+    rows: int = 0
+    repaired: int = 0
+    num_left_out: int = 0
+    left_out: list[Finding] = field(default_factory=list)
+    renamed: int = 0
+
+
+def repair(report: ScanReport, out: str, jobs: int = 1) -> RepairReport:
+    """Write the repaired copy of a file that was scanned.
+
+    Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
+    """
+    broken = [f for f in report.findings if f.rule in ("file", "selected-cols")]
+    if broken or report.settings is None:
+        raise UserError(f"{report.path}: cannot be repaired: {broken[0].found}; {broken[0].fix}")
+    done = RepairReport(out)
+    ids = _UniqueIds(report.settings.number_of("id"), report.largest_id + 1)
+    rows = open_rows(report.path)
+    with replacing(out, "wb") as file:
+        for chunk in chunk_results(repair_rows, rows, report.settings, jobs, "repairing"):
+            for number, row, changed, faults in chunk:
+                unique = faults or ids.unique(row, number)
+                if isinstance(unique, list):
+                    done.num_left_out += 1
+                    done.left_out += unique if len(done.left_out) < LISTED else []
+                    continue
+                done.rows += 1
+                done.repaired += changed
+                done.renamed += unique != row
+                file.write(unique + b"\n")
+    return done
+
+
+def repair_rows(
+    rows: list[bytes | UserError], first: int, checker: RowChecker
+) -> list[RepairedRow]:
+    """The rows of a chunk, repaired. Args: rows: without line feeds. first: number of the first
+    one, from 1."""
+    rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
+    repaired: list[RepairedRow] = []
+    place = 0
+    while place < len(rows):
+        number, line, lines = first + place, rows[place], 1
+        if isinstance(line, UserError):
+            repaired.append((number, b"", False, [broken_sample(line, number)]))
+        else:
+            row, lines = _whole_row(line, rows, place + 1, checker)
+            faults, better = checker.faults(row, number), row
+            if faults:
+                better = checker.repair(row)
+                faults = checker.faults(better, number)
+            repaired.append((number, better, better != line, faults))
+        place += lines
+    return repaired
+
+
+def _whole_row(
+    line: bytes, rows: list[bytes | UserError], after: int, checker: RowChecker
+) -> tuple[bytes, int]:
+    """The row that begins with a line, and how many lines it takes: more than one where a field has
+    line breaks. Args: after: place of the next line."""
+    row, lines, tabs, last_tab = line, 1, line.count(b"\t"), checker.settings.width - 1
+    for more in map(rows.__getitem__, range(after, len(rows) if last_tab and row.strip() else 0)):
+        if isinstance(more, UserError) or not more.strip():
+            break
+        more_tabs = more.count(b"\t")
+        if more_tabs == last_tab or tabs + more_tabs > last_tab:  # a row of its own
+            break
+        # base64 in lines of 76 characters
+        row += (b"" if tabs in checker.images else b" ") + more
+        tabs, lines = tabs + more_tabs, lines + 1
+    return (row, lines) if tabs == last_tab else (line, 1)
+
+
+class _UniqueIds:
+    """Gives rows whose id came before a new one. Args: column: of the ids."""
+
+    def __init__(self, column: int | None, next_number: int):
+        self.column, self.next_number = column, next_number
+        # id_key -> hashes of the rows that had it in the file
+        self.seen: dict[str, set[int]] = defaultdict(set)
+
+    def unique(self, row: bytes, number: int) -> bytes | list[Finding]:
+        """The row, with another id if need be; a finding if it came before altogether."""
+        if self.column is None:
+            return row
+        cells, content = row.split(b"\t"), hash(row)
+        name = cells[self.column]
+        known = self.seen[id_key(name.decode())]
+        if content in known:
+            found = f"{name.decode()!r} again, the same row"
+            return [RULES["duplicate-id"].finding(found, number, self.column)]
+        known.add(content)
+        if len(known) == 1:
+            return row
+        if name.isdigit():
+            new = str(self.next_number).encode()
+            self.next_number += 1
+        else:
+            numbered = (name + b"_%d" % count for count in itertools.count(2))
+            new = next(name for name in numbered if name.decode() not in self.seen)
+        self.seen[new.decode()].add(content)
+        cells[self.column] = new
+        return b"\t".join(cells)
 
 
 # --- chunks and processes
@@ -233,46 +315,51 @@ def chunk_results(
     chunks = list(chunks_of(rows, settings.width, CHUNK_OF_IMAGES if images else CHUNK))
     enough = WORTH_PROCESSES_FOR_IMAGES if images else WORTH_PROCESSES
     start = (work, rows, settings)
+    _start(*start)
+    processes: Any = nullcontext()
     if jobs > 1 and len(chunks) > 1 and total_bytes(rows.files) >= enough:
         context = multiprocessing.get_context("spawn")
-        processes: Any = context.Pool(min(jobs, len(chunks)), _start_process, start)
-    else:
-        processes = nullcontext()
-        _start(*start)
+        processes = context.Pool(min(jobs, len(chunks)), _start, start)
     with processes as pool, Progress(len(rows), what, "rows") as progress:
-        results = pool.imap(_work, chunks) if pool else map(_work, chunks)
+        results = (pool.imap if pool else map)(_work, chunks)
         for result, (first, stop) in zip(results, chunks):
             yield result
             progress.update(stop - first)
 
 
+_worker: tuple[Work, Rows, RowChecker]  # of this process
+
+
+def _start(work: Work, rows: Rows, settings: Settings) -> None:
+    global _worker
+    silence_known_warnings()
+    _worker = work, rows, RowChecker(settings)
+
+
+def _work(chunk: Chunk) -> Any:
+    work, rows, checker = _worker
+    first, stop = chunk
+    return work(rows_between(rows, first, stop), first + 1, checker)
+
+
 def chunks_of(rows: Rows, width: int, size: int) -> Iterator[Chunk]:
     """Chunks of about ``size`` bytes. No row that is broken in two lines goes into two chunks."""
-    if isinstance(rows, ShardFile):
-        offsets = np.linspace(0, total_bytes(rows.files), len(rows) + 1)
-    else:
-        offsets = rows.offsets
-    start = 0
+    is_tsv, start = not isinstance(rows, ShardFile), 0
+    offsets = rows.offsets if is_tsv else np.linspace(0, total_bytes(rows.files), len(rows) + 1)
     while start < len(rows):
         stop = int(np.searchsorted(offsets, int(offsets[start]) + size))
         stop = min(max(stop, start + 1), len(rows))
-        while stop < len(rows) and not _begins_row(rows, stop, width):
+        while is_tsv and stop < len(rows):  # up to a line that is a whole row
+            if rows_between(rows, stop, stop + 1)[0].count(b"\t") == width - 1:
+                break
             stop += 1
         yield start, stop
         start = stop
 
 
-def _begins_row(rows: Rows, row: int, width: int) -> bool:
-    """Whether a line of a TSV is a whole row."""
-    if isinstance(rows, ShardFile):
-        return True
-    line = rows_between(rows, row, row + 1)[0]
-    return isinstance(line, bytes) and line.count(b"\t") == width - 1
-
-
-def rows_between(rows: Rows, first: int, stop: int) -> list[bytes | UserError]:
+def rows_between(rows: Rows, first: int, stop: int) -> list[Any]:
     """Rows as a TSV has them, without line feeds; in place of one that a shard does not hold
-    whole, what is wrong with it."""
+    whole, what is wrong with it: ``list[bytes | UserError]``."""
     if isinstance(rows, ShardFile):
         return [_row_of_shard(rows, row) for row in range(first, stop)]
     start, end = int(rows.offsets[first]), int(rows.offsets[stop])
@@ -286,7 +373,7 @@ def rows_between(rows: Rows, first: int, stop: int) -> list[bytes | UserError]:
             f" {len(found)}: the file changed, or its index does not fit; remove {rows.path}.idx"
             f" and {rows.path}.index and start again"
         )
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _row_of_shard(rows: ShardFile, row: int) -> bytes | UserError:
@@ -294,22 +381,3 @@ def _row_of_shard(rows: ShardFile, row: int) -> bytes | UserError:
         return "\t".join(rows.texts(row, range(rows.num_columns))).encode("utf-8", "surrogatepass")
     except UserError as error:
         return UserError(str(error).removeprefix(f"{rows.where(row)}: "))
-
-
-_worker: tuple[Work, Rows, RowChecker]  # of this process
-
-
-def _start_process(*start: Any) -> None:
-    silence_known_warnings()
-    _start(*start)
-
-
-def _start(work: Work, rows: Rows, settings: Settings) -> None:
-    global _worker
-    _worker = work, rows, RowChecker(settings)
-
-
-def _work(chunk: Chunk) -> Any:
-    work, rows, checker = _worker
-    first, stop = chunk
-    return work(rows_between(rows, first, stop), first + 1, checker)

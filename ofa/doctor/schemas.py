@@ -3,24 +3,56 @@ what its columns are."""
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ofa.data.rows import open_rows
 from ofa.data.shards import name_of, names_shards
-from ofa.doctor.rule import Settings
-from ofa.doctor.text_rules import language
 from ofa.errors import UserError
 from ofa.task.answers import read_label_file
+from ofa.task.columns import Column
 from ofa.task.pretraining_tasks import RowKind
 from ofa.task.task_spec import TaskSpec
 from ofa.tasks import declared_specs, spec_of
 from ofa.tasks.pretraining import EXTRAS, PAIRS
+from ofa.tokens.bpe import load_language
 from ofa.tokens.image_codes import CODE_SIDE
 
 PRETRAINING = {kind.name: kind for kind in (PAIRS, *EXTRAS.values())}
 UNIFY = "unify_task"
+language = lru_cache(1)(load_language)  # once per process
 Schema = TaskSpec | RowKind
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the rules may use besides the cell. Plain data: travels to worker processes."""
+
+    task: str = ""
+    width: int = 0  # columns of every row
+    columns: tuple[tuple[Column, int], ...] = ()  # what they are, and their numbers
+    # content of the column ``type`` -> what columns of such a row are, by their names
+    by_type: Mapping[str, Mapping[str, Column]] = field(default_factory=dict)
+    max_src: int = 0  # words kept of a source; 0: as the column says
+    max_tgt: int = 0  # of a target
+    answers: frozenset[str] | None = None  # texts of the answer set
+    num_codes: int = 8192  # image codes in the vocabulary
+    codes: int = 0  # of a row; 0: any
+    image_side: int = 0  # pixels that every image must have; 0: any
+    bpe_dir: str = ""  # vocabulary folder, if there is one
+    images: bool = True  # decode them
+    # rows may be without what is to be predicted, and have answers that no model can give
+    evaluation: bool = False
+
+    def number_of(self, name: str) -> int | None:
+        return next((number for column, number in self.columns if column.name == name), None)
+
+    def words_kept(self, column: Column) -> int:
+        """Of a text; 0: all."""
+        return (self.max_tgt if column.target else self.max_src) or column.max_words
 
 
 def schemas() -> dict[str, Schema]:
@@ -41,7 +73,10 @@ def settings_of(path: str, options: Any) -> Settings:
         selected = ",".join(map(str, open_rows(path, selected).selected_cols))
     numbers = schema.numbers(selected)
     codes, side = codes_of(schema, options.code_image_size)
-    labels = options.ans2label_file
+    labels, bpe_dir = options.ans2label_file, ""
+    with suppress(UserError):  # of a broken folder, which is said once, not for every text
+        if options.bpe_dir and language(options.bpe_dir):
+            bpe_dir = options.bpe_dir
     return Settings(
         task=schema.name,
         columns=tuple(zip(schema.columns_named(numbers), numbers.values())),
@@ -52,7 +87,7 @@ def settings_of(path: str, options: Any) -> Settings:
         codes=codes,
         image_side=side,
         answers=frozenset(read_label_file(labels)) if labels else None,
-        bpe_dir=_usable(options.bpe_dir),
+        bpe_dir=bpe_dir,
         images=not options.no_images,
         evaluation=options.evaluation,
     )
@@ -94,13 +129,3 @@ def codes_of(schema: Schema, code_image_size: int | None = None) -> tuple[int, i
     usual: int = getattr(schema.options(), "code_image_size", 0)
     side = code_image_size or usual
     return (side // CODE_SIDE) ** 2, 2 * side if isinstance(schema, RowKind) else 0
-
-
-def _usable(bpe_dir: str | None) -> str:
-    """The vocabulary folder, unless it is broken: that is said once, not for every text."""
-    try:
-        if bpe_dir:
-            language(bpe_dir)
-    except UserError:
-        return ""
-    return bpe_dir or ""

@@ -163,9 +163,10 @@ class RowKind(TsvSchema):
         return "--selected-cols" if len(self.types) > 1 else f"--{self.name}-selected-cols"
 
     @property
-    def by_type(self) -> dict[str, tuple[Column, ...]]:
-        """Content of the column ``type`` -> what columns of such a row are."""
-        return {name: rows.columns for name, rows in self.types.items() if rows.columns}
+    def by_type(self) -> dict[str, dict[str, Column]]:
+        """Content of the column ``type`` -> what columns of such a row are, by their names."""
+        types = self.types.items()
+        return {name: {column.name: column for column in rows.columns} for name, rows in types}
 
     def type_of(self, row: Row, where: str = "") -> RowType:
         """Raises: UserError if a row is of an unknown type."""

@@ -315,7 +315,7 @@ def test_files_of_others_are_kept_and_a_manifest_of_another_kind_changes_nothing
 @pytest.mark.parametrize("value", [None, float("nan"), True, ["red"], {"a": 1}])
 def test_an_answer_that_is_no_text_is_named_by_training_and_doctor(tmp_path, value):
     from ofa.data.negatives import read_answers
-    from ofa.doctor.negatives import check_negatives
+    from ofa.doctor.assets import check_negatives
 
     path = tmp_path / "type2ans.json"
     path.write_text(json.dumps({"other": ["yes", 2, value]}))
