@@ -20,7 +20,7 @@ SETTINGS = {"QUICKSTART_JOINT": "0", "QUICKSTART_MINUTES": "600", "QUICKSTART_MI
 
 def run(seed: int, folder: Path, flags: list[str]) -> dict:
     """One quickstart. Returns: curves and scores by name."""
-    from ofa.report.training_log import training_curves
+    from ofa.report.page import training_curves
 
     own = {"QUICKSTART_SEED": str(seed), "QUICKSTART_DIR": str(folder)}
     script = ["bash", str(ROOT / "run_scripts" / "quickstart.sh"), *flags]

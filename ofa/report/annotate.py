@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, ImageText
 
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
@@ -32,12 +32,8 @@ SMALLEST, LARGEST = (320, 2000)
 LINE, LETTER = 0.008, 0.042  # line width and letter size as parts of the shorter side
 MAX_LINES = 2
 WIDE_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "wqy-zenhei.ttc",
-    "NotoSansSC-Regular.otf",
-    "msyh.ttc",
-    "PingFang.ttc",
-    "DejaVuSans.ttf",
+    *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "NotoSansSC-Regular.otf"),
+    *("msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf"),
 )
 
 Rectangle = tuple[float, float, float, float]
@@ -114,11 +110,10 @@ def draw_boxes(image: Image.Image, marks: Sequence[Mark], heading: str = "") -> 
             pen.label(mark.label, box, mark.color)
     if not heading.strip():
         return canvas
-    heading = pen.fitted(heading)
-    band = round(pen.extent(heading)[1]) + pen.margin
+    text = pen.fitted(heading)
+    band = round(pen.extent(text)[1]) + pen.margin
     whole = ImageOps.expand(canvas, (0, band, 0, 0), "white")
-    pen.draw = ImageDraw.Draw(whole)
-    pen.text(heading, (0, 0), RIM)
+    ImageDraw.Draw(whole).text((pen.margin, pen.margin), text, fill=RIM)
     return whole
 
 
@@ -145,48 +140,42 @@ class _Pen:
             inner = (x0 + rim, y0 + rim, x1 - rim, y1 - rim)
             self.draw.rectangle(inner, outline=color, width=self.line)
 
-    def label(self, text: str, box: Sequence[float], color: str) -> None:
+    def label(self, words: str, box: Sequence[float], color: str) -> None:
         """Letters on a ground of ``color``: above the box, below it, or inside at its top or
         bottom, where it is free."""
-        text = self.fitted(text)
+        text = self.fitted(words)
         width, height = self.extent(text)
         left = max(0.0, min(box[0], self.size[0] - width))
         places = (box[1] - height, box[3], box[1] + self.line, box[3] - height - self.line)
         inside = [top for top in places if 0 <= top <= self.size[1] - height] or [0.0]
         spots = [(left, top, left + width, top + height) for top in inside]
-        free = [spot for spot in spots if not any(_meet(spot, other) for other in self.taken)]
+        free = [spot for spot in spots if not any(meet(spot, other) for other in self.taken)]
         spot = (free or spots[-1:])[0]
         self.taken.append(spot)
         self.draw.rectangle(spot, fill=color)
         # black or white, whichever is easier to read
         red, green, blue = ImageColor.getrgb(color)[:3]
         light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-        self.text(text, spot[:2], RIM if light else "#ffffff")
+        origin = (spot[0] + self.margin, spot[1] + self.margin)
+        self.draw.text(origin, text, fill=RIM if light else "#ffffff")
 
-    def text(self, text: str, place: Sequence[float], ink: str) -> None:
-        """Args: place: of the upper left corner of its margin."""
-        origin = (place[0] + self.margin, place[1] + self.margin)
-        font = self.font(text)
-        self.draw.multiline_text(origin, text, fill=ink, font=font, spacing=self.margin)
-
-    def extent(self, text: str) -> tuple[float, float]:
+    def extent(self, text: "ImageText.Text[str]") -> tuple[float, float]:
         """Width and height of a text with its margins."""
-        box = self.draw.multiline_textbbox((0, 0), text, font=self.font(text), spacing=self.margin)
+        box = text.get_bbox()
         return box[2] + 2 * self.margin, box[3] + 2 * self.margin
 
-    def fitted(self, text: str) -> str:
-        """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
+    def fitted(self, words: str) -> "ImageText.Text[str]":
+        """The words in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
         becomes ``…``."""
-        text = " ".join(text.split())
+        words = " ".join(words.split())
+        font = load_font(self.letter, wide=not words.isascii())
         most = 4 * self.size[0] // self.letter  # of the narrowest letters in a line
-        for columns in range(min(len(text), most), 0, -1):
-            lines = textwrap.wrap(text, columns, max_lines=MAX_LINES, placeholder="…")
-            if self.extent("\n".join(lines))[0] <= self.size[0]:
+        for columns in range(min(len(words), most), 0, -1):
+            lines = textwrap.wrap(words, columns, max_lines=MAX_LINES, placeholder="…")
+            text = ImageText.Text("\n".join(lines), font, spacing=self.margin)
+            if self.extent(text)[0] <= self.size[0]:
                 break
-        return "\n".join(lines)
-
-    def font(self, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return load_font(self.letter, not text.replace("…", "").isascii())
+        return text
 
 
 @functools.lru_cache(maxsize=32)
@@ -199,5 +188,5 @@ def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont | ImageFo
     return ImageFont.load_default(size)
 
 
-def _meet(one: Rectangle, other: Rectangle) -> bool:
+def meet(one: Rectangle, other: Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

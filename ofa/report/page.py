@@ -6,6 +6,7 @@ A ``Report`` is plain data: the same content as JSON is what ``--json`` writes.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,15 +22,19 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.image_grid import as_field
 from ofa.io.images import decode_base64, encode_image, image_header, open_image
+from ofa.io.numbers import read_decimal
+from ofa.io.text_files import read_lines
 from ofa.task.prediction import Shown
+from ofa.task.pretraining_tasks import TASKS
 from ofa.task.results import write_json
+from ofa.task.task_spec import TaskSpec
 
-# images below this side are enlarged with hard edges, so that their pixels stay visible
-SMALL = 160
 LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
 # by every browser
 SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
+
+NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"  # in a log
 
 # How the first score of an item is judged: names, and from which score on they hold.
 Grading = Sequence[tuple[str, float]]
@@ -108,7 +113,6 @@ def write_report(path: str | Path, report: Report) -> None:
         curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1],
         cards=cards,
         kinds=[kind for kind in OUTLINES if kind in drawn],
-        groups=list(dict.fromkeys(item.group for item in report.items if item.group)),
         grades=[(key, name, count) for key, name, count in reversed(grades) if count],
     )
 
@@ -137,39 +141,30 @@ def rendered(package: str, template: str, **values: Any) -> str:
 
 
 def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
-    """Rows to show when there are too many: evenly spread from the worst to the best."""
-    ranked = sorted(range(len(scores)), key=lambda row: scores[row])
-    if len(ranked) <= limit:
-        return ranked
-    return [ranked[place] for place in np.linspace(0, len(ranked) - 1, limit).round().astype(int)]
-
-
-# -------------------------------------------------------------------------------------------
-# images
+    """Rows to show when there are too many: evenly spread from the worst to the best; those without
+    a score (NaN) come first."""
+    ranked = np.argsort(np.nan_to_num(scores, nan=-math.inf), kind="stable")
+    places = np.linspace(0, len(ranked) - 1, min(limit, len(ranked)))
+    return ranked[places.round().astype(int)].tolist()
 
 
 def _card(item: Item, report: Report) -> dict[str, Any]:
     """An item with what the template cannot find out itself."""
-    card: dict[str, Any] = {"item": item, "grade": "", "image": "", "small": False}
+    card: dict[str, Any] = {"item": item, "grade": "", "image": ""}
     if item.scores and report.grading:
         reached = [item.scores[0] >= least for _, least in report.grading]
         card["grade"] = GRADES[reached.index(True)]
     if item.image != "":
         with suppress(UserError):  # a page without an image is still a page
-            largest = 2 * LARGEST if report.wide else LARGEST
-            card["image"], (card["width"], card["height"]) = _shown(item.image, largest)
-            card["small"] = max(card["width"], card["height"]) < SMALL
+            data, largest = decode_base64(item.image), 2 * LARGEST if report.wide else LARGEST
+            size, orientation = image_header(data)
+            card["width"], card["height"] = size
+            kinds = (kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start))
+            if max(size) <= largest and orientation == 1 and (kind := next(kinds, "")):
+                card["image"] = f"data:image/{kind};base64,{encode_image(data)}"
+            else:  # a browser would turn it
+                card["image"] = data_url(open_image(data), largest)
     return card
-
-
-def _shown(field: str, largest: int) -> tuple[str, tuple[int, int]]:
-    """An image column for ``<img src>`` as the model has seen it, and the size it had."""
-    data = decode_base64(field)
-    size, orientation = image_header(data)
-    kind = next((kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start)), "")
-    if kind and max(size) <= largest and orientation == 1:  # a browser would turn it
-        return f"data:image/{kind};base64,{encode_image(data)}", size
-    return data_url(open_image(data), largest), size
 
 
 def data_url(image: Image.Image, largest: int) -> str:
@@ -181,32 +176,25 @@ def data_url(image: Image.Image, largest: int) -> str:
     return f"data:image/{kind};base64,{as_field(image, kind, quality=90)}"
 
 
-# ---------------------------------------------------------------------------------------------
-# curves
-
-
 def _plot(curve: Curve, width: int = 560, height: int = 230) -> dict[str, Any]:
     """Coordinates of a curve in an SVG image of the given size; its axis of values has the 0."""
     left, right, top, bottom = 44, width - 14, 20, height - 26
     xs, ys = np.array(curve.values, dtype=float).T
-    x_ticks, y_ticks = _ticks(xs.min(), xs.max()), _ticks(min(0.0, ys.min()), ys.max())
-
-    def x_px(x: np.ndarray) -> list[float]:
-        return np.interp(x, (xs.min(), xs.max()), (left, right)).round(1).tolist()
-
-    def y_px(y: np.ndarray) -> list[float]:
-        return np.interp(y, (y_ticks[0], y_ticks[-1]), (bottom, top)).round(1).tolist()
-
-    x_ticks = x_ticks[(x_ticks >= xs.min()) & (x_ticks <= xs.max())]
+    low, high = xs.min(), xs.max()
+    x_ticks, y_ticks = _ticks(low, high), _ticks(min(0.0, ys.min()), ys.max())
+    x_ticks = x_ticks[(x_ticks >= low) & (x_ticks <= high)]
+    x_px, x_ticks_px = (np.interp(x, (low, high), (left, right)).round(1) for x in (xs, x_ticks))
+    ends = y_ticks[[0, -1]]
+    y_px, y_ticks_px = (np.interp(y, ends, (bottom, top)).round(1) for y in (ys, y_ticks))
     return {
         "name": curve.name,
         "width": width,
         "height": height,
         "left": left,
         "right": right,
-        "points": list(zip(x_px(xs), y_px(ys))),
-        "x_ticks": [(place, f"{x:g}") for place, x in zip(x_px(x_ticks), x_ticks)],
-        "y_ticks": [(place, f"{y:g}") for place, y in zip(y_px(y_ticks), y_ticks)],
+        "points": list(zip(x_px, y_px)),
+        "x_ticks": [(place, f"{x:g}") for place, x in zip(x_ticks_px, x_ticks)],
+        "y_ticks": [(place, f"{y:g}") for place, y in zip(y_ticks_px, y_ticks)],
         "last_label": f"{ys[-1]:.2f}",
     }
 
@@ -218,3 +206,70 @@ def _ticks(low: float, high: float) -> np.ndarray:
     step = next(power * part for part in (0.2, 0.5, 1, 2) if span <= 5 * power * part)
     first, last = math.floor(low / step), math.ceil(high / step)
     return (np.arange(first, max(last, first + 1) + 1) * step).round(10)
+
+
+# --- what a training wrote beside its checkpoints
+
+
+def training_curves(log: str, spec: TaskSpec | None = None) -> list[Curve]:
+    """Loss, the figures of whatever tasks were validated, and what each task of a pretraining
+    learned, from a ``train.log`` of ``--log-format simple``.
+
+    Args: spec: whose figures a name means that several tasks have.
+    """
+    from ofa.tasks import declared_specs
+
+    titles = {
+        figure.name: f"{figure.title or f'validation {figure.name}'} over updates"
+        for one in (*declared_specs(), *filter(None, [spec]))
+        for figure in one.metrics.figures
+    }
+    learned = {task: f"{task.replace('_', ' ')}: right tokens (%)" for task in TASKS}
+    loss = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", [])
+    validated = series(log, "| valid", rf"\| ({'|'.join(map(re.escape, titles))}) {NUMBER}")
+    trained = series(log, "train_inner", rf"[ ,]({'|'.join(learned)})_acc={NUMBER}")
+    per_update = "loss of an update: pairs, and auxiliary rows (nats)"
+    return [
+        Curve(per_update if trained else "loss per token (nats) over updates", loss),
+        *(Curve(titles[name], values) for name, values in validated.items()),
+        *(Curve(title, trained[task]) for task, title in learned.items() if task in trained),
+    ]
+
+
+def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, float]]]:
+    """Figures by name, (update, value) each. A resumed run writes on into the same log; of updates
+    that were done twice the later counts.
+
+    Args: marker: what the lines have. pattern: of name and number.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in filter(lambda line: marker in line, log.splitlines()):
+        update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
+        if update is None:
+            continue
+        for name, value in re.findall(pattern, line):
+            points, step = found.setdefault(name, []), float(update[1])
+            while points and points[-1][0] >= step:
+                points.pop()
+            points.append((step, float(value)))
+    return found
+
+
+def stage_times(path: str | Path, **more: float) -> Table:
+    """A file of lines ``stage TAB seconds`` as a table, with their sum. Args: more: seconds of
+    further stages."""
+    rows, total = [], sum(more.values())
+    lines = [line for line in read_lines(path) if "\t" in line]
+    for number, line in enumerate(lines, 1):
+        stage, seconds = line.split("\t", 1)
+        try:
+            total += read_decimal(seconds)
+        except ValueError:
+            raise UserError(
+                f"{path}:{number}: expects 'stage TAB seconds', found {seconds[:60]!r}; correct the"
+                " line"
+            ) from None
+        rows.append((stage, seconds))
+    rows += [(stage, f"{seconds:.0f}") for stage, seconds in more.items()]
+    rows.append(("together", f"{total:.0f}"))
+    return Table("time per stage", ["stage", "seconds"], rows)

@@ -13,8 +13,7 @@ from ofa.io.image_grid import LARGEST, as_field, grid
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.metrics.pretraining import PredictedRow, codes_of, middle_of, pixel_errors, right_codes
-from ofa.report.page import Item, Report, Table, Tile, write_report
-from ofa.report.training_log import stage_times, training_curves
+from ofa.report.page import Item, Report, Table, Tile, stage_times, training_curves, write_report
 from ofa.task.pretraining_tasks import PretrainingOptions
 from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
 
@@ -37,14 +36,12 @@ def write_tasks_page(
 ) -> None:
     """The table, the curves of the training, and some rows of every task. Args: log: text of
     ``train.log``."""
-    shown = [
-        (task, predicted) for task, found in predictions.items() for predicted in found[:SHOWN]
-    ]
+    shown = [(task, row) for task, found in predictions.items() for row in found[:SHOWN]]
     items = [item_of(task, predicted, options, row) for row, (task, predicted) in enumerate(shown)]
     rows = sum(map(len, predictions.values()))
     subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
-    report = Report(title, subtitle, items=items, grading=None)
-    report.tables, report.curves = [task_table(figures)], training_curves(log)
+    tables, curves = [task_table(figures)], training_curves(log)
+    report = Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
     write_report(path, report)
 
 
@@ -78,18 +75,11 @@ def in_words(answer: str) -> str:
     return answer if len(answer) <= 60 else answer[:57] + "..."
 
 
-# ----------------------------------------------------------------------------------------------
-# rows
-
-
 def item_of(task: str, predicted: PredictedRow, options: PretrainingOptions, row: int = 0) -> Item:
     """A row as the page shows it: boxes are drawn, filled images stand beside the true ones."""
     name = task.replace("_", " ")
-    source, target, output = predicted.readable or (
-        predicted.source,
-        predicted.target,
-        predicted.prediction,
-    )
+    written = predicted.source, predicted.target, predicted.prediction
+    source, target, output = predicted.readable or written
     # the square that the model sees
     side = 2 * options.code_image_size if task == "detection" else options.patch_image_size
     boxes = [
@@ -118,17 +108,11 @@ def boxes_in(text: str, image: str, side: int, options: PretrainingOptions) -> l
     """The boxes of a text, xyxy in pixels of the row's image. Args: side: of the square that
     the model sees, pixels."""
     bins = text_to_bins(text)
-    return [
-        bins_to_boxes(
-            bins[start : start + 4],
-            decode_image(image).size,
-            side,
-            options.max_image_size,
-            options.num_bins,
-            clip=True,
-        ).tolist()
-        for start in range(0, len(bins) - 3, 4)
-    ]
+    boxes = [bins[start : start + 4] for start in range(0, len(bins) - 3, 4)]
+    if not boxes:
+        return []
+    size, most = decode_image(image).size, options.max_image_size
+    return bins_to_boxes(boxes, size, side, most, options.num_bins, clip=True).tolist()
 
 
 def show_filled(item: Item, predicted: PredictedRow) -> None:
@@ -150,10 +134,6 @@ def show_filled(item: Item, predicted: PredictedRow) -> None:
     errors = pixel_errors([predicted.filled], [middle_of(true)])
     item.references = [f"{name} {error:.1f}" for name, error in errors.items()]
     item.question = f"{predicted.source} seen, filled, true:"
-
-
-# -------------------------------------------------------------------------------------------
-# summary
 
 
 def write_summary(

@@ -17,10 +17,10 @@ from ofa.report.page import (
     Table,
     Tile,
     choose_rows,
+    training_curves,
     write_report,
     write_report_json,
 )
-from ofa.report.training_log import training_curves
 
 
 def make_image(side: int, kind: str = "PNG") -> str:
