@@ -1,9 +1,8 @@
-"""The page of ``ofa demo``: one column, made by Gradio. ``ofa.demo.service`` says what it shows.
+"""The page of ``ofa demo``, made by Gradio; ``ofa.demo.service`` says what it shows.
 
-The page works without a network and asks nothing of other machines: no shared link, no analytics,
-the machine's own fonts; a content security policy makes the browser refuse whatever a library might
-want from elsewhere. What may be asked of the page is ``ofa.demo.middleware``'s; the only files that
-it opens are those of one folder, which is made for this process: uploads and examples.
+It works without a network and asks nothing of other machines: a content security policy makes the
+browser refuse whatever a library might want from elsewhere. The only files that it opens are those
+of one folder, which is made for this process: uploads and examples.
 """
 
 import json
@@ -20,8 +19,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from ofa.demo.examples import example_image
-from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, texts_of
+from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, example_image, texts_of
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 
@@ -51,9 +49,8 @@ IMAGES = "Images to draw"
 SEED = "Seed: the same number draws the same images"
 MONO = ("ui-monospace", "monospace")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
-# By the browser alone. The components of gradio's accordion are made when it is first opened, and
-# then take back what somebody types before all of it is there: on a slow machine half a second
-# later.
+# By the browser alone: gradio's accordion is made when it is first opened, and then takes back what
+# somebody types before all of it is there, on a slow machine half a second later.
 TOGGLE = "() => { document.getElementById('settings').classList.toggle('ofa-closed'); }"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -68,23 +65,22 @@ def serve(
     Raises: UserError if the port is taken.
     """
     port = check_address(host, port)
+    theme = gr.themes.Base(  # sober: grays, one blue, the machine's fonts
+        primary_hue="blue", neutral_hue="zinc", radius_size="md", font=FONTS, font_mono=MONO
+    )
+    off = ("share", "ssr_mode", "mcp_server", "pwa", "enable_monitoring", "run_history")
     settings: dict[str, Any] = dict(
+        **dict.fromkeys(off, False),
         server_name=host,
         server_port=port,
-        share=False,
         quiet=True,
         prevent_thread_lock=True,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
         max_file_size=LARGEST_UPLOAD,
         max_threads=THREADS,
         state_session_capacity=SESSIONS,
         footer_links=[],
-        run_history=False,
         css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-        theme=theme(),
+        theme=theme.set(**json.loads((TEMPLATES / "theme.json").read_text(encoding="utf-8"))),
         allowed_paths=[],
         app_kwargs={
             "middleware": [Middleware(Gate, folder=Path(FILES.name), host=host, names=names)],
@@ -108,14 +104,13 @@ def check_address(host: str, port: int | None) -> int:
     UserError if there is none."""
     if port is not None and not 1 <= port <= 65535:
         raise UserError(f"--port: expects a number from 1 to 65535, found {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [port] if port else range(FIRST_PORT, FIRST_PORT + PORTS):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                attempt.bind((host, number))
-                return number
-            except OSError as error:
-                reason = error.strerror or str(error)
+        try:
+            socket.create_server((host, number), family=family).close()
+            return number
+        except OSError as error:
+            reason = error.strerror or str(error)
     place = f"--port {port}" if port else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
     raise UserError(
         f"{place} of {host}: expects a free port, found none ({reason}); give another by --port, or"
@@ -128,14 +123,6 @@ def open_browser(url: str) -> None:
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if screen or sys.platform in ("darwin", "win32"):
         webbrowser.open(url)
-
-
-def theme() -> gr.themes.Base:
-    """Sober: grays, one blue, the machine's fonts."""
-    base = gr.themes.Base(
-        primary_hue="blue", neutral_hue="zinc", radius_size="md", font=FONTS, font_mono=MONO
-    )
-    return base.set(**json.loads((TEMPLATES / "theme.json").read_text(encoding="utf-8")))
 
 
 def build(demo: Demo) -> gr.Blocks:
@@ -270,14 +257,12 @@ class ExampleFiles:
 
     def files(self, first: int) -> list[str]:
         """Paths of the examples from ``first`` on."""
-        return [self.file(number) for number in range(first, first + EXAMPLES)]
-
-    def file(self, number: int) -> str:
-        path = Path(self.folder.name) / f"example_{number}.png"
-        if not path.exists():
-            with replacing(path, "wb") as file:  # several sessions may look at once
-                example_image(number).save(file, "PNG")
-        return str(path)
+        paths = [f"{self.folder.name}/example_{first + shown}.png" for shown in range(EXAMPLES)]
+        for number, path in enumerate(paths, first):
+            if not os.path.exists(path):
+                with replacing(path, "wb") as file:  # several sessions may look at once
+                    example_image(number).save(file, "PNG")
+        return paths
 
     def following(self, first: int) -> list[Any]:
         """The first of the next examples, and their paths; after the last ones the first ones
@@ -291,7 +276,7 @@ class ExampleFiles:
             raise gr.Error(FOREIGN_FILE)
         number = first + int(event.index)
         texts = [text for key in self.demo.tasks for text in self.demo.example_texts(number, key)]
-        return [self.file(number), *texts]
+        return [self.files(first)[int(event.index)], *texts]
 
 
 def path_of(payload: Any) -> str | None:

@@ -1,7 +1,5 @@
-"""What the page of ``ofa demo`` lets in: ASGI middleware in front of Gradio.
-
-Gradio's server can do more than the page needs: fetch addresses for a client, pass requests on to
-other servers, take any path that a client names. Here only what the page asks for is let in:
+"""What the page of ``ofa demo`` lets in: ASGI middleware in front of Gradio, whose server can do
+more than the page needs: fetch addresses, pass requests on, take any path that a client names.
 
     Host     names of this machine and of ``--allow-host``; others may have been made to point here
     Origin   the page itself: other pages in the same browser are refused
@@ -15,6 +13,7 @@ A visitor is known by a cookie that the page sets; programs that keep no cookies
 import ipaddress
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Collection
@@ -22,7 +21,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -40,8 +39,9 @@ READ_ROUTES = (
     *(API + name for name in ("queue/data", "queue/status", "upload_progress", "heartbeat/*")),
     FILE + "*",
 )
-JSON_ROUTES = tuple(API + name for name in ("queue/join", "run/*", "cancel", "reset"))
-VISITOR = "ofa_visitor"  # the cookie
+POST_ROUTES = UPLOAD, *(API + name for name in ("queue/join", "run/*", "cancel", "reset"))
+VISITOR = "ofa_visitor"
+COOKIE = VISITOR + "={}; Path=/; HttpOnly; SameSite=Strict"  # not for scripts and other pages
 LARGEST_JSON = 1 << 20
 LARGEST_UPLOAD = 64 << 20  # bytes of a request
 ROOM = 1 << 30  # bytes of all uploads
@@ -102,7 +102,7 @@ class Gate:
                 for name, value in HEADERS.items():  # besides those of gradio
                     headers.append(name, value)
                 if path == "/" and not visitor:
-                    headers.append("set-cookie", new_visitor())
+                    headers.append("set-cookie", COOKIE.format(secrets.token_urlsafe(16)))
             elif path == UPLOAD and event["type"] == "http.response.body":
                 uploaded.extend(event.get("body", b""))
                 if not event.get("more_body"):
@@ -115,25 +115,25 @@ class Gate:
         finally:
             self.arriving -= coming
 
-    # --- who asks -------------------------------------------------------------------------------
-
     def check_sender(self, request: Request) -> None:
         """Raises: HTTPException if the host is not this page's, or another page asks."""
         values = request.headers.getlist
-        found = values("host")
-        name = parts_of(f"//{found[0]}").hostname if len(found) == 1 else None
+        # a link on another page may lead here
+        opens = request.method in ("GET", "HEAD") and request.scope["path"] == "/"
+        found, senders = values("host"), values("origin") or ([] if opens else values("referer"))
+        try:
+            name = urlsplit(f"//{found[0]}").hostname if len(found) == 1 else None
+            others = {urlsplit(sender).netloc.lower() for sender in senders} - {found[0].lower()}
+        except (ValueError, IndexError):  # no address
+            name, others = None, set()
         if name is None or not self.is_own(name):
             raise HTTPException(
                 403,
                 f"This page is not served under the name {name or 'that was given'}; "
                 "start ofa demo with --allow-host NAME.",
             )
-        # a link on another page may lead here
-        opens = request.method in ("GET", "HEAD") and request.scope["path"] == "/"
-        senders = values("origin") or ([] if opens else values("referer"))
-        foreign = any(parts_of(one).netloc.lower() != found[0].lower() for one in senders)
         sites = set(values("sec-fetch-site")) - {"same-origin", "none"}
-        if foreign or (sites and not opens):
+        if others or (sites and not opens):
             raise HTTPException(
                 403, "Another page asked for this; open the page of ofa demo itself."
             )
@@ -145,8 +145,6 @@ class Gate:
                 return True
         return name in self.hosts
 
-    # --- what is asked for ----------------------------------------------------------------------
-
     def check_route(self, request: Request, visitor: str) -> int:
         """Bytes of the upload that it brings. Raises: HTTPException for what is not the page's, or
         too large."""
@@ -154,21 +152,23 @@ class Gate:
         if request.method in ("GET", "HEAD"):
             if path.startswith(FILE) and not self.may_open(path.removeprefix(FILE), visitor):
                 raise HTTPException(404, "There is no such file.")
-            if matches(path, READ_ROUTES):
+            if any(fnmatchcase(path, route) for route in READ_ROUTES):
                 return 0
-        if request.method == "POST" and matches(path, (*JSON_ROUTES, UPLOAD)):
-            size, most = length_of(request), LARGEST_UPLOAD if path == UPLOAD else LARGEST_JSON
-            if size is None:
+        if request.method == "POST" and any(fnmatchcase(path, one) for one in POST_ROUTES):
+            length = ",".join(request.headers.getlist("content-length"))
+            most = LARGEST_UPLOAD if path == UPLOAD else LARGEST_JSON
+            # in chunks it comes with as many bytes as it likes
+            if not re.fullmatch("[0-9]{1,18}", length) or "transfer-encoding" in request.headers:
                 raise HTTPException(411, "The request does not tell its length.")
-            if size > most:
+            if int(length) > most:
                 raise HTTPException(413, f"This is too large: {most >> 20} MB are the most.")
             if path != UPLOAD:
                 return 0
-            if size + self.arriving + folder_size(self.folder) > ROOM:
+            if int(length) + self.arriving + folder_size(self.folder) > ROOM:
                 raise HTTPException(
                     413, "There is no room for further uploads now. Try again later."
                 )
-            return size
+            return int(length)
         raise HTTPException(404, "The page of ofa demo has no such address.")
 
     def remember(self, answer: bytes, visitor: str) -> None:
@@ -186,27 +186,23 @@ class Gate:
         return visitor in self.owners.get(Path(path).resolve(), {visitor})
 
     def checked_body(self, body: bytes, visitor: str) -> bytes:
-        """JSON anew, as it is understood here. Raises: HTTPException if it is none, or names a file
-        that the visitor may not open."""
+        """JSON anew, as it is understood here, without addresses to fetch files from. Raises:
+        HTTPException if it is none, or names a file that the visitor may not open."""
+
+        def checked(value: dict[str, Any]) -> dict[str, Any]:
+            path = value.get("path")
+            if path is None:
+                return {key: one for key, one in value.items() if key != "url"}
+            if not self.may_open(path, visitor):
+                raise HTTPException(403, FOREIGN_FILE)
+            about = {key: value[key] for key in FILE_KEYS if isinstance(value.get(key), (str, int))}
+            meta = {"_type": "gradio.FileData"}
+            return {"path": str(Path(path).resolve()), **about, "meta": meta}
+
         try:
-            return json.dumps(self.checked(json.loads(body), visitor)).encode()
+            return json.dumps(json.loads(body, object_hook=checked)).encode()
         except (ValueError, RecursionError):
             raise HTTPException(400, "The request is not understood.") from None
-
-    def checked(self, value: Any, visitor: str) -> Any:
-        """JSON whose files the visitor may open, without addresses to fetch them from. Raises:
-        HTTPException for another file."""
-        if isinstance(value, list):
-            return [self.checked(one, visitor) for one in value]
-        if not isinstance(value, dict):
-            return value
-        path = value.get("path")
-        if path is None:
-            return {key: self.checked(one, visitor) for key, one in value.items() if key != "url"}
-        if not self.may_open(path, visitor):
-            raise HTTPException(403, FOREIGN_FILE)
-        about = {key: value[key] for key in FILE_KEYS if isinstance(value.get(key), (str, int))}
-        return {"path": str(Path(path).resolve()), **about, "meta": {"_type": "gradio.FileData"}}
 
 
 def is_below(path: str, folder: Path) -> bool:
@@ -221,38 +217,12 @@ def is_below(path: str, folder: Path) -> bool:
 def folder_size(folder: Path) -> int:
     """Bytes of all files; some may go meanwhile."""
     size = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                size += os.lstat(os.path.join(place, name)).st_size
+    for file in (
+        os.path.join(place, name) for place, _, names in os.walk(folder) for name in names
+    ):
+        with suppress(OSError):
+            size += os.lstat(file).st_size
     return size
-
-
-# --- HTTP -----------------------------------------------------------------------------------------
-
-
-def new_visitor() -> str:
-    """A cookie that scripts and other pages do not get."""
-    return f"{VISITOR}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Strict"
-
-
-def length_of(request: Request) -> int | None:
-    """What the server holds a request to; None if it comes in chunks, as many as it likes."""
-    found = request.headers.getlist("content-length")
-    known = len(found) == 1 and found[0].isdecimal() and found[0].isascii()
-    return int(found[0]) if known and "transfer-encoding" not in request.headers else None
-
-
-def parts_of(url: str) -> SplitResult:
-    """``http://localhost:7860/a``: the netloc ``localhost:7860``; empty if it is no address."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
-def matches(path: str, routes: Collection[str]) -> bool:
-    return any(fnmatchcase(path, route) for route in routes)
 
 
 def replay(scope: dict, body: bytes, receive: Callable) -> Callable:

@@ -1,20 +1,17 @@
-"""What the page of ``ofa demo`` does: from an image's file and a text to what is shown. The page
-itself is ``ofa.demo.app``.
+"""What the page of ``ofa demo`` does: from an image's file and a text to what is shown.
 
-A task of the page is any task that is asked with texts; its key is the method of
-``ofa.inference.api.OFA`` that it calls::
-
-    demo = Demo(OFA.load("checkpoint_best.pt"))
-    demo.predict("answer", "dog.jpg", "what color is it?")  # a DemoResult: answers, an image
-    demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
+A task of the page is any task that is asked with texts; its key is the method of ``OFA`` that it
+calls: ``Demo(OFA.load(path)).predict("answer", "dog.jpg", "what color is it?")``.
 """
 
+import itertools
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,18 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from ofa.data.images import from_file
-from ofa.demo.examples import questions_about
 from ofa.errors import UserError
 from ofa.inference.api import DRAW, OFA
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.requests import Request
 from ofa.report.annotate import PREDICTED, Mark, annotated, draw_boxes
 from ofa.report.page import data_url, rendered
+from ofa.synthetic.shapes import Scene, make_scene, render
+from ofa.synthetic.shapes_language import ENGLISH, drawing_caption
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
 from ofa.task.template import is_template
-from ofa.tasks import declared_specs, spec_of
+from ofa.tasks import caption, declared_specs, refcoco, spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +39,7 @@ LARGEST, SMALLEST = (1200, 224)
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
 MOST_ANSWERS, MOST_IMAGES, MOST_SEED = 10, 16, 2**63 - 1
 NOTHING = "(nothing)"
+SEED, SPLIT, SIDE = 5, "demo", 256  # of the examples; pixels
 PRETRAINING = "unify_task"
 ANSWER_LEGEND = (
     "Score: log-probability, averaged over the pieces of an answer; of answers chosen from a list,"
@@ -116,8 +115,6 @@ class Demo:
             return bool(tokenizer and (given or Path(tokenizer).exists()))
         return bool(spec.usage.taught_by) or spec.name in checkpoint.trained
 
-    # --- what is said of the model --------------------------------------------------------------
-
     def subtitle(self) -> str:
         """``checkpoint_best.pt · trained for captions · 10.3 million parameters · CPU``."""
         name, known = Path(self.model.checkpoint.path).name, set(self.model.checkpoint.trained)
@@ -148,8 +145,6 @@ class Demo:
         found = questions_about(number, language).get(key)
         return [found] if found and len(columns) == 1 else [column.example for column in columns]
 
-    # --- from inputs to outputs -----------------------------------------------------------------
-
     def ask(self, *request: Any, **settings: Any) -> str:
         """The result as HTML, or what is wrong. Arguments as of ``predict``."""
         started = time.monotonic()
@@ -157,15 +152,21 @@ class Demo:
             result = self.predict(*request, **settings)
         except UserError as error:
             return message(str(error))
-        except Exception:
-            # a fault of ours or of the machine (memory): the page continues, the terminal has the
-            # traceback
+        except Exception:  # of ours or of the machine (memory): the page continues
             logger.exception("'%s' failed", request[0])
             return message(
                 "Something went wrong inside the program. The terminal in which ofa demo runs has"
                 " the details."
             )
-        return as_html(result, time.monotonic() - started)
+        return rendered(
+            "ofa.demo",
+            "demo_result.html",
+            result=result,
+            seconds=time.monotonic() - started,
+            url=partial(data_url, largest=LARGEST),
+            number=number,
+            percent=percent,
+        )
 
     def check(self, path: str | None) -> str:
         """HTML that says what is wrong with an image; nothing if it is fine or there is none
@@ -213,10 +214,7 @@ class Demo:
         file = Path(path or "")
         image = image_of(str(file)) if spec.has("image") else None
         found = getattr(self.model, key)(image, *given.values(), best=best)
-        if isinstance(found, Region) and image is not None:
-            shown = annotated(Request(spec, file, file.name, given), image, found)
-            return located(found, image, shown, " ".join(given.values()))
-        return answered(found, image)
+        return answered(found, image, Request(spec, file, file.name, given))
 
     def checked(self, spec: TaskSpec, column: Column, text: str) -> str:
         """The text without spaces around it. Raises: UserError if it is empty, or longer than
@@ -264,37 +262,28 @@ def image_of(path: str) -> Image.Image:
         ) from None
 
 
-def answered(found: Answer, image: Image.Image | None) -> DemoResult:
-    """Different answers, best first; of a region the image with its box."""
-    rows = different((str(one) or NOTHING, one.score) for one in (found, *found.others))
-    result = DemoResult(str(found) or NOTHING, rows)
-    if found.region is not None and image is not None:
-        result.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
-        result.alt = "the image with the region that was named"
-    return result
-
-
-def located(found: Region, image: Image.Image, shown: Image.Image, text: str) -> DemoResult:
-    """Different boxes, best first. Args: shown: the image with the first of them."""
-    rows = different(
-        (
-            ", ".join(str(round(corner)) for corner in one.box) if one.bins else "no region",
-            one.score,
-        )
-        for one in (found, *found.others)
-    )
-    if found.bins is None:
+def answered(found: Answer | Region, image: Image.Image | None, request: Request) -> DemoResult:
+    """Different answers, or boxes, best first; the image with the box of the first."""
+    rows: dict[str, float] = {}
+    for one in (found, *found.others):
+        rows.setdefault(in_words(one), one.score)
+    if isinstance(found, Answer):
+        result = DemoResult(in_words(found), rows)
+        if found.region is not None and image is not None:
+            result.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
+            result.alt = "the image with the region that was named"
+        return result
+    if found.bins is None or image is None:
         return DemoResult("The model named no region.", rows, "Region")
     column = f"Left, top, right, bottom in pixels of {image.width} × {image.height}"
-    return DemoResult("", rows, column, shown, f"the image with a box: {text}")
+    alt = f"the image with a box: {' '.join(map(str, request.words.values()))}"
+    return DemoResult("", rows, column, annotated(request, image, found), alt)
 
 
-def different(answers: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Answers with their scores; one that comes again is left out."""
-    rows: dict[str, float] = {}
-    for text, score in answers:
-        rows.setdefault(text, score)
-    return rows
+def in_words(found: Answer | Region) -> str:
+    if isinstance(found, Region):
+        return ", ".join(str(round(one)) for one in found.box) if found.bins else "no region"
+    return str(found) or NOTHING
 
 
 def drawn(images: Sequence[Image.Image]) -> DemoResult:
@@ -317,20 +306,38 @@ def percent(score: float) -> float | None:
     return 100 * math.exp(min(score, 0.0)) if math.isfinite(score) else None
 
 
-def as_html(result: DemoResult, seconds: float) -> str:
-    """Args: seconds: that the prediction took."""
-    shown = None if result.image is None else data_url(result.image, LARGEST)
-    return rendered(
-        "ofa.demo",
-        "demo_result.html",
-        result=result,
-        image=shown,
-        drawn=[(data_url(image, LARGEST), line) for image, line in result.drawn],
-        rows=[(text, percent(score), number(score)) for text, score in result.rows.items()],
-        seconds=seconds,
-    )
-
-
 def message(text: str) -> str:
     """HTML of something that the user can fix."""
     return str(Markup('<p class="ofa-message" role="alert">{}</p>').format(text))
+
+
+# --- images to try a model with when none is at hand
+
+
+def example_image(number: int) -> Image.Image:
+    """Args: number: from 0, without an end. The same number is always the same image."""
+    return render(scene_of(number), SIDE)
+
+
+def questions_about(number: int, language: str = "en") -> dict[str, str]:
+    """What to ask about an example, by method of ``OFA``; statements are true of every other
+    example alone."""
+    scene = scene_of(number)
+    stated = scene if number % 2 == 0 else scene_of(number + 1)
+    region = ENGLISH.expressions(scene)[0][0]
+    prompt = caption.PROMPTS[language] if number % 2 else refcoco.PROMPTS[language].format(region)
+    return {
+        "answer": ENGLISH.questions(scene)[0][0],
+        "ground": region,
+        "entails": ENGLISH.captions(stated)[0],
+        "draw": drawing_caption(scene),
+        "generate": prompt.strip(),
+    }
+
+
+@cache
+def scene_of(number: int) -> Scene:
+    """The scene of an example: of all scenes those in which there is something to tell apart."""
+    scenes = (make_scene(SEED, SPLIT, index) for index in itertools.count())
+    telling = (scene for scene in scenes if len(scene.things) > 1 and ENGLISH.expressions(scene))
+    return next(itertools.islice(telling, number, None))

@@ -49,8 +49,7 @@ class StubDemo:
         return ""
 
     def example_texts(self, number, key):
-        from ofa.demo.examples import questions_about
-        from ofa.demo.service import texts_of
+        from ofa.demo.service import questions_about, texts_of
 
         return [questions_about(number)[key] for _ in texts_of(self.tasks[key])]
 

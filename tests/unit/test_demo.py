@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from ofa.cli.main import build_parser
-from ofa.demo.examples import example_image, questions_about
-from ofa.demo.service import LARGEST, Demo, page_tasks
+from ofa.demo.service import LARGEST, Demo, example_image, page_tasks, questions_about
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.report.page import data_url
