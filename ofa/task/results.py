@@ -93,7 +93,10 @@ def prediction_of(
     boxes: dict[str, Any] = {
         key: box for key in ("box", "decoded_box") if (box := _box(entry.get(key)))
     }
-    if not text and "box" not in boxes and not any(key in entry for key in texts):
+    if "boxes" in entry:
+        named = _read_list(entry, "boxes", "a list of boxes with names", _named_box, where)
+        boxes["boxes"] = tuple(named)
+    if not (text or boxes.keys() & {"box", "boxes"} or any(key in entry for key in texts)):
         raise UserError(
             f"{place(where)}expects {', '.join(texts)} or a box of four numbers, found"
             f" {', '.join(map(str, entry))}"
@@ -157,6 +160,13 @@ def _entry(value: Any) -> Entry:
     if not isinstance(value, dict):
         raise ValueError("no object")
     return value
+
+
+def _named_box(value: Any) -> tuple[tuple[float, ...], str]:
+    box = _box(_entry(value).get("box"))
+    if box is None or not isinstance(value.get("name"), str):
+        raise ValueError("no box with a name")
+    return box, value["name"]
 
 
 def _box(value: Any) -> tuple[float, ...] | None:

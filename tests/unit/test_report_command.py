@@ -86,6 +86,21 @@ def test_a_result_file_of_upstream_has_boxes_only_and_any_order(tmp_path, boxes)
     assert "only right (1)" in (tmp_path / "page.html").read_text()
 
 
+def test_objects_are_scored_and_drawn(tmp_path, capsys):
+    image = open(write_rows(tmp_path / "rows.tsv", range(1))).read().split("\t")[-1].strip()
+    (tmp_path / "rows.tsv").write_text(f"7\t{image}\t1,2,30,20,1,dog&&3,4,20,25,2,cat\n")
+    entry = {"uniq_id": "7", "boxes": [{"box": [1, 2, 30, 20], "name": "dog"}], "score": -1.0}
+    task, out = "[image] what is there? -> [boxes:things]", tmp_path / "page.html"
+    write_json(tmp_path / "val_predict.json", [entry])
+    assert report(tmp_path / "val_predict.json", tmp_path / "rows.tsv", task, out) == 0
+    assert re.search(r"score +0\.6667", capsys.readouterr().out)
+    page = out.read_text()
+    assert page.count('<rect class="predicted"') == 1 and page.count('<rect class="true"') == 2
+    write_json(tmp_path / "val_predict.json", [{**entry, "boxes": [{"box": [1, 2, 30]}]}])
+    assert report(tmp_path / "val_predict.json", tmp_path / "rows.tsv", task, out) == 2
+    assert "entry 1: expects a list of boxes with names as 'boxes'" in capsys.readouterr().err
+
+
 def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
     data = write_captions(tmp_path / "rows.tsv", [caption(row) for row in range(4)], joined=True)
     write_json(
