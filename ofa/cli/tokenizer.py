@@ -164,7 +164,7 @@ def decode(args: DecodeOptions) -> None:
     """
     import numpy as np
 
-    from ofa.inference.image_writer import png, safe_words
+    from ofa.inference.image_writer import safe_words
     from ofa.inference.predictor import choose_device
     from ofa.models.image_tokenizer.codec import decode_images, load_image_tokenizer
 
@@ -189,7 +189,7 @@ def decode(args: DecodeOptions) -> None:
                     row = rows[number]
                     name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
                     with replacing(path_below(out, name, row.where), "wb") as file:
-                        file.write(png(image))
+                        image.save(file, "PNG")
                     entry = {"row": number + 1, "id": row.name, "text": row.text, "file": name}
                     entries[number] = {**entry, "size": list(image.size)}
                 progress.update(len(some))

@@ -1,27 +1,7 @@
-"""Ask a model about images, from Python.
+"""Ask a model about images, from Python: ``OFA.load("checkpoint_best.pt").caption("dog.jpg")``.
 
-    from ofa import OFA
-
-    model = OFA.load("checkpoint_best.pt")
-    model.caption("dog.jpg")                                  # 'a dog lying on a sofa'
-    model.answer("dog.jpg", "what color is the sofa?")        # 'red'
-    model.answer("dog.jpg", "what is it?", region=(30, 40, 200, 180))
-    model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
-    model.entails("dog.jpg", "an animal is outdoors")         # 'no'
-    model.read("sign.jpg")                                    # 'open daily'
-    model.generate("dog.jpg", "what does the image describe?")
-    model.ask("vqa", "dog.jpg", "how many dogs?")             # any task, by its name or an alias
-    model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
-
-An image is a path, a PIL image, an array or a tensor (``ofa.data.images``). Every argument may
-be a list: several images, several texts for one image, or as many texts as images; the
-predictions are a list then, computed in batches. Each call also takes ``best=3`` (answers; all but
-the first are its ``others``), ``answers=[...]`` to choose from, and options of the generator
-(``beam=3, max_len_b=20``, see ``ofa.models.generation.options``).
-
-A model may be used by several threads, which get what they would get alone; it may be copied and
-pickled. On a CPU it keeps a second form of its weights for speed
-(``ofa.models.inference_weights``), and makes another one after they have changed.
+Every argument of a call may be a list; all calls take ``best``, ``answers`` and options of the
+generator. ``docs/asking.md`` shows each of them.
 """
 
 import copy
@@ -53,36 +33,6 @@ class OFA(Predictor):
     """A model that captions, answers, grounds, judges, reads and follows instructions. Made by
     ``OFA.load``."""
 
-    @classmethod
-    def load(
-        cls,
-        checkpoint: str | Path,
-        bpe_dir: str | Path | None = None,
-        *,
-        device: str | None = None,
-        precision: str = "fp32",
-        ema: bool = False,
-        base: str | Path | None = None,
-        batch_size: int = 16,
-        **overrides: Any,
-    ) -> "OFA":
-        """A model from a checkpoint file. Arguments as of ``Predictor.open``.
-
-        Args:
-            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
-                it.
-            base: of a checkpoint that holds tuned weights only: where its base is now; default: as
-                it names it.
-            overrides: other stored options to replace, e.g. ``patch_image_size=384,
-                ans2label_file="answers.json"``.
-        """
-        given = {**overrides, "base": base and str(base)}
-        if bpe_dir is not None:
-            given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}
-        return cls.open(
-            [checkpoint], given, device=device, precision=precision, ema=ema, batch_size=batch_size
-        )
-
     def ask(
         self,
         task: str,
@@ -105,15 +55,14 @@ class OFA(Predictor):
         Returns: an ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a
         list.
         """
-        spec = _asked_task(task)
+        spec = spec_of(task, "task")
         if len(words) > len(spec.needed_names):
             raise UserError(
                 f"task '{spec.name}' asks with {', '.join(spec.needed_names) or 'an image alone'},"
                 f" found {len(words)} words"
             )
-        columns = dict(zip(spec.needed_names, words))
-        names = [name for column in spec.asked for name in column.names]
-        columns |= {name: given.pop(name) for name in filter(given.__contains__, names)}
+        names = given.keys() & {name for column in spec.asked for name in column.names}
+        columns = dict(zip(spec.needed_names, words)) | {name: given.pop(name) for name in names}
         return self.ask_columns(spec.name, image, columns, best, answers, **given)
 
     def ask_columns(
@@ -126,7 +75,9 @@ class OFA(Predictor):
         **generation: Any,
     ) -> Any:
         """As ``ask``, for columns of any names: one of a template may be called ``best``."""
-        spec = _asked_task(task)
+        spec = spec_of(task, "task")
+        if spec.generates_images:
+            raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
         texts = _texts(spec, columns)
         if spec.has("image") == (image is None):
             expected, found = ("an image", "none") if image is None else ("texts alone", "an image")
@@ -139,13 +90,11 @@ class OFA(Predictor):
         single, images, rows = _rows(inputs, texts)
         task, builder = self.task_and_builder(spec.name, **changes)
         untrained = spec.name not in self.checkpoint.trained and answers is None
-        predictions = self._predict(
-            task, CallRows(builder, images, rows), untrained, best, generation
-        )
-        boxes = any(column.kind == "box" for column in spec.targets)
-        form: Any = region_of if boxes else answer_of
-        sizes = [shown[0].size if shown else None for shown in images]
-        results = [form(one, size) for one, size in zip(predictions, sizes)]
+        call = CallRows(builder, images, rows)
+        predictions = self._predict(task, call, untrained, best, generation)
+        form: Any = region_of if spec.predicts("box") else answer_of
+        sizes = (shown[0].size if shown else None for shown in images)
+        results = list(map(form, predictions, sizes))
         return results[0] if single else results
 
     def _predict(
@@ -182,13 +131,11 @@ class OFA(Predictor):
         return self.ask("refcoco", image, text, **options)
 
     def entails(self, image: Any, hypothesis: Any, premise: Any = None, **options: Any) -> Any:
-        """``yes``, ``no`` or ``maybe``: does the image show what the hypothesis says?
-
-        Args: premise: a text that belongs to the image; then image and premise together have to say
-        it.
-        """
-        with_premise = {} if premise is None else {"premise": premise}
-        return self.ask("snli_ve", image, hypothesis, **with_premise, **options)
+        """``yes``, ``no`` or ``maybe``: does the image, together with the premise if there is one,
+        say what the hypothesis says?"""
+        if premise is not None:
+            options["premise"] = premise
+        return self.ask("snli_ve", image, hypothesis, **options)
 
     def read(self, image: Any, **options: Any) -> Any:
         """The text on the image."""
@@ -208,17 +155,16 @@ class OFA(Predictor):
         Returns: images; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
         ``clip_score`` (by the scorer) and ``seed``.
         """
-        predictions = []
+        found: list[list[Image.Image]] = []
         captions = [text] if isinstance(text, str) else list(text)
         for best in self.drawings(captions, samples, seed, **options):
-            images = []
+            found.append([])
             for one in (best, *best.others):
                 assert one.image is not None  # there is a tokenizer
                 names = ("codes", "score", "clip_score", "seed")
                 one.image.info = {name: getattr(one, name) for name in names}
-                images.append(one.image)
-            predictions.append(images)
-        return predictions[0] if isinstance(text, str) else predictions
+                found[-1].append(one.image)
+        return found[0] if isinstance(text, str) else found
 
     def drawings(
         self,
@@ -274,14 +220,10 @@ class CallRows:
 
     def __getitem__(self, row: int) -> Sample:
         spec, shown = self.builder.spec, self.images[row]
-        places = {column.name: str(place) for place, column in enumerate(spec.images)}
-        empty = dict.fromkeys(spec.column_names, "")
-        return self.builder(
-            {**empty, "id": str(row), **places, **self.rows[row]},
-            row,
-            where=f"image {row + 1}",
-            open_image=lambda place: shown[int(place)],
-        )
+        columns = {**dict.fromkeys(spec.column_names, ""), "id": str(row), **self.rows[row]}
+        columns |= {column.name: str(place) for place, column in enumerate(spec.images)}
+        where, open_image = f"image {row + 1}", lambda place: shown[int(place)]
+        return self.builder(columns, row, where=where, open_image=open_image)
 
     def collater(self, samples: list[Sample]) -> dict[str, Any]:
         return collate(samples, self.builder.vocabulary.pad)
@@ -297,31 +239,23 @@ def _rows(
     if any(len(value) != count for value in lists.values()):
         found = ", ".join(f"{len(value)} of '{name}'" for name, value in lists.items())
         raise UserError(f"expects lists of one length, found {found}")
-    opened = [
-        [
+    of_each = {name: lists.get(name, [value] * count) for name, value in given.items()}
+    for name in columns:
+        for number, value in enumerate(of_each[name], 1):
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{name} {number}: expects a text, found {value!r}")
+    for name, image in inputs.items():
+        opened = [
             as_image(one, "" if isinstance(one, (str, Path)) else f"{name} {number}")
             for number, one in enumerate(lists.get(name, [image]), 1)
         ]
-        for name, image in inputs.items()
-    ]
-    images = [tuple(each[row % len(each)] for each in opened) for row in range(count)]
-    rows = [
-        {name: lists[name][row] if name in lists else value for name, value in columns.items()}
-        for row in range(count)
-    ]
-    for number, row in enumerate(rows, 1):
-        for name, value in row.items():
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(f"{name} {number}: expects a text, found {value!r}")
-    return not lists, images, rows
-
-
-def _asked_task(name: str) -> TaskSpec:
-    """Raises: UserError if there is no such task, or it is not asked about images or texts."""
-    spec = spec_of(name, "task")
-    if spec.generates_images:
-        raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
-    return spec
+        of_each[name] = opened if name in lists else opened * count
+    images = [tuple(of_each[name][row] for name in inputs) for row in range(count)]
+    return (
+        not lists,
+        images,
+        [{name: of_each[name][row] for name in columns} for row in range(count)],
+    )
 
 
 def _texts(spec: TaskSpec, columns: Mapping[str, Any]) -> dict[str, Any]:

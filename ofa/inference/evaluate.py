@@ -1,9 +1,5 @@
 """Checkpoint + rows -> predictions, scores and the result file; by one process or many.
 
-    evaluation = evaluate(
-        EvaluationOptions(checkpoint="checkpoint_best.pt", data="caption_test.tsv", out="results")
-    )
-
 The rows are cut into batches first and the batches are dealt out to the processes, so every row is
 predicted exactly once and in the same batch however many processes there are.
 """
@@ -44,7 +40,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
     Raises: UserError for anything the user can fix; nothing is written then.
     """
     if options.jobs > 1:
-        return in_processes(options.jobs, _evaluate_rank, options)
+        return in_processes(options)
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo")
@@ -55,7 +51,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     """The share of one process; the first one gathers and writes."""
     if options.out and rank == 0:
         check_folder(options.out)
-    predictor, task = load(options, rank)
+    predictor, task = load(options)
     dataset = open_rows(task, options)
     references, count = None, len(dataset)
     if rank == 0:
@@ -76,11 +72,14 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     with tqdm(total=count, desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
         for rows, batch, predictions in predicted:
             if task.draws:
-                keep_images(task, batch, rows, predictions, writer)
+                keep_images(task, batch, zip(rows, predictions), writer)
             found += zip(rows, zip(batch.get("id", rows), predictions))
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
-    parts = gathered(found, rank, world)
+    parts: Any = [found]
+    if world > 1:
+        parts = [None] * world if rank == 0 else None
+        distributed.gather_object(found, parts)
     if rank > 0:
         return None
     merged = merge_predictions(parts, count)
@@ -101,20 +100,13 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     )
 
 
-def load(options: EvaluationOptions, rank: int = 0) -> tuple[Predictor, Any]:
+def load(options: EvaluationOptions) -> tuple[Predictor, Any]:
     """What predicts, and the task to evaluate."""
-    overrides = options.replaced
-    if options.data or "data" not in overrides:  # never the files that a checkpoint names
-        overrides["data"] = options.data
-    predictor = Predictor.open(
-        options.checkpoint.split(":"),
-        overrides,
-        device=options.device,
-        precision=options.precision,
-        ema=options.ema,
-        task=options.task,
-        rank=rank,
-    )
+    given = {"data": None, **options.replaced}  # never the files that a checkpoint names
+    given |= {name: getattr(options, name) for name in ("device", "precision", "ema", "task")}
+    if options.data:
+        given["data"] = options.data
+    predictor = Predictor.load(options.checkpoint.split(":"), **given)
     if predictor.device.type == "cuda":
         torch.cuda.set_device(predictor.device)
     checkpoint = predictor.checkpoint
@@ -193,38 +185,28 @@ def image_writer_of(task: Any, options: EvaluationOptions) -> ImageWriter | None
 
 
 @torch.inference_mode()
-def keep_images(
-    task: Any,
-    batch: dict[str, Any],
-    rows: Sequence[int],
-    predictions: Sequence[Prediction],
-    writer: ImageWriter | None,
-) -> None:
-    """Drawn images, and the true ones beside them, become files."""
-    columns = zip(rows, task.rows(batch), batch["code_images"], predictions)
-    for row, known, column, prediction in columns:
+def keep_images(task: Any, batch: dict[str, Any], drawn: Any, writer: ImageWriter | None) -> None:
+    """Drawn images, and the true ones beside them, become files. Args: drawn: rows with their
+    predictions."""
+    for (row, best), known, column in zip(drawn, task.rows(batch), batch["code_images"]):
         if writer is not None:
-            writer.keep(row, prediction, task.true_image(known, column, needed=False))
-        for one in (prediction, *prediction.others):
+            writer.keep(row, best, task.true_image(known, column, needed=False))
+        for one in (best, *best.others):
             one.image = None
 
 
 # --- several processes
 
 
-def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
-    """Call ``function(*args, rank, count)`` in every process; if one fails, all end. Returns:
-    what the first one returns."""
+def in_processes(options: EvaluationOptions) -> Evaluation | None:
+    """Every process takes its share; if one fails, all end. Returns: what the first one returns."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    threads = torch.get_num_threads()
-    context = torch.multiprocessing.spawn(
-        _other, (count, address, function, args), nprocs=count - 1, join=False
-    )
+    threads, others = torch.get_num_threads(), options.jobs - 1
+    context = torch.multiprocessing.spawn(_in_group, (options, address), nprocs=others, join=False)
     try:
-        _join_group(address, 0, count)
-        result = in_one_line(function, *args, 0, count)
+        result = in_one_line(_in_group, -1, options, address)
     except BaseException as error:
         failed = [p for p in context.processes if p.exitcode not in (None, 0)]
         for process in context.processes:
@@ -233,24 +215,24 @@ def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
             in_one_line(context.join)  # raises what the other process raised
         raise
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
         torch.set_num_threads(threads)
     while not context.join():
         pass
     return result
 
 
-def _other(index: int, count: int, address: str, function: Callable[..., Any], args: tuple) -> None:
-    logging.basicConfig(level=logging.WARNING)
-    _join_group(address, index + 1, count)
-    function(*args, index + 1, count)
-    distributed.destroy_process_group()
-
-
-def _join_group(address: str, rank: int, count: int) -> None:
+def _in_group(index: int, options: EvaluationOptions, address: str) -> Evaluation | None:
+    """Args: index: among the other processes; -1 is the first one."""
+    rank, count = index + 1, options.jobs
+    if rank > 0:
+        os.environ["LOCAL_RANK"] = str(rank)
+        logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
+    try:
+        return _evaluate_rank(options, rank, count)
+    finally:
+        distributed.destroy_process_group()
 
 
 def in_one_line(function: Callable[..., Any], *args: Any) -> Any:
@@ -262,12 +244,3 @@ def in_one_line(function: Callable[..., Any], *args: Any) -> Any:
         if message is None:
             raise
     raise UserError(message)
-
-
-def gathered(found: list, rank: int, world: int) -> list[list]:
-    """What each process found, on the first one."""
-    if world == 1:
-        return [found]
-    parts: Any = [None] * world if rank == 0 else None
-    distributed.gather_object(found, parts)
-    return parts

@@ -1,11 +1,8 @@
 """Drawn images as files: ``all_results/000012_a_red_circle_0.png`` (every sample, best first),
-``top1/000012_a_red_circle.png``.
-
-The number is the row of the file, so that equal captions do not overwrite each other; the words are
-there for the eye.
+``top1/000012_a_red_circle.png``. The number is the row of the file, so that equal captions do not
+overwrite each other; the words are there for the eye.
 """
 
-import io
 import re
 from pathlib import Path
 
@@ -63,7 +60,7 @@ class ImageWriter:
         """Returns: path of the file."""
         path = path_below(self.folder, name)
         with replacing(path, "wb") as file:
-            file.write(png(image))
+            image.save(file, "PNG")
         return str(path)
 
 
@@ -71,9 +68,3 @@ def safe_words(text: str) -> str:
     """Letters and digits of a text, ``_`` between them, short enough for a file name."""
     words = re.sub(r"\W+", "_", text).strip("_")
     return words.encode("utf-8")[:LONGEST].decode("utf-8", "ignore").rstrip("_")
-
-
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

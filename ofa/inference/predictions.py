@@ -10,7 +10,24 @@ from ofa.task.prediction import Prediction
 Box = tuple[float, float, float, float]
 
 
-class Answer(str):
+class Scored:
+    """What an answer and a region have in common."""
+
+    score: float
+    others: Sequence[Any]
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.score)
+
+    def _scores(self) -> dict[str, Any]:
+        """Score and others as plain data; JSON has no NaN."""
+        score = round(self.score, 6) if math.isfinite(self.score) else None
+        others = {"others": [other.as_json() for other in self.others]} if self.others else {}
+        return {"score": score, **others}
+
+
+class Answer(Scored, str):
     """A text that knows how sure the model was: ``print(answer)``, ``answer == "a cat"``,
     ``answer.score``.
 
@@ -23,9 +40,7 @@ class Answer(str):
         others: further answers, best first.
     """
 
-    score: float
     region: "Region | None"
-    others: list["Answer"]
     objects: list[tuple["Region", str]]
 
     def __new__(
@@ -37,30 +52,27 @@ class Answer(str):
         objects: Sequence[tuple["Region", str]] = (),
     ):
         answer = super().__new__(cls, text)
-        answer.objects = list(objects)
-        answer.score, answer.region, answer.others = score, region, list(others)
+        answer.score, answer.region = score, region
+        answer.others, answer.objects = list(others), list(objects)
         return answer
 
     def __getnewargs__(self):
         return str(self), self.score, self.region, self.others, self.objects
 
-    @property
-    def probability(self) -> float:
-        return math.exp(self.score)
-
     def as_json(self) -> dict[str, Any]:
         """Plain data: ``{"answer": "a cat", "score": -0.31}``."""
-        found: dict[str, Any] = {"answer": str(self), "score": rounded(self.score)}
+        scores = self._scores()
+        found: dict[str, Any] = {"answer": str(self), "score": scores.pop("score")}
         if self.region is not None:
             found["box"] = self.region.as_json()["box"]
         if self.objects:
             boxes = [{"box": one.as_json()["box"], "label": name} for one, name in self.objects]
             found["boxes"] = boxes
-        return found | others_as_json(self.others)
+        return found | scores
 
 
 @dataclass
-class Region:
+class Region(Scored):
     """A box in an image.
 
     Args:
@@ -78,32 +90,19 @@ class Region:
     score: float = math.nan
     others: list["Region"] = field(default_factory=list)
 
-    @property
-    def probability(self) -> float:
-        return math.exp(self.score)
-
     def as_json(self) -> dict[str, Any]:
         """Plain data: ``{"box": {"pixels": [...], "normalised": [...], "bins": [...]}, "score":
         -0.31}``."""
-        box = {
-            "pixels": list(self.box),
-            "normalised": list(self.normalised),
-            "bins": self.bins and list(self.bins),
-        }
-        return {"box": box, "score": rounded(self.score), **others_as_json(self.others)}
+        pixels, parts, bins = list(self.box), list(self.normalised), self.bins and list(self.bins)
+        return {"box": {"pixels": pixels, "normalised": parts, "bins": bins}, **self._scores()}
 
 
 def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
     """Args: prediction: with a box. size: width and height of the image, pixels."""
     assert prediction.box is not None
-    (x0, y0, x1, y1), (width, height) = prediction.box, size
-    return Region(
-        prediction.box,
-        (round(x0 / width, 6), round(y0 / height, 6), round(x1 / width, 6), round(y1 / height, 6)),
-        prediction.bins,
-        prediction.score,
-        [region_of(one, size) for one in prediction.others],
-    )
+    x0, y0, x1, y1 = (round(corner / side, 6) for corner, side in zip(prediction.box, size * 2))
+    others = [region_of(one, size) for one in prediction.others]
+    return Region(prediction.box, (x0, y0, x1, y1), prediction.bins, prediction.score, others)
 
 
 def answer_of(prediction: Prediction, size: tuple[int, int] | None) -> Answer:
@@ -115,12 +114,3 @@ def answer_of(prediction: Prediction, size: tuple[int, int] | None) -> Answer:
             objects.append((region_of(Prediction("", box=(x0, y0, x1, y1)), size), name))
     others = [answer_of(one, size) for one in prediction.others]
     return Answer(prediction.text, prediction.score, region, others, objects)
-
-
-def others_as_json(others: Sequence[Answer | Region]) -> dict[str, Any]:
-    return {"others": [other.as_json() for other in others]} if others else {}
-
-
-def rounded(score: float) -> float | None:
-    """JSON has no NaN."""
-    return round(score, 6) if math.isfinite(score) else None

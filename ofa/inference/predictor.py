@@ -10,7 +10,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader
@@ -32,6 +32,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 NOT_WHILE_PREDICTING = dict.fromkeys(
     ("eval_cider", "eval_bleu", "eval_acc", "eval_rouge", "scst"), False
 )
+FOREIGN_TASK = "'%s' is asked of a checkpoint that was trained for %s: it may not know what to say"
 UNTRAINED = {"beam": 5, "max_len_b": 30}  # a model may not know when to end
 KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
 
@@ -55,27 +56,33 @@ class Predictor:
         self._forget_made()
 
     @classmethod
-    def open(
+    def load(
         cls,
-        paths: Sequence[str | Path],
-        overrides: Mapping[str, Any],
+        checkpoint: str | Path | Sequence[str],
+        bpe_dir: str | Path | None = None,
         *,
         device: str | None = None,
         precision: str = "fp32",
         ema: bool = False,
+        base: str | Path | None = None,
         batch_size: int = 16,
         task: str | None = None,
-        rank: int = 0,
-    ):
-        """A model from checkpoint files of this project or of upstream.
+        **overrides: Any,
+    ) -> Self:
+        """A model from a checkpoint file of this project or of upstream.
 
         Args:
-            paths: several of one vocabulary are an ensemble.
-            overrides: stored options to replace.
+            checkpoint: several files of one vocabulary are an ensemble.
+            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
+                it.
             device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or
                 bf16.
             ema: take the averaged weights.
-            task: what will be asked, if that is known. rank: of this process among several.
+            base: of a checkpoint that holds tuned weights only: where its base is now; default: as
+                it names it.
+            task: what will be asked, if that is known.
+            overrides: other stored options to replace, e.g. ``patch_image_size=384,
+                ans2label_file="answers.json"``.
         Raises: UserError if a checkpoint or the vocabulary folder cannot be read or do not fit
             together.
         """
@@ -83,14 +90,17 @@ class Predictor:
             raise UserError(
                 f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}"
             )
-        chosen = choose_device(device, rank, precision)
+        paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
+        given = {**NOT_WHILE_PREDICTING, **overrides, "base": base and str(base)}
+        if bpe_dir is not None:
+            given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}
+        chosen = choose_device(device, precision)
         with kept_process_state():
             from ofa import fairseq_plugin
 
             fairseq_plugin.register()
             from ofa.inference.fairseq_loading import LoadedCheckpoint
         with kept_process_state():  # the weights that the network begins with are random numbers
-            given = {**NOT_WHILE_PREDICTING, **overrides}
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)
         return cls(loaded, chosen, PRECISIONS[precision], batch_size)
 
@@ -135,22 +145,9 @@ class Predictor:
         with self._lock:
             if key not in self._tasks:
                 if not self.was_trained_on(name):
-                    logger.warning(
-                        "'%s' is asked of a checkpoint that was trained for %s: it may not know"
-                        " what to say",
-                        name,
-                        ", ".join(self.checkpoint.trained),
-                    )
+                    logger.warning(FOREIGN_TASK, name, ", ".join(self.checkpoint.trained))
                 task = self.checkpoint.task(name, **changes)
-                builder = SampleBuilder(
-                    task.spec,
-                    task.options(),
-                    task.vocabulary,
-                    task.bpe,
-                    "predict",
-                    answers=task.answers,
-                )
-                self._tasks[key] = task, builder
+                self._tasks[key] = task, task.builder("predict")
             self._tasks[key] = self._tasks.pop(key)  # the last one now
             while len(self._tasks) > KEPT_TASKS:
                 self._tasks.pop(next(iter(self._tasks)))
@@ -161,13 +158,9 @@ class Predictor:
     def was_trained_on(self, name: str) -> bool:
         """Whether the checkpoint was trained for what a task asks, as far as it says;
         instructions are never foreign."""
-        trained, taught_by = self.checkpoint.trained, spec_of(name).usage.taught_by
-        return (
-            not trained
-            or name in trained
-            or TAUGHT_BY_ANY in taught_by
-            or any(one in taught_by for one in trained)
-        )
+        teachers = {name, *spec_of(name).usage.taught_by}
+        trained = self.checkpoint.trained.keys()
+        return not trained or not teachers.isdisjoint({TAUGHT_BY_ANY, *trained})
 
     def trained_tasks(self) -> list[TaskSpec]:
         """The tasks that the checkpoint was trained on."""
@@ -178,11 +171,9 @@ class Predictor:
         """Options of the generator: those of the training's validation, else the task's usual
         ones, replaced by the given ones. Args: best: hypotheses of a row that are wanted."""
         name, usual = task.spec.name, task.spec.usage.generation
-        language = "zh" if task.bpe.kind == "bert" else "en"
-        stored = self.checkpoint.generation(name) or usual.get(language) or usual.get("en")
-        if not stored and name not in self.checkpoint.trained:
-            stored = UNTRAINED
-        options = {**(stored or {}), **given}
+        of_language = usual.get("zh" if task.bpe.kind == "bert" else "en") or usual.get("en")
+        untrained = {} if name in self.checkpoint.trained else UNTRAINED
+        options = {**(self.checkpoint.generation(name) or of_language or untrained), **given}
         return {**options, "beam": max(options.get("beam", 5), best)}
 
     # --- predicting
@@ -208,13 +199,9 @@ class Predictor:
             num_workers: processes that read rows.
         """
         networks = self.inference_networks()
-        loader: Any = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=dataset.collater,
-            num_workers=num_workers,
-            generator=torch.Generator(),  # torch's own random numbers are the caller's
-        )
+        own = torch.Generator()  # torch's own random numbers are the caller's
+        how = {"num_workers": num_workers, "generator": own, "collate_fn": dataset.collater}
+        loader: Any = DataLoader(dataset, batch_sampler=batches, **how)
         for rows, batch in zip(batches, loader):
             batch = to_device(batch, self.device, self.dtype)
             if seeds is not None:
@@ -236,8 +223,8 @@ def cut(count: int, size: int) -> list[range]:
     return [range(count)[start : start + size] for start in range(0, count, size)]
 
 
-def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32") -> torch.device:
-    """The device of a name; several processes take turns on the GPUs.
+def choose_device(name: str | None = None, precision: str = "fp32") -> torch.device:
+    """The device of a name; several processes (``LOCAL_RANK``) take turns on the GPUs.
 
     Args: name: cpu, cuda, cuda:1, mps; auto or None for a CUDA GPU if there is one, else the CPU.
     Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
@@ -253,7 +240,7 @@ def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32
             " --device cpu"
         )
     count = torch.cuda.device_count()
-    taken = int(os.environ.get("LOCAL_RANK", rank)) % count
+    taken = int(os.environ.get("LOCAL_RANK", 0)) % count
     device = torch.device("cuda", taken) if name == "cuda" else torch.device(str(name))
     if device.index is not None and device.index >= count:
         raise UserError(

@@ -3,8 +3,10 @@ asked about them, and the score of each task."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 from ofa.data.sample import TASK
@@ -34,8 +36,6 @@ LENGTHS = {
     "detection": 80,
     "text_infilling": 100,
 }  # tokens of an answer; image infilling has as many as there are codes
-# tasks that accept what any row says of the same image, of the same region
-SEVERAL = ("caption", "grounded_captioning")
 FILES = ("data", "text_data", "image_data", "detection_data")  # options that name them
 TRAINING_ROWS = 2000  # of each task, that constant answers are taken from
 
@@ -83,46 +83,36 @@ class PretrainingEvalSet:
     def collect(self) -> None:
         """Fill ``samples``. Rows that cannot be asked about are counted. Raises: UserError if
         there are no others."""
-        seen: set[tuple] = set()
-        start, broken = 0, []
-        for (name, file), end in zip(self.dataset.files.items(), self.dataset.starts[1:].tolist()):
-            tasks = PAIR_TASKS if file is self.dataset.pairs else [name]
-            for row in range(end - start):
-                lacking = [
+        seen, broken = set(), []  # questions; errors
+        for (name, file), (start, end) in zip(
+            self.dataset.files.items(), pairwise(self.dataset.starts)
+        ):
+            for index in range(end - start):
+                tasks = {
                     task
-                    for task in tasks
+                    for task in (PAIR_TASKS if file is self.dataset.pairs else [name])
                     if self.task.weights[task] and len(self.samples[task]) < self.rows
-                ]
-                if not lacking:
+                }
+                if not tasks:
                     break
                 try:
-                    self.take(name, file, start, row, lacking, seen)
+                    row = file[index]
+                    tasks &= set(self.dataset.tasks(name, index, row))
+                    tasks = {task for task in tasks if question_of(task, row) not in seen}
+                    parts = self.dataset[start + index] if tasks else ()
                 except UserError as error:
                     broken.append(error)
-            start = end
+                    continue
+                for sample in chain.from_iterable(parts):
+                    if (task := sample[TASK]) in tasks:
+                        self.samples[task].append((sample, row))
+                        if (question := question_of(task, row)) and not self.repeated:
+                            seen.add(question)
         if broken and not any(self.samples.values()):
             raise broken[0]
         if broken:
             message = "%d rows cannot be asked about and are not scored, the first: %s"
             logger.warning(message, len(broken), broken[0])
-
-    def take(
-        self, name: str, file: Any, start: int, index: int, lacking: Sequence[str], seen: set[tuple]
-    ) -> None:
-        """The samples of a row. Args: start: number of the file's first row. seen: questions of
-        earlier rows; grows."""
-        row = file[index]
-        wanted = {
-            task
-            for task in self.dataset.tasks(name, index, row)
-            if task in lacking and question_of(task, row) not in seen
-        }
-        parts = self.dataset[start + index] if wanted else ()
-        for sample in (one for part in parts for one in part if one[TASK] in wanted):
-            task = sample[TASK]
-            self.samples[task].append((sample, row))
-            if task in SEVERAL and not self.repeated:
-                seen.add(question_of(task, row))
 
     def of_training(self) -> "PretrainingEvalSet":
         """Rows that the model was trained on, of the tasks that it is asked about."""
@@ -153,20 +143,17 @@ class PretrainingEvalSet:
     def accepted(self, task: str) -> dict[tuple, list[str]]:
         """What all rows of the file say of each image, or region, that is asked about; reads
         the whole file."""
-        found: dict[tuple, list[str]] = {}
-        if task in SEVERAL:
-            found = {question_of(task, row): [] for _, row in self.samples[task]}
+        asked = {question_of(task, row) for _, row in self.samples[task]}
+        found: dict[tuple, list[str]] = {question: [] for question in asked if question}
         pairs, bpe = self.dataset.pairs, self.task.bpe
         for index in range(len(pairs) if found else 0):
             row = pairs[index]
-            try:
-                tasks = self.dataset.tasks("pairs", index, row)
-            except UserError:  # a row of unknown type says nothing
-                continue
-            if task not in tasks or question_of(task, row) not in found:
-                continue
-            if text := clean_phrase(row["caption"], self.task.cfg.max_tgt_length):
-                found[question_of(task, row)].append(bpe.decode(bpe.encode(f" {text}")).strip())
+            with suppress(UserError):  # a row of unknown type says nothing
+                if task in self.dataset.tasks("pairs", index, row):
+                    text = clean_phrase(row["caption"], self.task.cfg.max_tgt_length)
+                    said = found.get(question_of(task, row))
+                    if text and said is not None:
+                        said.append(bpe.decode(bpe.encode(f" {text}")).strip())
         return found
 
     # --- asking
@@ -174,47 +161,29 @@ class PretrainingEvalSet:
     def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[PredictedRow]:
         """What the model predicts for each row."""
         count, codes = num_codes(self.task.cfg), self.task.vocabulary.codes
-        options: dict[str, Any] = {
-            "beam": beam,
-            "max_len_a": 0,
-            "max_len_b": LENGTHS.get(task, count),
-        }
+        options = {"beam": beam, "max_len_a": 0, "max_len_b": LENGTHS.get(task, count)}
         if task == "image_infilling":
             span = (codes.start, codes.stop)
             options |= {"beam": 1, "gen_code": True, "min_len": count, "constraint_range": span}
-        rows = TaskRows(self.dataset, [sample for sample, _ in self.samples[task]])
-        batches = cut(len(rows.samples), batch_size)
+        rows = TaskRows(sample for sample, _ in self.samples[task])
+        rows.collater = self.dataset.batch
+        batches = cut(len(rows), batch_size)
         decoding = Decoding(bins_only=task == "visual_grounding")
         predicted = self.model.predict(self.task, rows, batches, decoding, options)
-        found = [
-            self.in_words(task, one.text)
-            for _, _, some in counted(predicted, len(batches), task, "batch")
-            for one in some
-        ]
-        accepted = self.accepted(task)
-        return [
-            self.predicted_row(task, sample, row, one, accepted.get(question_of(task, row), ()))
-            for (sample, row), one in zip(self.samples[task], found)
-        ]
-
-    def predicted_row(
-        self,
-        task: str,
-        sample: Mapping[str, Any],
-        row: Mapping[str, str],
-        prediction: str,
-        accepted: Sequence[str],
-    ) -> PredictedRow:
-        source, target = (self.text(task, sample[part]) for part in ("source", "target"))
-        readable = None
-        if task == "text_infilling":
-            before, behind = map(self.task.bpe.encode, TEXT_INFILLING)
-            source = source.removeprefix(before).removesuffix(behind).strip()
-            readable = self.readable(source), self.readable(target), self.readable(prediction)
-        references = tuple(dict.fromkeys([target, *accepted]))
-        return PredictedRow(source, target, prediction, references, row.get("image", ""), readable)
-
-    # --- images
+        predicted = counted(predicted, len(batches), task, "batch")
+        found = [one.text for _, _, some in predicted for one in some]
+        accepted, asked = self.accepted(task), []
+        for (sample, row), symbols in zip(self.samples[task], found):
+            prediction, image = self.in_words(task, symbols), row.get("image", "")
+            source, target = (self.text(task, sample[part]) for part in ("source", "target"))
+            readable = None
+            if task == "text_infilling":
+                before, behind = map(self.task.bpe.encode, TEXT_INFILLING)
+                source = source.removeprefix(before).removesuffix(behind).strip()
+                readable = self.readable(source), self.readable(target), self.readable(prediction)
+            references = tuple(dict.fromkeys([target, *accepted.get(question_of(task, row), ())]))
+            asked.append(PredictedRow(source, target, prediction, references, image, readable))
+        return asked
 
     def images(self, codes: Sequence[str]) -> list:
         return self.task.images(list(map(codes_of, codes)), self.model.device)
@@ -231,10 +200,8 @@ class PretrainingEvalSet:
         (commonest,) = self.images([metrics.commonest_codes(training.targets(task))])
         constants = {"image of the commonest codes": commonest, **metrics.average_images(shown)}
         of_true_codes = self.images([predicted.target for predicted in predictions])
-        found = metrics.score_pixels(filled, true, of_true_codes, constants)
-        return [
-            replace(predicted, filled=image) for predicted, image in zip(predictions, filled)
-        ], found
+        scores = metrics.score_pixels(filled, true, of_true_codes, constants)
+        return [replace(row, filled=image) for row, image in zip(predictions, filled)], scores
 
     def scores(
         self, beam: int, batch_size: int, tokenizer: str | None = None
@@ -257,14 +224,10 @@ class PretrainingEvalSet:
             yield task, score, predictions
 
 
-class TaskRows:
+class TaskRows(list):
     """Samples of one task as what ``Predictor.predict`` reads."""
 
-    def __init__(self, dataset: Any, samples: Sequence[Any]):
-        self.samples, self.collater = samples, dataset.batch
-
-    def __getitem__(self, index: int) -> Any:
-        return self.samples[index]
+    collater: Callable[[Sequence[Any]], Any]
 
 
 def in_symbols(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
@@ -274,9 +237,6 @@ def in_symbols(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Predictio
 
 def question_of(task: str, row: Mapping[str, str]) -> tuple:
     """What is the same question when rows agree in it, so that the texts of all of them are
-    right answers; empty for other tasks."""
-    if task == "caption":
-        return task, hash(row["image"])
-    if task == "grounded_captioning":
-        return task, hash(row["image"]), row["answers"]
-    return ()
+    right answers: the same image, or region; empty for other tasks."""
+    columns = {"caption": ("image",), "grounded_captioning": ("image", "answers")}.get(task)
+    return (task, *(hash(row[name]) for name in columns)) if columns else ()

@@ -1,17 +1,5 @@
-"""What to ask about which image: one image, a folder of them, or a file of JSON lines.
-
-    {"image": "a.jpg"}                                                      a caption
-    {"image": "a.jpg", "question": "what color is it?"}                     an answer
-    {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]} an answer about a
-                                                                            region, in pixels
-    {"image": "a.jpg", "text": "the red car"}                               the region of a text
-    {"image": "a.jpg", "hypothesis": "a car drives", "premise": "a road"}   yes, no or maybe
-    {"image": "a.jpg", "task": "read"}                                      the text on it
-    {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
-
-Keys are the columns that a task asks with; ``task`` is its name, an alias or its verb. Paths are as
-seen from the folder of the file, and lie below it or below --images DIR. Other keys are kept and
-come out again.
+"""What to ask about which image: one image, a folder of them, or a file of JSON lines
+(``docs/asking.md``) whose keys are the columns that a task asks with.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,8 +59,7 @@ def tasks_called(name: str, flag: str = "--task") -> list["TaskSpec"]:
     """
     from ofa.tasks import declared_specs, spec_of, specs_called
 
-    called = specs_called(name)
-    first = called[0] if called else spec_of(name, flag)
+    first = next(iter(specs_called(name)), None) or spec_of(name, flag)
     if first.generates_images:
         raise UserError(f"{flag}: task '{first.name}' makes images of texts; use ofa draw")
     needed = set(first.needed_names)
@@ -85,10 +72,8 @@ def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
     what most checkpoints know."""
     from ofa.tasks import declared_specs
 
-    specs = sorted(
-        (spec for spec in declared_specs() if spec.has("image")),
-        key=lambda spec: not spec.usage.taught_by,
-    )
+    about_images = (spec for spec in declared_specs() if spec.has("image"))
+    specs = sorted(about_images, key=lambda spec: not spec.usage.taught_by)
     first = [spec for spec in trained if not spec.generates_images]
     return list({spec.name: spec for spec in (*first, *specs)}.values())
 
@@ -118,21 +103,21 @@ def read_requests(
         if not any(task.column(name) in task.asked for task in tasks):
             raise _unasked(name, tasks, flags)
     if lines:
-        numbered = enumerate(read_lines(path), 1)
         found = [
             _of_line(line, path, f"{path}:{number}", tasks, words, images)
-            for number, line in numbered
+            for number, line in enumerate(read_lines(path), 1)
             if line.strip()
         ]
         if not found:
             raise UserError(
                 f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file'
             )
-    elif path.is_dir():
-        files = list_images(path)
-        found = [_request({}, file, file.name, tasks, words, str(file)) for file in files]
-    elif path.is_file():
-        found = [_request({}, path, source, tasks, words, source)]
+    elif path.is_dir() or path.is_file():
+        files = list_images(path) if path.is_dir() else [path]
+        names = [file.name for file in files] if path.is_dir() else [source]
+        found = [
+            _request({}, file, name, tasks, words, str(file)) for file, name in zip(files, names)
+        ]
     else:
         raise UserError(
             f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
@@ -147,8 +132,7 @@ def read_requests(
 def _unasked(name: str, tasks: Sequence["TaskSpec"], flags: Iterable[str]) -> UserError:
     """What is said about a word that belongs to no column of the tasks."""
     flag = f"--{name.replace('_', '-')}"
-    names = dict.fromkeys(column.public_name for task in tasks for column in task.asked)
-    known = [f"--{one}" for one in names]
+    known = {f"--{column.public_name}": None for task in tasks for column in task.asked}
     return UserError(
         f"{flag}: no request asks with it; known: {', '.join(known) or 'none'}"
         + did_you_mean(flag, [*known, *flags])
@@ -191,8 +175,7 @@ def _of_line(
 
 def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:
     """What the key of the (first) image may be."""
-    names = [name for task in tasks for column in task.images[:1] for name in column.names]
-    return list(dict.fromkeys(["image", *names]))
+    return ["image", *(name for task in tasks for one in task.images[:1] for name in one.names)]
 
 
 def _image_path(folder: Path, name: str, where: str, images: Sequence[str]) -> Path:

@@ -13,7 +13,6 @@ are the same on every machine.
 Coordinates: a scene is a unit square, x to the right and y down; boxes are ``(x0, y0, x1, y1)``.
 """
 
-import io
 import math
 import random
 from collections.abc import Iterator, Set
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ofa.io.images import encode_image
+from ofa.io.image_grid import as_field
 
 COLORS = {
     "red": (208, 30, 38),
@@ -277,6 +276,4 @@ def _background(scene: Scene, size: int) -> np.ndarray:
 
 def encode(scene: Scene, size: int, image_format: str) -> str:
     """The image as a file (``jpeg`` or ``png``) in base64."""
-    file = io.BytesIO()
-    render(scene, size).save(file, format=image_format, **FORMATS[image_format])
-    return encode_image(file.getvalue())
+    return as_field(render(scene, size), image_format, **FORMATS[image_format])

@@ -11,7 +11,6 @@ brings along, so no file is needed.
 """
 
 import functools
-import io
 import random
 import string
 import zlib
@@ -24,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ofa.errors import UserError
 from ofa.io.flags import action, option, options_of
-from ofa.io.images import encode_image
+from ofa.io.image_grid import as_field
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import fingerprint
 from ofa.prepare.source import OutOptions, summary
@@ -173,9 +172,7 @@ def _paper(sign: Sign, world: World) -> np.ndarray:
 def encode(sign: Sign, world: World) -> str:
     """The image as a PNG file in base64: small, and without the blur that JPEG gives to
     letters."""
-    buffer = io.BytesIO()
-    render(sign, world).save(buffer, format="PNG", optimize=True)
-    return encode_image(buffer.getvalue())
+    return as_field(render(sign, world), optimize=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,7 @@ def test_every_class_and_constant_that_a_document_names_exists(name):
         ("architecture.md", "torch.Size([3, 480, 480])"),
         ("tasks.md", "['thing']\n['3']"),
         ("results.md", "a cat {'score': 1.0}"),
+        ("asking.md", "vqa_gen {'question': 'what color is it?'} {'id': 7}"),
         ("vocabulary.md", "<bin_35> <bin_62> <bin_375> <bin_375> True"),
         ("data.md", "torch.Size([2, 3, 64, 64])"),
         ("model.md", "torch.Size([2, 3, 300])"),

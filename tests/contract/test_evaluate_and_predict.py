@@ -11,9 +11,8 @@ from small_tokenizer import small_tokenizer
 
 from ofa import OFA
 from ofa.inference.evaluate import evaluate
-from ofa.inference.image_writer import png
 from ofa.inference.options import EvaluationOptions
-from ofa.io.images import encode_image
+from ofa.io.image_grid import as_field
 from ofa.task.task_spec import seed_of
 from ofa.tasks import declared_specs, spec_of
 
@@ -48,7 +47,7 @@ def value_of(column, image, row) -> str:
     if column.kind == "id":
         return str(row)
     if column.kind == "image":
-        return encode_image(png(image))
+        return as_field(image)
     if column.kind == "label":
         return next(iter(column.labels), "red")
     return VALUES.get(column.kind, "") if column.needed or column.target else ""
