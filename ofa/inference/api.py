@@ -150,11 +150,8 @@ class OFA(Predictor):
         self, text: str | Sequence[str], samples: int = 16, seed: int = 7, **options: Any
     ) -> Any:
         """Images of a caption, those first that fit it best (of several captions a list for
-        each). Arguments as of ``drawings``.
-
-        Returns: images; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
-        ``clip_score`` (by the scorer) and ``seed``.
-        """
+        each), with their ``codes``, ``score`` (mean log-probability), ``clip_score`` (by the
+        scorer) and ``seed`` as ``info``. Arguments as of ``drawings``."""
         found: list[list[Image.Image]] = []
         captions = [text] if isinstance(text, str) else list(text)
         for best in self.drawings(captions, samples, seed, **options):
@@ -180,11 +177,10 @@ class OFA(Predictor):
 
         Args:
             samples: images per caption. seed: the same seed draws the same images.
-            tokenizer: what makes images of codes, an object or its path; default: as
-                ``OFA.load(..., image_tokenizer=path)`` or the checkpoint names it.
+            tokenizer: what makes images of codes, an object or its path; default: as ``OFA.load``
+                was given an ``image_tokenizer``, or the checkpoint names it.
             scorer: an object with ``score(images, texts)``, which decides what comes first;
-                default: CLIP if ``OFA.load`` was given a ``clip_model_path``; without either the
-                likeliest image comes first.
+                default: CLIP of a ``clip_model_path``; without either the likeliest comes first.
         """
         for number, caption in enumerate(captions, 1):
             if not isinstance(caption, str) or not caption.strip():
@@ -207,16 +203,11 @@ class OFA(Predictor):
 
 @dataclass
 class CallRows:
-    """The rows of a call as samples.
-
-    Args:
-        images: of each row, one for each of the task's columns of images.
-        rows: columns by name; those that are left out are empty.
-    """
+    """The rows of a call as samples."""
 
     builder: SampleBuilder
-    images: Sequence[tuple[Image.Image, ...]]
-    rows: Sequence[Mapping[str, str]]
+    images: Sequence[tuple[Image.Image, ...]]  # of each row, one for each column of images
+    rows: Sequence[Mapping[str, str]]  # columns by name; those that are left out are empty
 
     def __getitem__(self, row: int) -> Sample:
         spec, shown = self.builder.spec, self.images[row]

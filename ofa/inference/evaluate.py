@@ -31,14 +31,12 @@ from ofa.task.task_spec import TaskSpec, seed_of
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 16
+SECONDS_TO_END = 10  # that a process which failed is given
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation | None:
-    """Predict all rows and write ``OUT/SUBSET_predict.json``.
-
-    Returns: the outcome on the first process; None on the other processes of torchrun.
-    Raises: UserError for anything the user can fix; nothing is written then.
-    """
+    """Predict all rows and write ``OUT/SUBSET_predict.json``. Returns: None on the other processes
+    of torchrun. Raises: UserError for anything the user can fix; nothing is written then."""
     if options.jobs > 1:
         return in_processes(options)
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
@@ -127,11 +125,8 @@ def open_rows(task: Any, options: EvaluationOptions) -> Any:
 
 class ImageFolder:
     """The image files of a folder as rows, upright: the file's name is the id, the other columns
-    are empty.
-
-    Attributes: broken: path -> why it cannot be read, of the files that are skipped.
-    Raises: UserError if there is no image or the task needs more than an image.
-    """
+    are empty. ``broken``: path -> why it cannot be read, of the files that are skipped. Raises:
+    UserError if there is no image or the task needs more than an image."""
 
     def __init__(self, folder: str, spec: TaskSpec):
         if not Path(folder).is_dir():
@@ -168,11 +163,8 @@ class ImageFolder:
 
 def image_writer_of(task: Any, options: EvaluationOptions) -> ImageWriter | None:
     """Where drawn images go; results without a folder of their own go there too. None if no
-    images are made.
-
-    Raises: UserError if images are asked for, but nothing makes them of codes, or the folder
-    cannot be written.
-    """
+    images are made. Raises: UserError if they are asked for, but nothing makes them of codes, or
+    the folder cannot be written."""
     if not task.draws:
         return None
     folder = task.cfg.gen_images_path
@@ -207,18 +199,16 @@ def in_processes(options: EvaluationOptions) -> Evaluation | None:
     context = torch.multiprocessing.spawn(_in_group, (options, address), nprocs=others, join=False)
     try:
         result = in_one_line(_in_group, -1, options, address)
-    except BaseException as error:
-        failed = [p for p in context.processes if p.exitcode not in (None, 0)]
-        for process in context.processes:
-            process.terminate()
-        if failed and not isinstance(error, UserError):
-            in_one_line(context.join)  # raises what the other process raised
+        while not context.join():
+            pass
+        return result
+    except RuntimeError:  # the connection to a process that ended is broken: it says why
+        in_one_line(context.join, SECONDS_TO_END)
         raise
     finally:
+        for process in context.processes:
+            process.terminate()
         torch.set_num_threads(threads)
-    while not context.join():
-        pass
-    return result
 
 
 def _in_group(index: int, options: EvaluationOptions, address: str) -> Evaluation | None:

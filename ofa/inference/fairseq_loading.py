@@ -26,9 +26,11 @@ logger = logging.getLogger(__name__)
 
 # options of every task that are of one task's files
 NOT_SHARED = ("data", "selected_cols", "constraint_range")
-SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {
-    "max_image_size"
-}
+SHARED = {"max_image_size", *(field.name for field in dataclasses.fields(TaskOptions))}
+NO_IMAGE_SIZE = (
+    "%s: stores no image size; %d pixels are taken, as %s was pretrained. Convert it again, or"
+    " give another size by --overrides \"{'patch_image_size': N}\""
+)
 
 
 class LoadedCheckpoint:
@@ -71,8 +73,10 @@ class LoadedCheckpoint:
             for name, options in ((state.get("task_state") or {}).get(MEMBERS) or own).items()
         ]
         self.first = every[0]
-        known = {**self.first, **self.overrides}
-        self.derived = image_size_unless_known(self.path, state, known)
+        self.derived: dict[str, Any] = {}
+        if not {**self.first, **self.overrides}.get("patch_image_size"):  # a converted network
+            self.derived["patch_image_size"], arch, _ = image_size(upstream_state_dict(state))
+            logger.warning(NO_IMAGE_SIZE, self.path, self.derived["patch_image_size"], arch)
         drawn = group_to_builtins(state["cfg"]["model"]).get("code_image_size")
         if drawn:  # the size of the images that the decoder can draw
             self.derived["code_image_size"] = drawn
@@ -120,10 +124,8 @@ class LoadedCheckpoint:
         return setup_task(self.config(name, **changes))
 
     def evaluated(self, name: str | None) -> str:
-        """The name of the task to evaluate: by default the one that was trained.
-
-        Raises: UserError if several were trained, and not this one.
-        """
+        """The name of the task to evaluate: by default the one that was trained. Raises: UserError
+        if several were trained, and not this one."""
         name = task_name(name)
         if self.stored.get("_name") == "joint" and name not in self.trained:
             found = f"and not for '{name}'" if name else "and no task is chosen"
@@ -141,11 +143,7 @@ class LoadedCheckpoint:
 
 def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     """The checkpoint with ``cfg`` as a configuration object, whichever of ``args`` and ``cfg`` the
-    file holds.
-
-    Raises: UserError if the file is missing, damaged or no checkpoint of this project or of
-    upstream.
-    """
+    file holds. Raises: UserError if it is missing, damaged or of another program."""
     state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
     config = state.get("cfg") or {}
     if config.get("task") is None or config.get("model") is None or "model" not in state:
@@ -161,10 +159,8 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
 
 
 def task_name(name: str | None, where: str = "--task") -> str | None:
-    """The name of a task that may be called by an alias; of a task in one line the line.
-
-    Raises: UserError beginning with ``where`` if it is a line that is none.
-    """
+    """The name of a task that may be called by an alias; of a task in one line the line. Raises:
+    UserError beginning with ``where`` if it is a line that is none."""
     if name is not None and is_template(name):
         return parse_template(name, where).text
     task = TASK_REGISTRY.get(name)
@@ -172,10 +168,7 @@ def task_name(name: str | None, where: str = "--task") -> str | None:
 
 
 def stored_name(path: str, stored: Mapping[str, Any]) -> str:
-    """The name of the task whose options a checkpoint stores, "" if it stores none.
-
-    Raises: UserError if it is a line that is none.
-    """
+    """The name of the task whose options a checkpoint stores, "" if it stores none."""
     name = task_name(stored.get("_name") or stored.get("task"), f"{path}: stored task")
     if name != TEMPLATE:
         return name or ""
@@ -184,9 +177,7 @@ def stored_name(path: str, stored: Mapping[str, Any]) -> str:
 
 def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """What a checkpoint's task options mean for a task: all for the task it was trained on, and for
-    one whose options are derived from that one's; else those that all tasks share. The answers of
-    one task are not those of another.
-    """
+    one whose options are derived from that one's; else those that all tasks share."""
     trained, name = stored_name(path, stored), task_name(name)
     if name in (None, trained):
         return dict(stored)
@@ -196,27 +187,6 @@ def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> 
     if len(kinds) < 2 or not issubclass(*kinds):
         shared &= SHARED
     return {key: value for key, value in stored.items() if key in shared}
-
-
-def image_size_unless_known(
-    path: str, state: Mapping[str, Any], known: Mapping[str, Any]
-) -> dict[str, int]:
-    """Of a converted network whose file stores no image size: that of its architecture, said in a
-    warning.
-
-    Args: known: options that are stored or given.
-    """
-    if known.get("patch_image_size"):
-        return {}
-    size, arch, _ = image_size(upstream_state_dict(state))
-    logger.warning(
-        "%s: stores no image size; %d pixels are taken, as %s was pretrained. Convert it again, or"
-        " give another size by --overrides \"{'patch_image_size': N}\"",
-        path,
-        size,
-        arch,
-    )
-    return {"patch_image_size": size}
 
 
 def group_to_builtins(group: Any) -> dict[str, Any]:

@@ -19,10 +19,7 @@ LONGEST = 80  # bytes of the caption in a name: file systems allow 255 in all
 
 
 class ImageWriter:
-    """The folder of a run's images.
-
-    Raises: UserError if it cannot be made or written, before anything is drawn.
-    """
+    """The folder of a run's images. Raises: UserError if it cannot be made or written."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -39,12 +36,8 @@ class ImageWriter:
             ) from None
 
     def keep(self, row: int, prediction: Prediction, reference: Image.Image | None = None) -> str:
-        """Write the images of a row; its predictions know their files afterwards, and no longer
-        the images.
-
-        Args: reference: the true image.
-        Returns: what the names of its files begin with.
-        """
+        """Write the images of a row, beside them the true one; its predictions know their files
+        afterwards, and no longer the images. Returns: what the names of its files begin with."""
         stem = f"{row:06d}_{safe_words(prediction.text)}".rstrip("_")
         if prediction.image is not None:
             self.write(f"{BEST}/{stem}.png", prediction.image)

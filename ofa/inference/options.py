@@ -117,10 +117,8 @@ def generation_options() -> type:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(ModelOptions, PrecisionOptions):
-    """What to evaluate, and how. None: the value that the checkpoint stores, or the usual one.
-
-    Several checkpoints, separated by ``:``, are an ensemble.
-    """
+    """What to evaluate, and how; several checkpoints, separated by ``:``, are an ensemble. None:
+    the value that the checkpoint stores, or the usual one."""
 
     data: str | None = option(None, "TSV file; of a list with commas the last one", positional=True)
     images: str | None = option(None, "folder of images to caption, instead of a TSV")

@@ -38,15 +38,8 @@ KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
 
 
 class Predictor:
-    """The networks of a checkpoint, and what predicts with them.
-
-    A model may be used by several threads; it may be copied and pickled.
-
-    Attributes:
-        checkpoint: networks, vocabulary and stored options
-            (``ofa.inference.fairseq_loading.LoadedCheckpoint``).
-        batch_size: rows that go through the network together.
-    """
+    """The networks of a checkpoint (``ofa.inference.fairseq_loading.LoadedCheckpoint``), and what
+    predicts with them. A model may be used by several threads; it may be copied and pickled."""
 
     def __init__(self, checkpoint, device: torch.device, dtype: torch.dtype, batch_size: int = 16):
         self.checkpoint, self.batch_size = checkpoint, batch_size
@@ -73,18 +66,14 @@ class Predictor:
 
         Args:
             checkpoint: several files of one vocabulary are an ensemble.
-            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
-                it.
+            bpe_dir: vocabulary folder; base: of a checkpoint that holds tuned weights only, that of
+                the others; default: as the checkpoint names them.
             device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or
-                bf16.
-            ema: take the averaged weights.
-            base: of a checkpoint that holds tuned weights only: where its base is now; default: as
-                it names it.
+                bf16. ema: take the averaged weights. batch_size: rows that go through together.
             task: what will be asked, if that is known.
             overrides: other stored options to replace, e.g. ``patch_image_size=384,
                 ans2label_file="answers.json"``.
-        Raises: UserError if a checkpoint or the vocabulary folder cannot be read or do not fit
-            together.
+        Raises: UserError if a file cannot be read, or files do not fit together.
         """
         if precision not in PRECISIONS:
             raise UserError(
@@ -193,9 +182,8 @@ class Predictor:
 
         Args:
             dataset: ``dataset[row]`` is a sample, ``dataset.collater`` makes a batch of several.
-            batches: rows that go through the network together.
-            generation: options of the generator. best: hypotheses of a row to keep.
-            seeds: of each row, for what is drawn by chance.
+            batches: rows that go through the network together. best: hypotheses to keep of each.
+            generation: options of the generator. seeds: of each row, for what is drawn by chance.
             num_workers: processes that read rows.
         """
         networks = self.inference_networks()
@@ -224,12 +212,9 @@ def cut(count: int, size: int) -> list[range]:
 
 
 def choose_device(name: str | None = None, precision: str = "fp32") -> torch.device:
-    """The device of a name; several processes (``LOCAL_RANK``) take turns on the GPUs.
-
-    Args: name: cpu, cuda, cuda:1, mps; auto or None for a CUDA GPU if there is one, else the CPU.
-    Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
-        precision.
-    """
+    """The device of a name: cpu, cuda, cuda:1, mps; auto or None for a GPU if there is one, else
+    the CPU. Several processes (``LOCAL_RANK``) take turns on the GPUs. Raises: UserError if this
+    build of torch cannot use a GPU that is there, or the GPU not this precision."""
     if name in (None, "auto"):
         name = default_device()
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available():

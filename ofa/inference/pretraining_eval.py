@@ -45,11 +45,9 @@ class PretrainingEvalSet:
 
     Args:
         files: option -> path, or None. rows: of each task, at most. negatives: folder of wrong
-            examples; default: the training's.
-        repeated: take rows that ask the same as an earlier one, too; else an image is captioned
-            once, and so is a region.
-    Attributes:
-        samples: task -> (sample, its row by column name).
+            examples; default: the training's. repeated: take rows that ask the same as an earlier
+            one, too; else an image is captioned once, and so is a region.
+    Attributes: samples: task -> (sample, its row by column name).
     """
 
     def __init__(
@@ -84,9 +82,8 @@ class PretrainingEvalSet:
         """Fill ``samples``. Rows that cannot be asked about are counted. Raises: UserError if
         there are no others."""
         seen, broken = set(), []  # questions; errors
-        for (name, file), (start, end) in zip(
-            self.dataset.files.items(), pairwise(self.dataset.starts)
-        ):
+        spans = pairwise(self.dataset.starts)
+        for (name, file), (start, end) in zip(self.dataset.files.items(), spans):
             for index in range(end - start):
                 tasks = {
                     task
@@ -206,11 +203,8 @@ class PretrainingEvalSet:
     def scores(
         self, beam: int, batch_size: int, tokenizer: str | None = None
     ) -> Iterator[tuple[str, Score, list[PredictedRow]]]:
-        """Of each task that has rows its score, and what was predicted.
-
-        Args: tokenizer: path of what makes images of codes, which image infilling is shown with.
-        Raises: UserError if it has another codebook.
-        """
+        """Of each task that has rows its score, and what was predicted. Args: tokenizer: path of
+        what makes the images of image infilling. Raises: UserError if it has another codebook."""
         if tokenizer:
             self.task.image_tokenizer = load_image_tokenizer(tokenizer, self.model.device)
             self.task.check_tokenizer()

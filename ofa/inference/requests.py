@@ -23,20 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Request:
-    """One thing to ask.
-
-    Args:
-        image: its path. name: the same as it was given; both empty for tasks of texts alone.
-        words: what is asked with, by the name of the column; a region is a list of four numbers.
-        kept: further keys of the line. where: ``file:row`` or the path, for messages.
-    """
+    """One thing to ask."""
 
     task: "TaskSpec"
     image: Path | None
-    name: str
-    words: dict[str, Any] = field(default_factory=dict)
-    kept: dict[str, Any] = field(default_factory=dict)
-    where: str = ""
+    name: str  # of the image as it was given; none for tasks of texts alone
+    words: dict[str, Any] = field(default_factory=dict)  # by column; a region is four numbers
+    kept: dict[str, Any] = field(default_factory=dict)  # further keys of the line
+    where: str = ""  # ``file:row`` or the path, for messages
 
     @property
     def images(self) -> dict[str, Path]:
@@ -53,10 +47,7 @@ class Request:
 
 def tasks_called(name: str, flag: str = "--task") -> list["TaskSpec"]:
     """What a name may mean: the task, then those of the same verb that ask with more. ``"vqa"`` ->
-    vqa_gen, grounded_qa.
-
-    Raises: UserError that lists the known names.
-    """
+    vqa_gen, grounded_qa. Raises: UserError that lists the known names."""
     from ofa.tasks import declared_specs, spec_of, specs_called
 
     first = next(iter(specs_called(name)), None) or spec_of(name, flag)
@@ -88,8 +79,7 @@ def read_requests(
     """What an input asks.
 
     Args:
-        source: an image file, a folder of image files, or a file of JSON lines (``.jsonl`` or
-            ``.json``).
+        source: an image file, a folder of them, or JSON lines (``.jsonl``, ``.json``).
         tasks: what may be asked where a line does not say it: the first that its words are for.
         words: for every request that does not have them itself, by name.
         images: folders besides that of the file that its lines may name images of.

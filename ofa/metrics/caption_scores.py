@@ -208,8 +208,7 @@ def caption_scores(
     """The scores of the COCO evaluation after PTB tokenization (Chinese: by character), and the
     CIDEr-D of validation: overall, and those of ``BY_ROW`` for each image.
 
-    Args:
-        names: of ``coco_caption_scores``; default: all but SPICE, METEOR only if it can run.
+    Args: names: of ``coco_caption_scores``; default: all but SPICE, METEOR only if it can run.
         cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
     Raises: UserError if a score that was asked for by name cannot be computed.
     """
@@ -262,11 +261,9 @@ def best_constant(
 
 
 class CaptionScorer:
-    """Counts for CIDEr-D and BLEU that add up over batches and ranks.
-
-    Args: all_references: of the validation file. Without cached document frequencies CIDEr-D takes
-    them from these, not from the batch: a score must not depend on the batch size.
-    """
+    """Counts for CIDEr-D and BLEU that add up over batches and ranks. Without cached document
+    frequencies CIDEr-D takes them from all references, not from the batch: a score must not depend
+    on the batch size."""
 
     def __init__(self, options: Any, all_references: Callable[[], list[list[str]]]):
         self.options = options

@@ -27,7 +27,7 @@ class CiderD:
     """CIDEr-D as the captioning community has it: 10 for a perfect caption, sigma 6, four orders.
 
     Args: df: "corpus": document frequencies of the references of each call, an image counted once
-    per result; or a file of them, or what ``count_document_frequencies`` returns.
+        per result; or a file of them, or what ``count_document_frequencies`` returns.
     Raises: UserError when the file is missing or holds anything else.
     """
 

@@ -31,11 +31,8 @@ UNFIT = (RuntimeError, AttributeError, ValueError, ArithmeticError, TypeError, L
 
 
 class ClipScorer:
-    """Cosine of CLIP's features, -1 to 1.
-
-    Args: path: of the weights. device: default: a GPU if there is one.
-    Raises: UserError if open_clip is not installed, or the file is missing or holds something else.
-    """
+    """Cosine of CLIP's features, -1 to 1. Args: path: of the weights. Raises: UserError if
+    open_clip is not installed, or the file is missing or holds something else."""
 
     def __init__(self, path: str | Path, device: str | torch.device | None = None):
         try:

@@ -28,45 +28,30 @@ CANDIDATES, CAPTION_CANDIDATES = 200, 40  # constant answers that are tried
 
 @dataclass(frozen=True)
 class PredictedRow:
-    """What the model predicted for a row.
-
-    Args:
-        source, target, prediction: texts; symbols stand as they are, and of text infilling tokens
-            are separated by spaces.
-        references: accepted texts, where there may be several. image: base64 of the image, or
-            empty.
-        readable: source, target and the prediction in words, where tokens are none.
-        filled: the image that the predicted codes stand for.
-    """
+    """What the model predicted for a row: texts, in which symbols stand as they are; of text
+    infilling tokens separated by spaces."""
 
     source: str
     target: str
     prediction: str
-    references: tuple[str, ...] = ()
-    image: str = ""
-    readable: tuple[str, str, str] | None = None
-    filled: Image.Image | None = None
+    references: tuple[str, ...] = ()  # accepted texts, where there may be several
+    image: str = ""  # base64, or empty
+    readable: tuple[str, str, str] | None = None  # the three texts in words, where tokens are none
+    filled: Image.Image | None = None  # what the predicted codes stand for
 
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of a task.
-
-    Args:
-        measure: its name. model, constant: from 0 up. answer: the constant one. lower_is_better: of
-            errors.
-        reachable: what perfect answers get, if a measure knows perfect ones only roughly.
-        further: other figures of the same rows.
-    """
+    """A figure of a task, from 0 up."""
 
     measure: str
     model: float
-    constant: float
+    constant: float  # of the constant baseline, which is ``answer``
     answer: str
     rows: int
     lower_is_better: bool = False
-    reachable: float | None = None
-    further: tuple["Score", ...] = ()
+    reachable: float | None = None  # what perfect answers get, where a measure knows them roughly
+    further: tuple["Score", ...] = ()  # other figures of the same rows
 
 
 Measure = Callable[[Sequence[str], Sequence[PredictedRow]], float]  # predictions, rows -> figure
@@ -198,12 +183,8 @@ def score_pixels(
     of_true_codes: Sequence[Image.Image],
     constants: Mapping[str, Image.Image],
 ) -> tuple[Score, ...]:
-    """How far filled middles are from the true ones: two figures, for which mean and median image
-    are the best guesses.
-
-    Args: of_true_codes: images of the true codes; a tokenizer cannot do better. constants: name
-    -> an image that fills every middle.
-    """
+    """How far filled middles are from the true ones. Args: of_true_codes: images of the true
+    codes; a tokenizer cannot do better. constants: name -> an image that fills every middle."""
     model, perfect = pixel_errors(filled, true), pixel_errors(of_true_codes, true)
     errors = {name: pixel_errors([image] * len(true), true) for name, image in constants.items()}
     scores = []

@@ -10,6 +10,7 @@ from small_checkpoint import save_checkpoint
 from small_tokenizer import small_tokenizer
 
 from ofa import OFA
+from ofa.errors import UserError
 from ofa.inference.evaluate import evaluate
 from ofa.inference.options import EvaluationOptions
 from ofa.io.image_grid import as_field
@@ -120,3 +121,13 @@ def test_the_same_seed_draws_the_same_images(content, images, tmp_path):
     )
     expected = [(one.codes, one.score) for one in (best, *best.others)]
     assert [(image.info["codes"], image.info["score"]) for image in drawn] == expected
+
+
+@pytest.mark.slow
+def test_a_row_that_breaks_in_another_process_is_named(content, images, tmp_path):
+    path = checkpoint_of("caption", content, tmp_path)
+    rows = [f"0\t{as_field(images[0])}\ta cube", "1\tno image\ta cube"]
+    (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
+    names = {"checkpoint": str(path), "data": str(tmp_path / "rows.tsv"), "device": "cpu"}
+    with pytest.raises(UserError, match="rows.tsv:2: "):
+        evaluate(EvaluationOptions(**names, selected_cols="0,1,2", jobs=2, batch_size=1))
