@@ -158,7 +158,8 @@ class PretrainingEvalSet:
     def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[PredictedRow]:
         """What the model predicts for each row."""
         count, codes = num_codes(self.task.cfg), self.task.vocabulary.codes
-        options = {"beam": beam, "max_len_a": 0, "max_len_b": LENGTHS.get(task, count)}
+        options: dict[str, Any] = {"beam": beam, "max_len_a": 0}
+        options["max_len_b"] = LENGTHS.get(task, count)
         if task == "image_infilling":
             span = (codes.start, codes.stop)
             options |= {"beam": 1, "gen_code": True, "min_len": count, "constraint_range": span}
