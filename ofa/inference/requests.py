@@ -3,11 +3,11 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa.errors import UserError
+from ofa.errors import UserError, naming
 from ofa.io.flags import did_you_mean
 from ofa.io.image_files import list_images
 from ofa.io.numbers import read_decimal
@@ -87,27 +87,28 @@ def read_requests(
     Raises: UserError if there is nothing to read or a line is wrong.
     """
     path = Path(source)
-    refuse_url(source, "")
+    refuse_url(source)
     lines = path.suffix.lower() in (".jsonl", ".json") and path.is_file()
     for name in () if lines else words:  # a line may name another task
         if not any(task.column(name) in task.asked for task in tasks):
             raise _unasked(name, tasks, flags)
+    found: list[Request] = []
     if lines:
-        found = [
-            _of_line(line, path, f"{path}:{number}", tasks, words, images)
-            for number, line in enumerate(read_lines(path), 1)
-            if line.strip()
-        ]
+        for number, line in enumerate(read_lines(path), 1):
+            if line.strip():
+                with naming(where := f"{path}:{number}"):
+                    request = _of_line(line, path.parent, tasks, words, images)
+                found.append(replace(request, where=where))
         if not found:
             raise UserError(
                 f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file'
             )
     elif path.is_dir() or path.is_file():
-        files = list_images(path) if path.is_dir() else [path]
-        names = [file.name for file in files] if path.is_dir() else [source]
-        found = [
-            _request({}, file, name, tasks, words, str(file)) for file, name in zip(files, names)
-        ]
+        for file in list_images(path) if path.is_dir() else [path]:
+            with naming(file):
+                request = _request({}, file, tasks, words)
+            name = file.name if path.is_dir() else source
+            found.append(replace(request, name=name, where=str(file)))
     else:
         raise UserError(
             f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
@@ -131,36 +132,35 @@ def _unasked(name: str, tasks: Sequence["TaskSpec"], flags: Iterable[str]) -> Us
 
 def _of_line(
     line: str,
-    path: Path,
-    where: str,
+    folder: Path,
     tasks: Sequence["TaskSpec"],
     words: Mapping[str, Any],
     images: Sequence[str],
 ) -> Request:
-    """The request of a line of a file. Args: path: of the file."""
+    """The request of a line of a file. Args: folder: of the file."""
     try:
         entry = load_values(line)
     except ValueError as error:
         raise UserError(
-            f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})"
+            f"expects one JSON object per line, found {line[:60]!r} ({error})"
         ) from None
-    no_image = UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
+    no_image = UserError(f'expects an object with "image": "path", found {line[:60]!r}')
     if not isinstance(entry, dict):
         raise no_image
-    asked = tasks_called(str(entry["task"]), f"{where}: --task") if "task" in entry else tasks
+    asked = tasks_called(str(entry["task"])) if "task" in entry else tasks
     key = next((key for key in image_keys(asked) if key in entry), "")
     if not key and (texts := [task for task in asked if not task.has("image")]):
-        return _request(entry, None, "", texts, words, where)
+        return _request(entry, None, texts, words)
     name = entry.get(key)
     if not isinstance(name, str) or not name.strip():
         raise no_image
     others = {name for task in asked for column in task.images[1:] for name in column.names}
     paths = {
-        column: _image_path(path.parent, value, where, images)
+        column: _image_path(folder, value, images)
         for column, value in entry.items()
         if column == key or (column in others and isinstance(value, str))
     }
-    return _request({**entry, **paths}, paths[key], name, asked, words, where)
+    return replace(_request({**entry, **paths}, paths[key], asked, words), name=name)
 
 
 def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:
@@ -168,31 +168,26 @@ def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:
     return ["image", *(name for task in tasks for one in task.images[:1] for name in one.names)]
 
 
-def _image_path(folder: Path, name: str, where: str, images: Sequence[str]) -> Path:
+def _image_path(folder: Path, name: str, images: Sequence[str]) -> Path:
     """An image that a line names. Raises: UserError if it lies elsewhere."""
-    refuse_url(name, f"{where}: ")
+    refuse_url(name)
     try:
-        return path_within(folder, name, where, images)
+        return path_within(folder, name, "", images)
     except UserError as error:
         raise UserError(f"{error}, or name its folder by --images") from None
 
 
-def refuse_url(name: str, where: str) -> None:
+def refuse_url(name: str) -> None:
     """Raises: UserError for ``https://...`` and the like: nothing is read from the network."""
     if "://" in name:
         raise UserError(
-            f"{where}expects an image on this machine, found the URL {name!r}; download it and"
-            " give its path"
+            f"expects an image on this machine, found the URL {name!r}; download it and give its"
+            " path"
         )
 
 
 def _request(
-    entry: dict,
-    image: Path | None,
-    name: str,
-    tasks: Sequence["TaskSpec"],
-    words: Mapping[str, Any],
-    where: str,
+    entry: dict, image: Path | None, tasks: Sequence["TaskSpec"], words: Mapping[str, Any]
 ) -> Request:
     """Args: entry: a line. words: for columns that it has not. tasks: what it may ask."""
     said = {key: value for key, value in {**words, **entry}.items() if value is not None}
@@ -201,26 +196,26 @@ def _request(
         others = {needed for other in tasks for needed in other.needed_names}
         if nulls := [key for key in entry if key in others and entry[key] is None]:
             raise UserError(
-                f'{where}: expects "{nulls[0]}": a text, found null; fill it in, or leave it out'
-                f" for a {task.name}"
+                f'expects "{nulls[0]}": a text, found null; fill it in, or leave it out for a'
+                f" {task.name}"
             )
     chosen = {}
     for column in task.asked:
         known = next(filter(said.__contains__, (column.public_name, *column.names)), None)
         if known is not None:
-            chosen[column.public_name] = _word(task, column, said[known], where)
+            chosen[column.public_name] = _word(task, column, said[known])
         elif column.needed:
-            raise _missing(task, column, None, where)
+            raise _missing(task, column, None)
     used = {"task", *image_keys([task]), *(known for one in task.asked for known in one.names)}
     kept = {key: value for key, value in entry.items() if key not in used}
-    return Request(task, image, name, chosen, kept, where)
+    return Request(task, image, "", chosen, kept)
 
 
-def _missing(task: "TaskSpec", column: Column, found: Any, where: str) -> UserError:
+def _missing(task: "TaskSpec", column: Column, found: Any) -> UserError:
     name = column.public_name
     return UserError(
-        f"{where}: '{task.verb}' expects \"{name}\": {column.noun}, found {found!r}; give it in"
-        f" the line or by --{name}"
+        f"'{task.verb}' expects \"{name}\": {column.noun}, found {found!r}; give it in the line or"
+        f" by --{name}"
     )
 
 
@@ -235,38 +230,38 @@ def _chosen(tasks: Sequence["TaskSpec"], said: Mapping[str, Any]) -> "TaskSpec":
     return max(whole, key=lambda task: sum(map(is_said, task.asked)), default=tasks[0])
 
 
-def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
+def _word(task: "TaskSpec", column: Column, value: Any) -> Any:
     """What a request says for a column: a text, or a box."""
     name = column.public_name
     if column.kind == "image" and isinstance(value, (str, Path)):
         return Path(value)
     if column.kind == "box":
-        return _region(name, value, where)
+        return _region(name, value)
     if column.kind == "boxes" and isinstance(value, list):
-        return JOIN.join(_object(name, number, one, where) for number, one in enumerate(value))
+        return JOIN.join(_object(name, number, one) for number, one in enumerate(value))
     parts = value if column.kind == "texts" and isinstance(value, list) else [value]
     try:
         text = JOIN.join(text_of(part, f'"{name}": {column.noun}') for part in parts)
     except RowError as error:
-        raise UserError(f"{where}: '{task.verb}' expects {error}; write it in quotes") from None
+        raise UserError(f"'{task.verb}' expects {error}; write it in quotes") from None
     if column.needed and not text.strip():
-        raise _missing(task, column, text, where)
+        raise _missing(task, column, text)
     return text
 
 
-def _object(name: str, number: int, value: Any, where: str) -> str:
+def _object(name: str, number: int, value: Any) -> str:
     """``{"box": [...], "label": "dog"}`` as a TSV has it."""
     label = value.get("label") if isinstance(value, Mapping) else None
     if not isinstance(label, str) or not label.strip():
         raise UserError(
-            f'{where}: expects "{name}": objects such as {{"box": [0, 0, 9, 9], "label": "dog"}},'
-            f" found {finding(value)}"
+            f'expects "{name}": objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found'
+            f" {finding(value)}"
         )
-    box = ",".join(f"{corner:g}" for corner in _region("box", value.get("box"), where))
+    box = ",".join(f"{corner:g}" for corner in _region("box", value.get("box")))
     return f"{box},{number},{label.replace(JOIN, '&')}"
 
 
-def _region(name: str, value: Any, where: str) -> list[float]:
+def _region(name: str, value: Any) -> list[float]:
     """Corners of a box, as a list or ``"3,4,90,80"``. Raises: UserError."""
     numbers = value.split(",") if isinstance(value, str) else value
     hint = "left is below right, top below bottom"
@@ -280,5 +275,5 @@ def _region(name: str, value: Any, where: str) -> list[float]:
         pass
     found = repr(value[:60]) if isinstance(value, str) else finding(value)
     raise UserError(
-        f'{where}: expects "{name}": [left, top, right, bottom] in pixels, found {found}; {hint}'
+        f'expects "{name}": [left, top, right, bottom] in pixels, found {found}; {hint}'
     )
