@@ -294,7 +294,7 @@ def _upstream_index(path: str | Path, tsv: IO, size: int) -> np.ndarray | None:
     are compared with the file itself; each further row is checked when it is read."""
     index = Path(f"{path}.index")
     try:
-        count, starts = load_plain(index)
+        count, starts = load_plain(index.read_bytes())
         offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
     except FileNotFoundError:
         return None

@@ -1,4 +1,5 @@
-"""JSON and YAML of others: bounded in bytes, depth and number of values; messages name the file."""
+"""Plain data of others in JSON, YAML and pickles: bounded in bytes, depth and number of values;
+messages name the file."""
 
 import codecs
 import json
@@ -9,6 +10,7 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.nesting import MAX_DEPTH, check_nesting
+from ofa.io.pickles import DAMAGED, load_plain
 
 MAX_BYTES = 4 << 30  # of annotation files; those of Visual Genome have 1 GB
 MAX_YAML_BYTES = 1 << 20
@@ -84,6 +86,26 @@ def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{path}: expected {expected}, found something else ({reason[0][:200]}); copy it again"
+        ) from None
+
+
+def read_pickle(path: str | Path, expected: str) -> Any:
+    """The value of a pickle of plain data. Texts of Python 2 are read as UTF-8 and, where they are
+    not, as Latin-1.
+
+    Raises: UserError if the file cannot be read, is damaged, or names a class or function.
+    """
+    data = _content(path, expected, MAX_BYTES)
+    try:
+        try:
+            return load_plain(data)
+        except UnicodeDecodeError:
+            return load_plain(data, "latin-1")
+    except DAMAGED as error:
+        raise UserError(
+            f"{path}: expected {expected}, found something else "
+            f"({str(error)[:200] or type(error).__name__}); "
+            "is it the right file, and is the download complete?"
         ) from None
 
 

@@ -1,67 +1,151 @@
 """Pickles read as data: nothing is imported or called, and the cost follows the file's size.
 
 A pickle is a program for a small stack machine. The one here is Python's own in its Python form,
-with other handlers for all that names, calls or changes something: a name becomes a ``Name``; a
-call looks it up in a table of our own functions, which check their arguments; an object of a
-settings class becomes a ``Settings``. ``torch.load(weights_only=True)`` knows the opcodes of
-protocol 2 alone and needs every class by its full name beforehand, but older files name settings
-classes of many programs and label files use every protocol; and 200 kB of nested tuples as a key
-end it by SIGSEGV (torch 2.11).
+with other handlers for all that names, calls or changes something: a name becomes a ``Name``, with
+one of our own functions if it may be called; an object of a settings class becomes a ``Settings``.
+``torch.load(weights_only=True)`` knows the opcodes of protocol 2 alone and needs every class by its
+full name beforehand, but older files name settings classes of many programs and label files use
+every protocol; and 200 kB of nested tuples as a key end it by SIGSEGV (torch 2.11).
 """
 
 import io
 import mmap
-import os
-import pathlib
 import pickle
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from types import NoneType
 from typing import Any
 
-from ofa.errors import UserError
 from ofa.io.nesting import FEW, MAX_DEPTH, MAX_SHARING, check_nesting
-from ofa.io.pickle_values import ITEMS, PLAIN, Name, Settings, Unfinished, small
 
 MAX_KEY = 10_000  # values in a key, those that occur twice counted twice
 # Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40
 # s. The hash of a text is another one in every process, and few small numbers share theirs.
 MAX_FORESEEN = 2_000
 UNFORESEEN = (str, bytes, int, float, bool, NoneType)
-MAX_PLAIN_BYTES = 4 << 30
+MAX_INTEGER_BITS = 64  # larger ones can be made to collide as keys, and take long to print
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first value of files older than torch 1.6
 DAMAGED = (  # what a damaged file of pickles, tensors or an archive raises
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    OSError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    MemoryError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
+    *(OSError, EOFError, MemoryError, RuntimeError, ValueError, TypeError, LookupError),
+    *(AttributeError, ArithmeticError, AssertionError, pickle.UnpicklingError, struct.error),
 )
 
-
-def check_key(key: Any, depth: int = 0) -> int:
-    """How many values the hash of a key visits; those that occur twice it visits twice.
-
-    Raises: UnpicklingError if it would take long.
-    """
-    visited = 1
-    for item in key if type(key) in (tuple, frozenset) else ():
-        visited += check_key(item, depth + 1)
-        if visited > MAX_KEY or depth > MAX_DEPTH:
-            raise pickle.UnpicklingError("a key of tuples in tuples, too many of them")
-    return visited
+# --- what the content of a pickle becomes ---------------------------------------------------------
 
 
+@dataclass(eq=False)
+class Name:
+    """A class or function that a pickle names, which is never looked up. Args: call: what a call of
+    it does; None: it may not be called."""
+
+    value: str
+    call: Callable[..., Any] | None = None
+
+
+class Unfinished:
+    """An object that is never made, and gets its state later. ``value`` is what it becomes."""
+
+    value: Any = None
+
+    def build(self, state: Any) -> None:
+        raise NotImplementedError
+
+
+class Settings(Unfinished):
+    """An object of a settings class. A node becomes its content, an enum its value, a path its
+    text, a dataclass a dict of its fields."""
+
+    def __init__(self, class_name: str, args: tuple):
+        self.class_name, self.args, self.state = class_name, args, None
+        self.items: dict[Any, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+    def append(self, item: Any) -> None:
+        self.items[len(self.items)] = item
+
+    def build(self, state: Any) -> None:
+        self.state = state[1] or state[0] if isinstance(state, tuple) and len(state) == 2 else state
+
+    @property
+    def value(self) -> Any:
+        if isinstance(self.state, Mapping):
+            return self.state.get("_content", self.state.get("_val", self.state))
+        if self.items or not self.args:
+            return self.items
+        if self.class_name.startswith("pathlib"):
+            return str(PurePosixPath(*map(str, self.args)))
+        return self.args[0] if len(self.args) == 1 else list(self.args)
+
+
+def strict(make: Callable, *kinds: type | tuple) -> Callable:
+    """``make``, for at most as many arguments as ``kinds``, each exactly of its kind."""
+
+    def checked(*args: Any) -> Any:
+        if len(args) > len(kinds) or not all(
+            type(one) in (kind if isinstance(kind, tuple) else (kind,))
+            for one, kind in zip(args, kinds)
+        ):
+            raise pickle.UnpicklingError(f"strange arguments of {make.__name__}")
+        return make(*args)
+
+    return checked
+
+
+def _defaultdict(factory: Any = None, content: Any = ()) -> dict:
+    """A plain dict: nobody asks a file for what it does not have."""
+    return strict(dict, (dict, list, tuple))(content)
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """How protocols 0 to 2 write bytes."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8"):
+        raise pickle.UnpicklingError(f"text in the encoding {encoding!r}")
+    return text.encode(encoding)
+
+
+def _small(value: Any) -> Any:
+    """The value. Raises: UnpicklingError if it is an integer of many digits."""
+    if type(value) is int and value.bit_length() > MAX_INTEGER_BITS and value != TORCH_MAGIC:
+        raise pickle.UnpicklingError("an integer of more than 64 bits")
+    return value
+
+
+ITEMS = (list, tuple, set, frozenset, dict)
+NUMBERS = (int, float, bool, str)
+BYTES = strict(bytes, (bytes, list))
+PLAIN: dict[str, Callable] = {  # what may be called: name -> function
+    "collections.OrderedDict": strict(OrderedDict, (list, tuple, dict)),
+    "collections.defaultdict": _defaultdict,
+    "collections.Counter": strict(dict, dict),
+    "collections.deque": strict(deque, ITEMS, (int, NoneType)),
+    "builtins.int": lambda *args: _small(strict(int, NUMBERS)(*args)),
+    "builtins.float": strict(float, NUMBERS),
+    "builtins.bool": strict(bool, NUMBERS),
+    "builtins.complex": strict(complex, (int, float), (int, float)),
+    "builtins.str": strict(str, NUMBERS),
+    "builtins.bytes": BYTES,
+    "builtins.bytearray": lambda content=b"", *encoding: bytearray(
+        _encode(content, *encoding) if encoding else BYTES(content)
+    ),
+    "builtins.list": strict(list, ITEMS),
+    "builtins.tuple": strict(tuple, (list, tuple)),
+    "builtins.set": strict(set, ITEMS),
+    "builtins.frozenset": strict(frozenset, ITEMS),
+    "builtins.dict": strict(dict, (list, tuple, dict)),
+    "builtins.range": strict(range, int, int, int),
+    "builtins.slice": strict(slice, *[(int, NoneType)] * 3),
+    "_codecs.encode": _encode,
+}
 SETS = ("builtins.set", "builtins.frozenset")
 DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
+
+# --- the machine ----------------------------------------------------------------------------------
 
 
 def _layouts(widths: dict[bytes, str]) -> dict[int, struct.Struct]:
@@ -76,6 +160,18 @@ TEXT = _layouts({pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.
 PUT = _layouts({pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"})
 GET = _layouts({pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"})
 STOP = pickle.STOP[0]
+MAPPINGS, LISTS = (dict, Settings), (list, deque, Settings)
+# Opcodes that put items into a container -> how many items are on the stack (0: all since a mark),
+# what may take them (None: it is made of them), and from one key to the next (0: none are keys).
+CONTAINERS: dict[bytes, tuple[int, Any, int]] = {
+    pickle.DICT: (0, None, 2),
+    pickle.SETITEM: (2, MAPPINGS, 2),
+    pickle.SETITEMS: (0, MAPPINGS, 2),
+    pickle.FROZENSET: (0, None, 1),
+    pickle.ADDITEMS: (0, set, 1),
+    pickle.APPEND: (1, LISTS, 0),
+    pickle.APPENDS: (0, LISTS, 0),
+}
 PythonUnpickler: Any = pickle._Unpickler
 
 
@@ -86,8 +182,6 @@ class Unpickler(PythonUnpickler):
     Raises: any of ``DAMAGED``.
     """
 
-    calls: Mapping[str, Callable] = PLAIN
-    persistent_load: Callable[[Any], Any]  # of whoever reads the storages
     data: Any  # bytes, or a mapped file
     stack: list[Any]
     metastack: list[list[Any]]
@@ -100,15 +194,12 @@ class Unpickler(PythonUnpickler):
     def load(self) -> Any:
         self.metastack, self.stack = [], []
         self.append = self.stack.append
-        if isinstance(self.file, io.BytesIO):
-            self.data, self.position = self.file.read(), 0
-            self.end = len(self.data)
-            return self.run()
-        self.end = os.fstat(self.file.fileno()).st_size
-        if not self.end:
-            raise EOFError("it is empty")
         self.position = self.file.tell()
-        self.data = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        if isinstance(self.file, io.BytesIO):
+            self.data = self.file.getvalue()
+        else:
+            self.data = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.end = len(self.data)
         value = self.run()
         self.file.seek(self.position)
         return value
@@ -151,7 +242,7 @@ class Unpickler(PythonUnpickler):
                 push, place = self.append, self.position
         raise EOFError("it ends too early")
 
-    # --- how the handlers read --------------------------------------------------------------------
+    # --- how Python's handlers read
 
     def read(self, size: int) -> bytes:
         start, self.position = self.position, self.position + size
@@ -168,26 +259,48 @@ class Unpickler(PythonUnpickler):
             raise EOFError("it ends in the middle of a line")
         return self.read(end + 1 - self.position)
 
-    # --- what files of another kind change --------------------------------------------------------
+    def load_frame(self) -> None:
+        self.read(8)
+
+    # --- names and calls
 
     def refuse(self, what: str) -> Any:
         raise pickle.UnpicklingError(f"it has {what}, which could run code")
 
     def look_up(self, name: str) -> Any:
         """What a name becomes. Raises if the file has no business with it."""
-        return Name(name) if name in self.calls else self.refuse(f"the class {name[:200]}")
+        return Name(name, PLAIN[name]) if name in PLAIN else self.refuse(f"the class {name[:200]}")
 
-    def resolve(self, reference: Any) -> Any:
-        """The object outside of the pickle that a persistent id stands for."""
-        return self.refuse("a reference to something outside of it")
+    def find_class(self, module: str, name: str) -> Any:
+        if self.proto < 3:  # Python 2's names
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
+        return self.look_up(f"{module}.{name}")
 
-    def construct(self, name: str, args: tuple) -> Any:
-        """What a call makes. Args: args: plain values."""
-        call = self.calls.get(name)
-        return self.refuse(f"a call of {name}") if call is None else call(*args)
+    def call(self, name: Any, args: Any) -> Any:
+        if not isinstance(name, Name) or name.call is None or type(args) is not tuple:
+            return self.refuse(f"a call of {getattr(name, 'value', type(name).__name__)}")
+        for value in args:
+            if isinstance(value, (str, bytes, *ITEMS)):
+                self.count_copied(len(value))
+        if name.value in SETS and args:
+            self.check_keys(args[0])
+        elif name.value in DICTS and args and type(args[-1]) in (list, tuple):
+            self.check_keys(pair[0] for pair in args[-1] if type(pair) in (list, tuple) and pair)
+        return name.call(*args)
 
-    def build(self, value: Any, state: Any) -> None:
+    def load_call(self) -> None:
+        args, name = self.stack.pop(), self.stack.pop()
+        self.append(self.call(name, args))
+
+    def _instantiate(self, name: Any, args: list[Any]) -> None:
+        """Of INST and OBJ."""
+        self.append(self.call(name, tuple(args)))
+
+    def load_build(self) -> None:
         """Give an object its state."""
+        state, value = self.stack.pop(), self.stack[-1]
         if isinstance(value, Unfinished):
             value.build(state)
         elif (
@@ -197,101 +310,31 @@ class Unpickler(PythonUnpickler):
         ):  # torch's state dicts; another attribute could hide a method
             vars(value).update(state)
         else:
-            self.refuse(f"changes of {getattr(value, 'value', None) or type(value).__name__}")
+            self.refuse(f"changes of {getattr(value, 'value', type(value).__name__)}")
 
-    # --- handlers ---------------------------------------------------------------------------------
-
-    def find_class(self, module: str, name: str) -> Any:
-        if self.proto < 3:  # Python 2's names
-            module, name = NAME_MAPPING.get(
-                (module, name), (IMPORT_MAPPING.get(module, module), name)
-            )
-        return self.look_up(f"{module}.{name}")
-
-    def get_extension(self, code: int) -> None:
-        self.refuse("a number that stands for a class")
-
-    def load_frame(self) -> None:
-        if struct.unpack("<Q", self.read(8))[0] > self.end - self.position:
-            raise EOFError("it ends in the middle of a frame")
+    # --- bounds
 
     def load_integer(self) -> None:
-        handler = PythonUnpickler.dispatch[self.data[self.position - 1]]
-        handler(self)
-        small(self.stack[-1])
+        PythonUnpickler.dispatch[self.data[self.position - 1]](self)
+        _small(self.stack[-1])
 
-    def load_frozenset(self) -> None:
-        items = self.pop_mark()
-        self.check_keys(items)
-        self.append(frozenset(items))
-
-    def load_dict(self) -> None:
-        items = self.pop_mark()
-        self.append({})
-        self.set_items(items)
-
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_items([key, value])
-
-    def load_setitems(self) -> None:
-        self.set_items(self.pop_mark())
-
-    def load_append(self) -> None:
-        self.extend([self.stack.pop()])
-
-    def load_appends(self) -> None:
-        self.extend(self.pop_mark())
-
-    def load_additems(self) -> None:
-        items = self.pop_mark()
-        if type(self.stack[-1]) is not set:
-            raise pickle.UnpicklingError(f"items for {type(self.stack[-1]).__name__}")
-        self.check_keys(items)
-        self.stack[-1].update(items)
-
-    def load_call(self) -> None:
-        args, name = self.stack.pop(), self.stack.pop()
-        self.append(self.call(name, args))
-
-    def load_newobj_ex(self) -> None:
-        kwargs, args, name = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.append(self.call(name, args, kwargs))
-
-    def _instantiate(self, name: Any, args: list[Any]) -> None:
-        """Of INST and OBJ."""
-        self.append(self.call(name, tuple(args)))
-
-    def load_build(self) -> None:
-        state = self.stack.pop()
-        self.build(self.stack[-1], state)
-
-    def load_binpersid(self) -> None:
-        self.append(self.resolve(self.stack.pop()))
-
-    def load_persid(self) -> None:
-        self.append(self.resolve(self.readline().decode("ascii")))
-
-    # --- bounds -----------------------------------------------------------------------------------
-
-    def set_items(self, items: list[Any]) -> None:
-        """Entries, key and value in turn, of the dict on top of the stack."""
-        target = self.stack[-1]
-        if not isinstance(target, (dict, Settings)) or len(items) % 2:
-            raise pickle.UnpicklingError(f"entries for {type(target).__name__}")
-        self.check_keys(items[::2])
-        for place in range(0, len(items), 2):
-            target[items[place]] = items[place + 1]
-
-    def extend(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, (list, deque, Settings)):
-            raise pickle.UnpicklingError(f"items for {type(target).__name__}")
-        target.extend(items)
+    def load_items(self) -> None:
+        """Put items into a container once they, and their keys, are checked."""
+        opcode = self.data[self.position - 1 : self.position]
+        count, kinds, step = CONTAINERS[opcode]
+        items = self.stack[-count:]
+        if kinds is not None:
+            target = self.stack[-count - 1] if count else self.metastack[-1][-1]
+            if not isinstance(target, kinds):
+                raise pickle.UnpicklingError(f"items for {type(target).__name__}")
+        if step:
+            self.check_keys(items[::step])
+        if len(items) % (step or 1):
+            raise pickle.UnpicklingError("a key without a value")
+        PythonUnpickler.dispatch[opcode[0]](self)
 
     def check_keys(self, keys: Iterable[Any]) -> None:
-        """Count the keys that could be made to collide; those of sets and dicts before these are
-        made."""
+        """Count the keys that could be made to collide, before they are in a set or dict."""
         for key in keys:
             if type(key) in UNFORESEEN:
                 continue
@@ -309,77 +352,39 @@ class Unpickler(PythonUnpickler):
         if self.copied > MAX_SHARING * self.end + FEW:
             raise pickle.UnpicklingError("the same values copied again and again")
 
-    def call(self, name: Any, args: Any, kwargs: Any = None) -> Any:
-        if not isinstance(name, Name) or type(args) is not tuple or kwargs:
-            self.refuse(f"a call of {type(name).__name__}")
-        for value in args:
-            if isinstance(value, (str, bytes, *ITEMS)):
-                self.count_copied(len(value))
-        if name.value in SETS and args:
-            self.check_keys(args[0])
-        elif name.value in DICTS and args and type(args[-1]) in (list, tuple):
-            self.check_keys(pair[0] for pair in args[-1] if type(pair) in (list, tuple) and pair)
-        return self.construct(name.value, args)
+
+def check_key(key: Any, depth: int = 0) -> int:
+    """How many values the hash of a key visits; those that occur twice it visits twice.
+
+    Raises: UnpicklingError if it would take long.
+    """
+    visited = 1
+    for item in key if type(key) in (tuple, frozenset) else ():
+        visited += check_key(item, depth + 1)
+        if visited > MAX_KEY or depth > MAX_DEPTH:
+            raise pickle.UnpicklingError("a key of tuples in tuples, too many of them")
+    return visited
 
 
+OF_NO_FILE = (  # objects by number, calls by name, memory that is not in the file
+    *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX),
+    *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+)
 HANDLERS = {  # in place of Python's own
     Unpickler.load_frame: [pickle.FRAME],
     Unpickler.load_integer: [pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4],
-    Unpickler.load_frozenset: [pickle.FROZENSET],
-    Unpickler.load_dict: [pickle.DICT],
-    Unpickler.load_setitem: [pickle.SETITEM],
-    Unpickler.load_setitems: [pickle.SETITEMS],
-    Unpickler.load_append: [pickle.APPEND],
-    Unpickler.load_appends: [pickle.APPENDS],
-    Unpickler.load_additems: [pickle.ADDITEMS],
+    Unpickler.load_items: CONTAINERS,
     Unpickler.load_call: [pickle.REDUCE, pickle.NEWOBJ],
-    Unpickler.load_newobj_ex: [pickle.NEWOBJ_EX],
     Unpickler.load_build: [pickle.BUILD],
-    Unpickler.load_binpersid: [pickle.BINPERSID],
-    Unpickler.load_persid: [pickle.PERSID],
+    None: OF_NO_FILE,
 }
-OUTSIDE = [pickle.NEXT_BUFFER, pickle.READONLY_BUFFER]  # of memory that is not in the file
-Unpickler.dispatch = {
-    **PythonUnpickler.dispatch,
-    **{opcode[0]: handler for handler, opcodes in HANDLERS.items() for opcode in opcodes},
+Unpickler.dispatch = PythonUnpickler.dispatch | {
+    opcode[0]: handler for handler, opcodes in HANDLERS.items() for opcode in opcodes
 }
-for _opcode in OUTSIDE:
-    del Unpickler.dispatch[_opcode[0]]
 
 
-def load_plain(path: str | pathlib.Path, encoding: str = "utf-8") -> Any:
-    """Content of a pickle of containers, texts and numbers.
-
-    Raises: OSError, or anything of ``DAMAGED``.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_PLAIN_BYTES:
-            raise ValueError(f"{size} bytes, more than {MAX_PLAIN_BYTES}")
-        content = Unpickler(io.BytesIO(file.read()), encoding).load()
-    check_nesting(content, size)
+def load_plain(data: bytes, encoding: str = "utf-8") -> Any:
+    """Content of a pickle of containers, texts and numbers. Raises: anything of ``DAMAGED``."""
+    content = Unpickler(io.BytesIO(data), encoding).load()
+    check_nesting(content, len(data))
     return content
-
-
-def read_plain_pickle(path: str | pathlib.Path, expected: str) -> Any:
-    """Content of a pickle of plain data.
-
-    Texts of Python 2 pickles are read as UTF-8 and, where they are not, as Latin-1.
-    Args: expected: what the file should be, for messages.
-    Raises: UserError if it is missing, damaged, or names a class or function.
-    """
-    try:
-        try:
-            return load_plain(path)
-        except UnicodeDecodeError:
-            return load_plain(path, "latin-1")
-    except OSError as error:
-        raise UserError(
-            f"{path}: expected {expected}, it cannot be read ({error.strerror}); check the path"
-        ) from None
-    except DAMAGED as error:
-        raise UserError(
-            f"{path}: expected {expected}, found something else "
-            f"({str(error)[:200] or type(error).__name__}); "
-            "is it the right file, and is the download complete?"
-        ) from None

@@ -9,34 +9,31 @@ is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
 
 import argparse
 import builtins
+import math
 import pickle
+import re
 import tarfile
 import types
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from ofa.errors import UserError
 from ofa.io import safetensors_file
 from ofa.io.nesting import check_nesting
-from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, check_storage
-from ofa.io.pickle_values import Name, Settings
-from ofa.io.pickles import DAMAGED, Unpickler
+from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler, strict
 from ofa.io.stored_options import MEMBERS
 from ofa.io.torch_file import to_builtins
 
 CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 FILE_HEADER = 30  # bytes before the name of a record in an archive
-STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {
-    "UntypedStorage",
-    "TypedStorage",
-}
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
     "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data"
@@ -107,22 +104,15 @@ def load_torch(path: str, file: IO[bytes], is_archive: bool, mapped: bool) -> An
     return content
 
 
-# Part of a checkpoint -> what everybody takes it for, if it is there.
+# Part of a checkpoint (``*``: all that are there) -> what everybody takes it for, if it is there.
 KINDS: dict[str, Any] = {
-    "model": Mapping,
-    "state_dict": Mapping,
-    "extra_state": Mapping,
-    "extra_state.ema": Mapping,
-    "extra_state.ema_fp32_params": Mapping,
-    "task_state": Mapping,
-    f"task_state.{MEMBERS}": Mapping,
-    "cfg": Mapping,
-    "meta": Mapping,
-    "meta.model": Mapping,
-    "light_tuning": Mapping,
     "optimizer_history": (list, tuple),
+    **dict.fromkeys(("model", "state_dict", "extra_state", "task_state", "cfg"), Mapping),
+    **dict.fromkeys(("extra_state.ema", "extra_state.ema_fp32_params"), Mapping),
+    **dict.fromkeys(("meta", "meta.model", "light_tuning", "optimizer_history.*"), Mapping),
+    f"task_state.{MEMBERS}": Mapping,
 }
-for _group in ("args", "cfg.task", "cfg.model", "cfg.common"):
+for _group in ("args", "cfg.task", "cfg.model", "cfg.common", f"task_state.{MEMBERS}.*"):
     KINDS |= {_group: Mapping, f"{_group}._name": str, f"{_group}.task": str, f"{_group}.arch": str}
 
 
@@ -131,26 +121,24 @@ def check_kinds(content: Any) -> None:
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
     for place, kind in KINDS.items():
-        part: Any = content
+        parts: list[Any] = [content]
         for name in place.split("."):
-            part = (part or {}).get(name)
-        if not isinstance(part, (kind, type(None))):
-            raise ValueError(f"'{place}' is {type(part).__name__}")
+            there = [part for part in parts if part is not None]
+            if name == "*":
+                parts = [
+                    item
+                    for part in there
+                    for item in (part.values() if isinstance(part, Mapping) else part)
+                ]
+            else:
+                parts = [part.get(name) for part in there]
+        for part in parts:
+            if not isinstance(part, kind) and (part is not None or place.endswith("*")):
+                raise ValueError(f"'{place}' is {type(part).__name__}")
     for name in ("model", "state_dict"):
-        odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
-        if odd is not None:
-            raise ValueError(f"'{name}' has an entry whose name is {type(odd).__name__}")
-    members = (content.get("task_state") or {}).get(MEMBERS) or {}
-    for place, entries in (
-        ("optimizer_history", content.get("optimizer_history") or ()),
-        (f"task_state.{MEMBERS}", members.values()),
-    ):
-        if not all(isinstance(entry, Mapping) for entry in entries):
-            raise ValueError(f"'{place}' has an entry that is no dict")
-    for options in members.values():
-        for name in ("_name", "task", "arch"):
-            if not isinstance(options.get(name), (str, type(None))):
-                raise ValueError(f"'task_state.{MEMBERS}.{name}' is {type(options[name]).__name__}")
+        for key in content.get(name) or ():
+            if not isinstance(key, str):
+                raise ValueError(f"'{name}' has an entry whose name is {type(key).__name__}")
 
 
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
@@ -161,14 +149,11 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
     TorchScript would go to its own interpreter, whatever the pickle module is.
     """
     with zipfile.ZipFile(file) as archive:
-        refuse_torchscript(path, [name.partition("/")[2] for name in archive.namelist()])
+        refuse_torchscript(path, archive.namelist())
         records = sorted(archive.infolist(), key=lambda record: record.header_offset)
         end, sizes = 0, {}
         for record in records:
-            if (
-                record.compress_type != zipfile.ZIP_STORED
-                or record.compress_size != record.file_size
-            ):
+            if record.compress_type or record.compress_size != record.file_size:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} is compressed")
             if record.header_offset < end:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
@@ -177,18 +162,16 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
         # torch's view of the same archive
         refuse_torchscript(path, torch._C.PyTorchFileReader(path).get_all_records())
         damaged = archive.testzip()
-    if damaged or len(sizes) < len(records):
-        raise zipfile.BadZipFile(
-            f"{damaged} has not the bytes that were written"
-            if damaged
-            else "a record is there twice"
-        )
+    if damaged:
+        raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written")
+    if len(sizes) < len(records):
+        raise zipfile.BadZipFile("a record is there twice")
     file.seek(0)
     return sizes
 
 
 def refuse_torchscript(path: str, records: Iterable[str]) -> None:
-    if "constants.pkl" in records:
+    if any(record.rpartition("/")[2] == "constants.pkl" for record in records):
         raise UserError(
             f"{path}: expected tensors and settings only, found a TorchScript program; "
             "use the checkpoint that it was made from"
@@ -215,8 +198,6 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
     claimed: dict[str, int] = {}  # bytes of each storage
 
     class CheckpointUnpickler(Unpickler):
-        calls = CALLS
-
         def refuse(self, what: str) -> Any:
             raise UserError(
                 f"{path}: expected tensors and settings only, found {what}, which could run code;"
@@ -227,22 +208,25 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
         def look_up(self, name: str) -> Any:
             if name in CONSTANTS:
                 return CONSTANTS[name]
-            if name in MENTIONED or is_storage(name) or is_settings(name):
-                return Name(name)
+            if name == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
+                return Name(name, self.reconstruct)
+            if name == "argparse.Namespace" or is_settings(name):
+                return Name(name, lambda *args: Settings(name, args))
+            if name in CALLS or name in MENTIONED:
+                return Name(name, CALLS.get(name))
             return super().look_up(name)
 
-        def construct(self, name: str, args: tuple) -> Any:
-            if name == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
-                kind, _, state = args
-                return self.call(kind, () if state is None else (state,))
-            return Settings(name, args) if is_settings(name) else super().construct(name, args)
+        def reconstruct(self, kind: Any, _: Any, state: Any) -> Any:
+            return self.call(kind, () if state is None else (state,))
 
-        def resolve(self, reference: Any) -> Any:
-            key, size = check_storage(reference, sizes, self.end)
+        def load_storage(self) -> None:
+            key, size = check_storage(self.stack[-1], sizes, self.end)
             claimed[key] = size
             if sizes is None and sum(claimed.values()) > self.end:
                 raise pickle.UnpicklingError("storages of more bytes than the file has")
-            return self.persistent_load(reference)  # torch's
+            self.load_binpersid()  # by torch's persistent_load
+
+        dispatch = Unpickler.dispatch | {pickle.BINPERSID[0]: load_storage}
 
     def load(file: Any, **options: Any) -> Any:
         return CheckpointUnpickler(file, **options).load()
@@ -252,12 +236,130 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
     )
 
 
-def is_storage(text: str) -> bool:
-    module, _, name = text.rpartition(".")
-    return module in ("torch", "torch.storage") and name in STORAGES
-
-
-def is_settings(text: str) -> bool:
+def is_settings(name: str) -> bool:
     """Whether a class is of those that only carry settings."""
-    module, name = text.partition(".")[0], text.rpartition(".")[2]
-    return text == "argparse.Namespace" or module in SETTINGS and not hasattr(builtins, name)
+    return name.partition(".")[0] in SETTINGS and not hasattr(builtins, name.rpartition(".")[2])
+
+
+# --- what the names of tensors and arrays stand for: of checked sizes
+
+# What a file may name besides what it may call; the name becomes a text, or one of the constants.
+MENTIONED = {"builtins.object", "torch.Tensor", "torch.dtype"} | {
+    *(f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()),
+    *(
+        f"{module}.{name}"
+        for module in ("torch", "torch.storage")
+        for name in (*dir(torch), "TypedStorage", "UntypedStorage")
+        if name.endswith("Storage")
+    ),
+}
+CONSTANTS = {
+    f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
+} | {"torch.storage.UntypedStorage": torch.UntypedStorage}
+EXPANDED = 1 << 20  # elements of a tensor that may repeat those of its storage
+
+
+def _tensor(*args: Any) -> torch.Tensor:
+    """``torch._utils._rebuild_tensor`` and ``_v2``: a view of a storage, inside of it."""
+    storage, offset, size, stride, requires_grad = (*args, False)[:5]
+    size, stride = tuple(size), tuple(stride)
+    numbers = (offset, *size, *stride)
+    if (
+        len(args) < 4
+        or not isinstance(storage, torch.storage.TypedStorage)
+        or not all(type(one) is int and one >= 0 for one in numbers)
+    ):
+        raise pickle.UnpicklingError("a tensor of strange sizes")
+    room, count = storage._untyped_storage.nbytes() // storage._element_size(), math.prod(size)
+    last = offset + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
+    if count and (last >= room or count > max(room, EXPANDED)):
+        raise pickle.UnpicklingError(f"a tensor of {count} elements in {room}")
+    tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
+    return tensor.requires_grad_() if requires_grad is True else tensor
+
+
+def _parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.Tensor:
+    if not isinstance(data, torch.Tensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return torch.nn.Parameter(data.detach(), requires_grad is True)
+
+
+class NumpyType(Unfinished):
+    """A type of numpy's: of numbers only, since arrays of others hold addresses.
+
+    Args: code: such as ``f8``.
+    """
+
+    def __init__(self, code: Any, *_: Any):
+        if type(code) is not str or not re.fullmatch(r"[<>=|]?([biufc]\d{1,2}|\?)", code):
+            raise pickle.UnpicklingError("an array of something else than numbers")
+        self.value = np.dtype(code)
+
+    def build(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("numbers in an unknown order of bytes")
+        self.value = self.value.newbyteorder(state[1])
+
+
+class NumpyArray(Unfinished):
+    """An array before it gets its content."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def build(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        self.value = _array(data, kind, shape, "F" if by_columns else "C")
+
+
+def _array(data: Any, kind: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    if (
+        not isinstance(kind, NumpyType)
+        or type(data) not in (bytes, bytearray)
+        or order not in ("C", "F")
+    ):
+        raise pickle.UnpicklingError("an array without its numbers")
+    return np.frombuffer(data, kind.value).reshape(shape, order=order).copy()
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    return _array(data, kind, (1,))[0]
+
+
+def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -> tuple[str, int]:
+    """Key and bytes of a storage: ``("storage", type, key, device, elements[, view])``.
+
+    Args: sizes: of the records of an archive. whole: bytes of the file, if it is no archive.
+    Raises: UnpicklingError if it claims more bytes than the file has for it.
+    """
+    if type(reference) is not tuple or not 5 <= len(reference) <= 6 or reference[0] != "storage":
+        raise pickle.UnpicklingError("a reference to something else than a storage")
+    _, kind, key, device, count, *view = reference
+    part = view[0][1:] if view and type(view[0]) is tuple and len(view[0]) == 3 else ()
+    numbers = [count, *part]
+    if (
+        type(key) is not str
+        or type(device) is not str
+        or not all(type(one) is int and one >= 0 for one in numbers)
+    ):
+        raise pickle.UnpicklingError("a storage of strange sizes")
+    itemsize = 1 if kind is torch.UntypedStorage else torch._utils._element_size(kind.dtype)
+    room = whole if sizes is None else sizes[f"data/{key}"]
+    if max(numbers) * itemsize > room:
+        raise pickle.UnpicklingError(f"a storage of {count * itemsize} bytes in {room}")
+    return key, count * itemsize
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "torch.Size": strict(torch.Size, (tuple, list)),
+    "torch.device": strict(torch.device, str, int),
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.serialization._get_layout": lambda *_: torch.strided,
+    "numpy.dtype": NumpyType,
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": NumpyArray for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
+}

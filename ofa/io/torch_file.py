@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ofa.io.atomic import replacing
-from ofa.io.pickle_values import Placeholder
+from ofa.io.pickles import Name, Unfinished
 
 NUMBERS_AND_TEXT: tuple[Any, ...] = (bool, int, float, complex, str, bytes, bytearray)
 KEPT = (
@@ -64,7 +64,7 @@ def to_builtins(value: Any) -> Any:
 
 def _converted(value: Any, convert: Any) -> Any:
     """One value that is no builtin, its parts by ``convert``."""
-    if isinstance(value, Placeholder):
+    if isinstance(value, (Name, Unfinished)):
         return convert(value.value)
     if isinstance(value, Enum):
         return convert(value.value)

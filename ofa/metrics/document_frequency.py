@@ -59,7 +59,7 @@ def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, 
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file of document frequencies; {EXPECTED}")
     try:
-        content = load_plain(path, "latin-1")
+        content = load_plain(Path(path).read_bytes(), "latin-1")
         num_images = read_decimal(content["ref_len"])
         frequencies = dict(content["document_frequency"])
         counts = np.fromiter(frequencies.values(), float, len(frequencies))

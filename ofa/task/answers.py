@@ -13,8 +13,7 @@ from typing import Any, Optional
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.flags import option
-from ofa.io.json_files import load_json, read_json
-from ofa.io.pickles import read_plain_pickle
+from ofa.io.json_files import load_json, read_json, read_pickle
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Decoding, TaskOptions
 
@@ -30,7 +29,7 @@ def read_label_file(path: str | Path) -> dict[str, int]:
     start = b""
     with suppress(OSError), open(path, "rb") as file:  # what reads it says why it cannot
         start = file.read(1)
-    content = (read_json if start in (b"{", b"[") else read_plain_pickle)(path, EXPECTED)
+    content = (read_json if start in (b"{", b"[") else read_pickle)(path, EXPECTED)
     labels = content.items() if isinstance(content, dict) else ()
     if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
         found = f"another {type(content).__name__}"

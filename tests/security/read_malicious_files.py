@@ -23,7 +23,7 @@ from ofa.checkpoints.delta import load_complete
 from ofa.checkpoints.read import read_source
 from ofa.data.tsv import open_index
 from ofa.errors import UserError
-from ofa.io.pickles import read_plain_pickle
+from ofa.io.json_files import read_pickle
 from ofa.io.safe_load import load_checkpoint
 from ofa.io.safetensors_file import write_tensors
 from ofa.metrics.clip_score import read_weights
@@ -107,7 +107,7 @@ def readers(folder: Path) -> dict:
         "label_json": read_label_file,
         "frequencies": read_document_frequencies,
         "index": index,
-        "plain": lambda path: read_plain_pickle(path, "a list"),
+        "plain": lambda path: read_pickle(path, "a list"),
         "yaml": read_config,
         "mixture": lambda path: read_members(str(path), {}),
         "results": read_predictions,
