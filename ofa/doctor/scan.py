@@ -20,6 +20,7 @@ import numpy as np
 
 from ofa.data.rows import Rows, open_rows
 from ofa.data.shards import ShardFile
+from ofa.data.tsv import TsvFile
 from ofa.doctor.rows import RowChecker
 from ofa.doctor.rule import LISTED, RULES, Finding, Report, shown
 from ofa.doctor.schemas import Settings
@@ -344,8 +345,10 @@ def _work(chunk: Chunk) -> Any:
 
 def chunks_of(rows: Rows, width: int, size: int) -> Iterator[Chunk]:
     """Chunks of about ``size`` bytes. No row that is broken in two lines goes into two chunks."""
-    is_tsv, start = not isinstance(rows, ShardFile), 0
-    offsets = rows.offsets if is_tsv else np.linspace(0, total_bytes(rows.files), len(rows) + 1)
+    is_tsv, start = isinstance(rows, TsvFile), 0
+    offsets = np.linspace(0, total_bytes(rows.files), len(rows) + 1)
+    if isinstance(rows, TsvFile):
+        offsets = rows.offsets
     while start < len(rows):
         stop = int(np.searchsorted(offsets, int(offsets[start]) + size))
         stop = min(max(stop, start + 1), len(rows))
