@@ -153,11 +153,8 @@ def scaled(
 def square_around(
     image: Image.Image, box: torch.Tensor, size: int
 ) -> tuple[Image.Image, torch.Tensor]:
-    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the image
-    allows.
-
-    Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
-    """
+    """A square of ``size`` pixels with the middle of ``box``, float32[4], in its middle, as far as
+    the image allows. Returns: the square, the box in it (what lies outside is cut off)."""
     start = (box[:2].double() + box[2:].double()) / 2 - size / 2
     room = torch.tensor(image.size) - start - size  # negative where the square would stand out
     left, top = (start + room.clamp(max=0)).clamp(min=0).tolist()
@@ -180,8 +177,7 @@ def flipped(image: Image.Image, boxes: torch.Tensor) -> tuple[Image.Image, torch
 def jittered(
     image: Image.Image, boxes: torch.Tensor, size: int, generator: torch.Generator
 ) -> tuple[Image.Image, torch.Tensor]:
-    """A square of ``size`` pixels from anywhere in the image, whose shorter side is 1 to 1.5
-    squares.
+    """A square of ``size`` pixels from anywhere in the image, resized to 1 to 1.5 squares before.
 
     Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).
     Source: large scale jitter, Ghiasi et al., Simple Copy-Paste, CVPR 2021.

@@ -21,13 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class RowsDataset(FairseqDataset):
-    """What datasets of rows have in common: batches of a fixed number of rows, made anew in
-    every epoch.
-
-    Args: options: of their tasks.
-    Attributes: row_files: the rows of this epoch, by the task's names for its files
-        (``training_files``).
-    """
+    """What datasets of rows have in common: batches of a fixed number of rows, made anew in every
+    epoch. Args: options: of their tasks. Attributes: row_files: the rows of this epoch, by the
+    task's names for its files (``training_files``)."""
 
     # batches are made anew for every pass: workers see the new epoch, order and shard
     can_reuse_epoch_itr_across_epochs = False

@@ -144,10 +144,8 @@ class MixtureDataset(RowsDataset):
 
 
 class JointDataset(MixtureDataset):
-    """Samples of several tasks; a training batch may hold those of all of them.
-
-    Args: rates: how often each task's rows are shown in an epoch. None: for evaluation.
-    """
+    """Samples of several tasks; a training batch may hold those of all of them. Args: rates: how
+    often each task's rows are shown in an epoch; None: for evaluation."""
 
     def __init__(
         self,

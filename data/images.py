@@ -28,11 +28,8 @@ def mean_and_std(imagenet: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def image_transform(
     size: int, mean: tuple[float, ...] = OFA_MEAN, std: tuple[float, ...] = OFA_STD
 ) -> transforms.Compose:
-    """PIL image in RGB -> float32[3, size, size], normalized; picklable.
-
-    Squashed to a square by PIL's bicubic filter: matches upstream's checkpoints
-    (tests/parity/test_images.py).
-    """
+    """PIL image in RGB -> float32[3, size, size], normalized; picklable. Squashed to a square by
+    PIL's bicubic filter: matches upstream's checkpoints (tests/parity/test_images.py)."""
     squash = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
     return transforms.Compose([squash, transforms.ToTensor(), transforms.Normalize(mean, std)])
 

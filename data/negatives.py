@@ -32,10 +32,8 @@ REMEDY = (
 
 class NegativeSampler:
     """Draws are those of upstream (tests/parity/test_unify_samples.py), but what fits is never
-    returned as if it did not.
-
-    Args: folder: of the three files. Raises: UserError if one is missing or holds something else.
-    """
+    returned as if it did not. Args: folder: of the three files. Raises: UserError if one is missing
+    or holds something else."""
 
     def __init__(self, folder: str | Path | None):
         missing = [name for name in FILES if folder is None or not (Path(folder) / name).is_file()]

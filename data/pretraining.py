@@ -290,28 +290,21 @@ class SpanMask:
         chosen = words[torch.randperm(len(words), generator=generator)[: len(lengths)]]
         chance = torch.empty(len(chosen)).uniform_(generator=generator)
         masked, remains = tokens.clone(), torch.ones(len(tokens), dtype=torch.bool)
-
-        def hide() -> None:
-            """Masks, random tokens or the tokens themselves at the chosen places."""
-            masked[chosen] = self.mask
-            random = chosen[chance < self.random_ratio]
-            masked[random] = self.random_tokens(len(random), generator)
-            kept = chosen[chance >= 1 - self.keep_ratio]
-            masked[kept] = tokens[kept]
-
-        if self.replace == 0:
-            remains[chosen] = False
-        else:
-            hide()
-        while len(chosen):  # one token further in every span that has words left
-            after = chosen + 1
+        masks = self.replace != 0
+        while len(chosen):
+            if masks:  # or random tokens, or the tokens themselves
+                masked[chosen] = self.mask
+                random = chosen[chance < self.random_ratio]
+                masked[random] = self.random_tokens(len(random), generator)
+                kept = chosen[chance >= 1 - self.keep_ratio]
+                masked[kept] = tokens[kept]
+            else:
+                remains[chosen] = False
+            after = chosen + 1  # one token further in every span that has words left
             lengths = lengths - begins[chosen].long()
             goes_on = ((lengths > 0) | ~begins[after]) & (after < len(tokens) - 1)
             chosen, chance, lengths = after[goes_on], chance[goes_on], lengths[goes_on]
-            if self.replace == -1:
-                hide()
-            else:
-                remains[chosen] = False
+            masks = self.replace == -1
         return masked[remains]
 
     def random_tokens(self, count: int, generator: torch.Generator) -> Tensor:

@@ -27,18 +27,13 @@ ROUNDS = 4  # of ``shuffled``
 
 def open_rows(path: str | Path, selected_cols: str | Sequence[int] | None = None) -> Rows:
     """The rows of a TSV, or of shards if the path is a folder, a ``.tar`` or a pattern of them;
-    both are used alike.
-
-    Raises: UserError as ``TsvFile`` and ``ShardFile``.
-    """
+    both are used alike. Raises: UserError as ``TsvFile`` and ``ShardFile``."""
     return (ShardFile if names_shards(str(path)) else TsvFile)(path, selected_cols)
 
 
 class NamedRows(Generic[S]):
-    """Rows of a file by column name. Raises: UserError if the columns do not fit.
-
-    Args: file: rows with the selected columns, in the order of the schema's columns.
-    """
+    """Rows of a file by column name. Args: file: rows with the selected columns, in the order of
+    the schema's columns. Raises: UserError if they do not fit."""
 
     def __init__(self, file: Rows, schema: S):
         self.file, self.schema = file, schema

@@ -24,10 +24,8 @@ from ofa.tokens.vocabulary import Vocabulary
 
 
 class Sample(TypedDict, total=False):
-    """A sample before batching; keys that a task does not use are left out.
-
-    Letters: S source length, T target length, V vocabulary size.
-    """
+    """A sample before batching; keys that a task does not use are left out. Letters: S source
+    length, T target length, V vocabulary size."""
 
     id: Any  # from the file, or a number
     source: torch.Tensor  # int64[S]: <s> what does the image describe? </s>

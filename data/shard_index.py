@@ -117,9 +117,7 @@ def _members(tar: IO, size: int, at: int = 0) -> Iterator[Member]:
         raise ValueError("a compressed one, in which no sample can be looked up: gunzip it")
     long_name = ""
     at = -(-at // BLOCK) * BLOCK
-    while (block := os.pread(tar.fileno(), BLOCK, at)).strip(b"\0"):
-        if len(block) < BLOCK:
-            break
+    while len(block := os.pread(tar.fileno(), BLOCK, at)) == BLOCK and block.strip(b"\0"):
         info = read_header(block)
         start = at + BLOCK
         at = start + -(-info.size // BLOCK) * BLOCK

@@ -263,8 +263,17 @@ def names_shards(path: str) -> bool:
 def find_shards(path: str) -> list[tuple[str, dict]]:
     """The shards in order, each with its entry in the manifest beside it (empty without one).
     Raises: UserError if there is none, or one is missing or not as long as the manifest says."""
-    if os.path.isdir(path):
-        shards = _shards_of_folder(path)
+    manifest = functools.cache(manifest_of)
+    if os.path.isdir(path):  # the shards that are there, and those that the manifest says should be
+        there = glob.glob(os.path.join(glob.escape(path), "*.tar"))
+        names = sorted({name_of(shard) for shard in there})
+        if len(names) > 1:
+            raise UserError(
+                f"{path}: expected a folder with shards of one name, found {', '.join(names)};"
+                f" give a pattern: {os.path.join(path, names[0])}-*.tar"
+            )
+        listed = manifest(path, names[0]) if names else ()
+        shards = sorted({*there, *(os.path.join(path, file) for file in listed)})
     elif os.path.exists(path):
         shards = [path]
     else:
@@ -278,7 +287,6 @@ def find_shards(path: str) -> list[tuple[str, dict]]:
             f"{path}: expected WebDataset shards (.tar), found none; check the path or the pattern,"
             " or make them: ofa pack"
         )
-    manifest = functools.cache(manifest_of)
     noted = [
         manifest(os.path.dirname(one), name_of(one)).get(os.path.basename(one), {})
         for one in shards
@@ -297,19 +305,6 @@ def find_shards(path: str) -> list[tuple[str, dict]]:
                 f" says, found {size}: {found}; copy or make it again"
             )
     return list(zip(shards, noted))
-
-
-def _shards_of_folder(folder: str) -> list[str]:
-    """The shards that are there, and those that the manifest says should be."""
-    shards = glob.glob(os.path.join(glob.escape(folder), "*.tar"))
-    names = sorted({name_of(shard) for shard in shards})
-    if len(names) > 1:
-        raise UserError(
-            f"{folder}: expected a folder with shards of one name, found {', '.join(names)}; give a"
-            f" pattern: {os.path.join(folder, names[0])}-*.tar"
-        )
-    noted = manifest_of(folder, names[0]) if names else ()
-    return sorted({*shards, *(os.path.join(folder, file) for file in noted)})
 
 
 def _alternatives(path: str) -> list[str]:
