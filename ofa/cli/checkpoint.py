@@ -22,8 +22,6 @@ class ShowOptions(CheckpointOptions, BaseOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions(EmaOptions, OverwriteOptions):
-    """A checkpoint to write."""
-
     out: str = option(help="checkpoint to write")
 
     def refuse_existing(self) -> None:

@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class QualityOptions:
-    """How the quality of images is measured."""
-
     TITLE = "image quality"
 
     real_images: str | None = option(

@@ -25,8 +25,6 @@ DRAWN_WITH = """
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
-    """What to ask about an image that no line of a .jsonl file says more about."""
-
     TITLE = "what to ask (a line of a .jsonl file comes first)"
 
     task: str | None = option(None, "task, if the words below and the checkpoint do not tell")

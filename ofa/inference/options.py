@@ -34,8 +34,6 @@ def device_option(default: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Where a command computes."""
-
     TITLE = "machine"
 
     device: str = device_option("auto")
@@ -43,8 +41,6 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionOptions:
-    """In which numbers a network computes."""
-
     TITLE = "machine"
 
     precision: Literal["fp32", "fp16", "bf16"] = option(
@@ -56,36 +52,26 @@ class PrecisionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
-    """A checkpoint, as a plain word or as a flag."""
-
     checkpoint: str = option(help="checkpoint file", positional=True, also=("--path",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """Where the base of a delta checkpoint is."""
-
     base: str | None = option(None, "base of a delta checkpoint, if it has moved")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmaOptions:
-    """Which weights of a checkpoint are taken."""
-
     ema: bool = option(False, "use the checkpoint's averaged weights (EMA)", also=("--ema-eval",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverwriteOptions:
-    """Whether a result may take the place of another."""
-
     overwrite: bool = option(False, "replace what is there", also=("--force",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(CheckpointOptions, BaseOptions, EmaOptions, DeviceOptions):
-    """A model, and where it computes."""
-
     bpe_dir: str | None = option(None, "vocabulary folder, if it has moved since training")
 
 

@@ -48,8 +48,6 @@ class TokenizerDevice(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesOptions(TokenizerDevice):
-    """Images to learn from or to encode."""
-
     images: str = option(help="TSV with an image column, or folder of images", metavar="TSV|DIR")
     image_column: int | None = option(None, "column of the images, from 0, if not the first")
     skip_broken: bool = option(False, "skip images that cannot be read instead of stopping")
