@@ -45,7 +45,7 @@ class Check:
 
 def check_environment() -> list[Check]:
     """Every check. Results are taken to be written to the current folder."""
-    return [*_software(), *_disks(), *_machine(), *_gpus()]
+    return [*_software(), *_machine(), *_gpus()]
 
 
 def _judged(name: str, is_fine: bool, found: str, fix: str, otherwise: str = FAULT) -> Check:
@@ -98,7 +98,7 @@ def _fairseq() -> Check:
     return _judged("fairseq", is_whole and [*versions] == ["fairseq-fixed"], found, fix)
 
 
-def _disks() -> Iterator[Check]:
+def _machine() -> Iterator[Check]:
     fix = "give the container more (docker run --shm-size=8g), or --num-workers 0"
     for name, place, needed, remedy in (
         ("disk", os.getcwd(), FREE_DISK, "free some, or write elsewhere"),
@@ -115,9 +115,6 @@ def _disks() -> Iterator[Check]:
         found = f"{free / 1e9:.1f} GB free in {place}"
         less = "" if free >= needed else f", less than {needed / 1e9:.0f} GB"
         yield _judged(name, not less, found + less, remedy, NOTE)
-
-
-def _machine() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")

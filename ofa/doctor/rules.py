@@ -172,7 +172,7 @@ def text_notes(text: str, cut: str, column: Column, settings: Settings) -> Fault
     image characters are counted."""
     if kind := not_one_text(text):
         yield "text-missing", f"{shown(text.strip())}, {kind}"
-    kept = settings.words_kept(column)
+    kept = (settings.max_tgt if column.target else settings.max_src) or column.max_words
     if not kept or (column.kind == "texts" and JOIN in text):
         return
     count, unit = 0, "words"

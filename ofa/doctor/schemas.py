@@ -50,10 +50,6 @@ class Settings:
     def number_of(self, name: str) -> int | None:
         return next((number for column, number in self.columns if column.name == name), None)
 
-    def words_kept(self, column: Column) -> int:
-        """Of a text; 0: all."""
-        return (self.max_tgt if column.target else self.max_src) or column.max_words
-
 
 def schemas() -> dict[str, Schema]:
     """Every kind of file by name."""
