@@ -22,7 +22,7 @@ from ofa.inference.predictions import Answer, Region
 from ofa.inference.requests import Request
 from ofa.io.atomic import replacing
 from ofa.io.paths import path_below
-from ofa.tokens.boxes import clip_boxes
+from ofa.tokens.boxes import box_overlap, clip_boxes
 
 # what a model found, what was expected, what was asked about
 PREDICTED, TRUE, GIVEN = ("#ff6a2b", "#18b4d8", "#f2c53d")
@@ -35,8 +35,6 @@ WIDE_FONTS = (
     *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "NotoSansSC-Regular.otf"),
     *("msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf"),
 )
-
-Rectangle = tuple[float, float, float, float]
 
 
 class AnnotatedImageWriter:
@@ -127,7 +125,7 @@ class _Pen:
         self.line = max(3, round(LINE * shorter))
         self.letter = max(12, round(LETTER * shorter))
         self.margin = max(2, self.letter // 4)
-        self.taken: list[Rectangle] = []
+        self.taken: list[tuple[float, ...]] = []  # by labels
 
     def rectangle(self, box: Sequence[float], color: str) -> None:
         """The frame of a box, wholly inside the canvas."""
@@ -149,7 +147,7 @@ class _Pen:
         places = (box[1] - height, box[3], box[1] + self.line, box[3] - height - self.line)
         inside = [top for top in places if 0 <= top <= self.size[1] - height] or [0.0]
         spots = [(left, top, left + width, top + height) for top in inside]
-        free = [spot for spot in spots if not any(meet(spot, other) for other in self.taken)]
+        free = [spot for spot in spots if not any(box_overlap(spot, one) for one in self.taken)]
         spot = (free or spots[-1:])[0]
         self.taken.append(spot)
         self.draw.rectangle(spot, fill=color)
@@ -186,7 +184,3 @@ def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont | ImageFo
         with suppress(OSError):
             return ImageFont.truetype(name, size)
     return ImageFont.load_default(size)
-
-
-def meet(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
