@@ -14,6 +14,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
 
 from ofa.metrics import CiderD
+from ofa.metrics.cider import reference_words
 
 REFERENCES = 5
 SAMPLES = 5  # hypotheses per image in CIDEr optimization
@@ -64,7 +65,7 @@ def main(args: Args) -> dict:
     scorer = CiderD(df={"ref_len": len(gts), "document_frequency": dict(frequency)})
 
     def fresh() -> np.ndarray:
-        scorer.reference_words.cache_clear()
+        reference_words.cache_clear()
         return scorer.compute_score(gts, res)[1]
 
     works = {

@@ -34,7 +34,6 @@ class CiderD:
     def __init__(self, df: str | Path | dict = "corpus", sigma: float = 6.0):
         self.sigma = sigma
         self.idf = None if df == "corpus" else InverseFrequencies.of_file(df)
-        self.reference_words = lru_cache(KEPT_IMAGES)(hash_words)
         # glibc gives freed memory back to the system above a threshold that follows the largest
         # block freed so far. In a process that never freed a large one, page faults would take a
         # third of the time of compute_score.
@@ -54,7 +53,7 @@ class CiderD:
         """float64[H]. Sentences are numbered: R references, image by image, then H hypotheses."""
         numbers: dict = {}  # image id -> number
         image_of = np.array([numbers.setdefault(row["image_id"], len(numbers)) for row in res])
-        references = [self.reference_words(tuple(gts[image])) for image in numbers]
+        references = [reference_words(tuple(gts[image])) for image in numbers]
         hypotheses = hash_words([row["caption"][0] for row in res])
         words, lengths = map(np.concatenate, zip(*references, hypotheses))
         keys, owners = ngrams(words, lengths)
@@ -147,6 +146,9 @@ def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     split = [text.split() for text in texts]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
     return hashes(chain.from_iterable(split)), lengths
+
+
+reference_words = lru_cache(KEPT_IMAGES)(hash_words)
 
 
 @cache
