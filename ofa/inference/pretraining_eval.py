@@ -94,7 +94,7 @@ class PretrainingEvalSet:
                     break
                 try:
                     row = file[index]
-                    tasks &= set(self.dataset.tasks(name, index, row))
+                    tasks &= set(file.schema.type_of(row, file.where(index)).tasks)
                     tasks = {task for task in tasks if question_of(task, row) not in seen}
                     parts = self.dataset[start + index] if tasks else ()
                 except UserError as error:
@@ -146,7 +146,7 @@ class PretrainingEvalSet:
         for index in range(len(pairs) if found else 0):
             row = pairs[index]
             with suppress(UserError):  # a row of unknown type says nothing
-                if task in self.dataset.tasks("pairs", index, row):
+                if task in pairs.schema.type_of(row).tasks:
                     text = clean_phrase(row["caption"], self.task.cfg.max_tgt_length)
                     said = found.get(question_of(task, row))
                     if text and said is not None:

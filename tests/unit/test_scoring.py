@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,14 +141,18 @@ class PairsStub:
 
     def __init__(self):
         self.pairs, self.files, self.starts = self, {"pairs": self}, np.array([0, 3])
+        self.schema = self
 
     def __getitem__(self, index):
         return self.rows[index]
 
-    def tasks(self, name, index, row):
+    def where(self, index):
+        return f"pairs.tsv:{index + 1}"
+
+    def type_of(self, row, where):
         if not row["caption"]:
-            raise UserError(f"pairs.tsv:{index + 1}: expects a caption")
-        return ("caption",)
+            raise UserError(f"{where}: expects a caption")
+        return SimpleNamespace(tasks=("caption",))
 
 
 def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
