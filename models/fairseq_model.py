@@ -28,8 +28,8 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
         """Without defaults: the architecture supplies what the command line does not give."""
         add_flags(parser)
-        for name, default, kind, reason in WITHOUT_EFFECT:
-            kind = kind if default is None else type(default)
+        for name, default, reason in WITHOUT_EFFECT:
+            kind = str if default is None else type(default)
             add_flag(parser, name, kind, UNSET, help=f"no effect: {reason}")
         for name in ALWAYS_ON:
             add_flag(parser, name, bool, UNSET, help="always on")
@@ -76,7 +76,7 @@ def warn_of_flags_without_effect(args: Any) -> None:
     def is_given(name: str, default: Any) -> bool:
         return getattr(args, name, None) not in (None, default)
 
-    for name, default, _, reason in WITHOUT_EFFECT:
+    for name, default, reason in WITHOUT_EFFECT:
         if is_given(name, default):
             warn(f"--{name.replace('_', '-')} has no effect: {reason}")
     lora = "lora_alpha", "lora_targets", "lora_dropout"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ofa.io import torch_file
+from ofa.io import tensor_files
 from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
 from ofa.synthetic.shapes import make_scene, render
 
@@ -20,7 +20,7 @@ def small_tokenizer(num_codes: int = 32) -> VQVAE:
 
 def save_tokenizer(folder: Path, num_codes: int = 32) -> Path:
     path = folder / "tokenizer.pt"
-    torch_file.save(vq_vae_content(small_tokenizer(num_codes)), path)
+    tensor_files.save(vq_vae_content(small_tokenizer(num_codes)), path)
     return path
 
 

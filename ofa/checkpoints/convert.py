@@ -27,7 +27,7 @@ from ofa.checkpoints.formats import (
 from ofa.checkpoints.read import CONFIG, TASK, WEIGHTS, Source, read_source
 from ofa.checkpoints.upstream_options import released_model, released_task
 from ofa.errors import UserError, naming
-from ofa.io import safetensors_file, torch_file
+from ofa.io import tensor_files
 from ofa.models.config import ModelConfig
 from ofa.models.ofa_model import OFAModel
 
@@ -125,15 +125,15 @@ def write(
     if layout is HUGGINGFACE:
         out.mkdir()
         if bin_file:
-            torch_file.save(tensors, out / WEIGHTS[1])
+            tensor_files.save(tensors, out / WEIGHTS[1])
         else:
-            safetensors_file.write_tensors(tensors, out / WEIGHTS[0])
+            tensor_files.write_tensors(tensors, out / WEIGHTS[0])
         dtype = str(next(iter(model.parameters())).dtype).removeprefix("torch.")
         content = {**huggingface_config(config, source.num_entries, dtype), **carried}
         (out / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     elif layout is MMPRETRAIN:
         meta = {"model": mmpretrain_config(config, source.num_entries), **carried}
-        torch_file.save({"state_dict": tensors, "meta": meta}, out)
+        tensor_files.save({"state_dict": tensors, "meta": meta}, out)
     else:
         content = {**training_records(source, layout), "args": None, "model": tensors}
         if layout is FAIRSEQ:
@@ -141,7 +141,7 @@ def write(
             content["cfg"] = {"task": released_task(task), "model": options}
         else:
             content |= training_options(source, task)
-        save = safetensors_file.write_checkpoint if out.suffix == SAFETENSORS else torch_file.save
+        save = tensor_files.write_checkpoint if out.suffix == SAFETENSORS else tensor_files.save
         save(content, out)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ofa.checkpoints.contents import arguments, upstream_state_dict
 from ofa.checkpoints.delta import DOWN, ENTRY, base_of, complete, merge_lora
 from ofa.errors import UserError, naming
-from ofa.io import torch_file
+from ofa.io import tensor_files
 from ofa.io.numbers import read_decimal
 from ofa.io.safe_load import load_checkpoint
 
@@ -174,9 +174,9 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
 def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """A checkpoint of these weights and the configuration of another."""
     kept = {name: checkpoint[name] for name in CONFIGURATION if name in checkpoint}
-    content = torch_file.to_builtins(kept)
+    content = tensor_files.to_builtins(kept)
     if checkpoint.get("args") is not None:
-        content["cfg"] = grouped(torch_file.to_builtins(checkpoint["args"]))
+        content["cfg"] = grouped(tensor_files.to_builtins(checkpoint["args"]))
     return {
         "args": None,
         **content,

@@ -6,27 +6,21 @@ from typing import Any
 
 from ofa.models.config import ModelConfig
 
-# Flags of upstream that change nothing here: (name, default, type, why). Another value warns
-# once.
+# Flags of upstream that change nothing here: (name, default, why). Another value warns once.
 WITHOUT_EFFECT = (
-    ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
-    ("decoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
-    ("no_token_positional_embeddings", False, bool, "positions are part of the attention"),
-    ("adaptive_input", False, bool, "the vocabulary has one table"),
-    ("adaptive_softmax_cutoff", None, str, "the vocabulary has one table"),
-    ("adaptive_softmax_dropout", 0.0, float, "the vocabulary has one table"),
-    ("tie_adaptive_weights", False, bool, "the vocabulary has one table"),
-    ("no_cross_attention", False, bool, "the decoder always attends to the encoder"),
-    (
-        "cross_self_attention",
-        False,
-        bool,
-        "the decoder attends to itself and to the encoder separately",
-    ),
-    ("quant_noise_pq", 0.0, float, "quantization noise is not offered"),
-    ("quant_noise_pq_block_size", 8, int, "quantization noise is not offered"),
-    ("quant_noise_scalar", 0.0, float, "quantization noise is not offered"),
-    ("min_params_to_wrap", 100_000_000, int, "fully sharded training is not offered"),
+    ("encoder_embed_path", None, "embeddings are learned or come with the checkpoint"),
+    ("decoder_embed_path", None, "embeddings are learned or come with the checkpoint"),
+    ("no_token_positional_embeddings", False, "positions are part of the attention"),
+    ("adaptive_input", False, "the vocabulary has one table"),
+    ("adaptive_softmax_cutoff", None, "the vocabulary has one table"),
+    ("adaptive_softmax_dropout", 0.0, "the vocabulary has one table"),
+    ("tie_adaptive_weights", False, "the vocabulary has one table"),
+    ("no_cross_attention", False, "the decoder always attends to the encoder"),
+    ("cross_self_attention", False, "the decoder attends to itself and to the encoder separately"),
+    ("quant_noise_pq", 0.0, "quantization noise is not offered"),
+    ("quant_noise_pq_block_size", 8, "quantization noise is not offered"),
+    ("quant_noise_scalar", 0.0, "quantization noise is not offered"),
+    ("min_params_to_wrap", 100_000_000, "fully sharded training is not offered"),
 )
 ALWAYS_ON = ("encoder_learned_pos", "decoder_learned_pos")  # accepted; there are no other positions
 SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal to the width
@@ -65,8 +59,7 @@ UPSTREAM_TASKS = {
 
 
 def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task as upstream's programs take them; a task that it does not have
-    becomes captioning."""
+    """Those that upstream's programs take; a task that it does not have becomes captioning."""
     name = options.get("_name") or options.get("task")
     name = name if name in UPSTREAM_TASKS else "caption"
     known = {*EVERY_TASK, *UPSTREAM_TASKS[name].split()}
@@ -75,9 +68,11 @@ def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def released_model(config: ModelConfig, arch: str) -> dict[str, Any]:
     """Options of a network, complete, as upstream's programs look them up."""
-    unused = {name: default for name, default, _, _ in WITHOUT_EFFECT}
-    fixed = {
+    return {
+        **{name: default for name, default, _ in WITHOUT_EFFECT},
         **dict.fromkeys(ALWAYS_ON, True),
         **dict.fromkeys(SAME_WIDTH, config.decoder_embed_dim),
+        **vars(config),
+        "arch": arch,
+        "_name": arch,
     }
-    return {**unused, **fixed, **vars(config), "arch": arch, "_name": arch}

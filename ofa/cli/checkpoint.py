@@ -33,9 +33,9 @@ class WriteOptions(EmaOptions, OverwriteOptions):
 
     def write(self, content: dict[str, Any]) -> str:
         """Returns: size of the file."""
-        from ofa.io import torch_file
+        from ofa.io import tensor_files
 
-        torch_file.save(content, self.out)
+        tensor_files.save(content, self.out)
         return size_of(self.out)
 
 

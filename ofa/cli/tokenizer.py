@@ -85,7 +85,7 @@ def train(args: TrainOptions) -> None:
     import torch
 
     from ofa.inference.predictor import choose_device
-    from ofa.io.torch_file import save as write_checkpoint
+    from ofa.io.tensor_files import save as write_checkpoint
     from ofa.models.image_tokenizer import vq_vae_training as training
     from ofa.models.image_tokenizer.codec import TOKENIZER
     from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content

@@ -23,10 +23,7 @@ _parts: set[str] = set()  # unfinished files of this process
 @contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[Any]:
     """A file to write that takes the place of ``path`` at the end; until then, and after a failure,
-    the old one stays.
-
-    The folder is made. Text is UTF-8. The unfinished file is locked by its process
-    (``ofa.io.folder_lock``).
+    the old one stays. The folder is made; text is UTF-8.
 
     Args: mode: "w" or "wb". Raises: OSError that names ``path``, also where a library hides the
     error of a write.
@@ -85,8 +82,7 @@ def remove_abandoned(folder: str | Path, pattern: str) -> list[Path]:
 
 @contextmanager
 def names_file(path: str | Path) -> Iterator[None]:
-    """Context in which an ``OSError`` without a file name, such as that of a write to a full
-    disk, gets this one."""
+    """Context in which an ``OSError`` without a file name, as of a full disk, gets this one."""
     try:
         yield
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 BLOCK = 1 << 14  # bytes that are read at each place of the sample
@@ -21,36 +21,24 @@ def total_bytes(paths: Sequence[str | Path]) -> int:
 
 
 def sample_digest(paths: Sequence[str | Path], size: int | None = None) -> str:
-    """Digest of evenly spaced blocks of some files, taken as one long file; equal content gives
-    equal digests.
+    """Digest of evenly spaced blocks of some files, taken as one long file.
 
     A copy has the digest of its original. A change that touches none of the blocks is not seen.
-
     Args: size: bytes from the beginning that count, at most as many as there are; all when None.
     Raises: OSError if a file is missing.
     """
     size = total_bytes(paths) if size is None else size
+    places: Sequence[int] = range(0, size, BLOCK)  # the first bytes of the blocks
+    if len(places) > PLACES:
+        places = [(size - BLOCK) * number // (PLACES - 1) for number in range(PLACES)]
     digest = hashlib.sha256(str(size).encode())
-    for block in _blocks(paths, _places(size), size):
-        digest.update(block)
-    return digest.hexdigest()[:32]
-
-
-def _places(size: int) -> list[int]:
-    """First bytes of the blocks, the first and the last block of the content among them."""
-    if size <= BLOCK * PLACES:
-        return list(range(0, size, BLOCK))
-    return [(size - BLOCK) * number // (PLACES - 1) for number in range(PLACES)]
-
-
-def _blocks(paths: Sequence[str | Path], places: list[int], size: int) -> Iterator[bytes]:
     start = 0  # of the file among all
     for path in paths:
-        end = start + os.stat(path).st_size
-        inside = [place for place in places if place < end and place + BLOCK > start]
-        if inside:
-            with open(path, "rb", buffering=0) as file:
-                for place in inside:
-                    first, last = max(place, start), min(place + BLOCK, end, size)
-                    yield os.pread(file.fileno(), max(last - first, 0), first - start)
+        with open(path, "rb", buffering=0) as file:
+            end = start + os.fstat(file.fileno()).st_size
+            for place in places:
+                first, last = max(place, start), min(place + BLOCK, end, size)
+                if first < last:
+                    digest.update(os.pread(file.fileno(), last - first, first - start))
         start = end
+    return digest.hexdigest()[:32]

@@ -14,10 +14,12 @@ What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True 
 """
 
 import argparse
+import contextlib
 import copy
 import difflib
 import inspect
 import logging
+import math
 import re
 import sys
 import textwrap
@@ -61,11 +63,9 @@ def options_of(
 ) -> Any:
     """A field for options that other dataclasses hold: a dictionary of those that were given.
 
-    Args:
-        names: of the options; none: all that the class has no field of its own for.
-        source: returns the dataclasses, so that they may be imported when the command line is read.
-        defaults: those that were not given have the default of their dataclass.
-        title: as of ``option``.
+    Args: names: of the options; none: all that the class has no field of its own for. source:
+    returns the dataclasses, imported when the command line is read. defaults: those that were not
+    given have the default of their dataclass. title: as of ``option``.
     """
     metadata = {"source": source, "names": names, "defaults": defaults, "title": title}
     return field(default_factory=dict, metadata=metadata)
@@ -77,10 +77,8 @@ def words(help: str) -> Any:
 
 
 def add_flags(parser: "Parser", options: type) -> None:
-    """A flag for every field with a help text, in groups by the ``TITLE`` of the declaring class.
-
-    A class may name flags that are accepted and ignored, with a warning: ``IGNORED``.
-    """
+    """A flag for every field with a help text, in groups by the ``TITLE`` of the declaring class,
+    which may also name flags to ignore with a warning: ``IGNORED``."""
     hints = get_type_hints(options)
     for flag in getattr(options, "IGNORED", ()):
         parser.add_argument(flag, action=Ignored, help=argparse.SUPPRESS)
@@ -125,20 +123,18 @@ def flags_of(options: type) -> list[str]:
 def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> None:
     """A flag of an option.
 
-    Args:
-        group: a parser or a group of one.
-        name, hint: of the option, as a field of a dataclass.
-        default: MISSING if the option has to be given, UNSET for that of the parser.
-        meta: as of ``option``.
+    Args: group: a parser or a group of one. name, hint: as of a field of a dataclass. default:
+    MISSING if it has to be given, UNSET for that of the parser. meta: as of ``option``.
     """
-    settings = _value(name, hint, default, meta)
-    settings["help"] = help_text(meta["help"], default)
+    settings, text = _value(name, hint, default, meta), meta["help"]
+    if default not in (MISSING, UNSET, None, "", ()) and not isinstance(default, bool):
+        text += f" (default: {default})"
+    settings["help"] = text.replace("%", "%%")
     if default is not MISSING and default is not UNSET:
         settings["default"] = list(default) if isinstance(default, tuple) else default
     if word := meta.get("exclusive"):
         known = group.__dict__.setdefault("exclusive", {})
-        group = known[word] if word in known else group.add_mutually_exclusive_group()
-        known[word] = group
+        group = known[word] = known.get(word) or group.add_mutually_exclusive_group()
     also = tuple(meta.get("also", ()))
     flag = meta.get("flag") or "--" + name.replace("_", "-")
     if meta.get("positional"):
@@ -158,14 +154,6 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
     hidden = {"dest": name, "default": default, "help": argparse.SUPPRESS}
     for switch, value in switches.items():
         group.add_argument(switch, action="store_const", const=value, **hidden)
-
-
-def help_text(text: str, default: Any) -> str:
-    """The help text, with the default where there is one to know."""
-    text = text.replace("%", "%%")
-    if default in (MISSING, UNSET, None, "", ()) or isinstance(default, bool):
-        return text
-    return f"{text} (default: {str(default).replace('%', '%%')})"
 
 
 def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,13 +193,11 @@ def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
     expected += "" if least is None else f" of at least {least}"
 
     def read_number(text: str) -> Any:
-        try:
+        with contextlib.suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or value != value or least is not None and value < least:
-            raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
-        return value
+            if value >= (-math.inf if least is None else least):  # NaN is not
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
 
     return read_number
 

@@ -30,8 +30,7 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class FolderLock:
-    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of this
-    object.
+    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of itself.
 
     Args: handle: of the locked file; None where nothing could be locked.
     """
@@ -48,8 +47,7 @@ class FolderLock:
             self._unlock()
 
     def keep_through_exec(self) -> None:
-        """The program that takes the place of this process (``os.exec*``) owns the folder as
-        well."""
+        """The program that replaces this process (``os.exec*``) owns the folder as well."""
         if self.handle is not None:
             os.set_inheritable(self.handle, True)
 
@@ -91,8 +89,7 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
 
 
 def _open_locked(path: Path) -> int | None:
-    """The locked lock file. None: the launcher of this process holds it, or the file system has
-    no locks."""
+    """The lock file; None: the launcher of this process holds it, or there are no locks."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         locked = lock_file(handle)
@@ -107,16 +104,14 @@ def _open_locked(path: Path) -> int | None:
         if not locked:
             if words[:2] == [socket.gethostname(), os.environ.get(LAUNCHER)]:
                 return None
-            raise UserError(_in_use(path.parent, words))
+            unknown = ["this or another host", "unknown", "now"]
+            host, process, since = words if len(words) == 3 else unknown
+            raise UserError(
+                f"{path.parent}: expected a folder that no other process writes to, found it in use"
+                f" by process {process} on {host} since {since}; wait for its end or stop it, or"
+                " choose another folder"
+            )
         # its owner removed it after it was opened here: once more
-
-
-def _in_use(folder: Path, words: list[str]) -> str:
-    host, process, since = words if len(words) == 3 else ("this or another host", "unknown", "now")
-    return (
-        f"{folder}: expected a folder that no other process writes to, found it in use by process"
-        f" {process} on {host} since {since}; wait for its end or stop it, or choose another folder"
-    )
 
 
 def _unlock(path: Path, handle: int | None, process: int) -> None:
@@ -131,8 +126,7 @@ def _unlock(path: Path, handle: int | None, process: int) -> None:
 
 
 def lock_file(handle: int) -> bool | None:
-    """Lock an open file for this process. Returns: False if another one holds it; None where
-    there are no locks."""
+    """Lock an open file. Returns: False if another process holds it; None if there are no locks."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -153,8 +147,7 @@ def is_at(handle: int, path: str | Path) -> bool:
 
 
 def remove_if_abandoned(path: Path) -> bool:
-    """Delete an unfinished file unless the process that writes it lives. Returns: whether it is
-    gone."""
+    """Delete an unfinished file unless its process lives. Returns: whether it is gone."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:

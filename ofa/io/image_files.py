@@ -41,9 +41,8 @@ IN_TABLE = re.compile(
 
 
 def list_images(folder: str | Path, may_be_empty: bool = False) -> list[Path]:
-    """The image files of a folder by name.
+    """The image files of a folder by name; one warning counts and names the others.
 
-    One warning counts and names the other files; hidden ones (``._a.jpg``) are ignored.
     Raises: UserError if there are no images, unless that may be.
     """
     images: list[Path] = []
@@ -69,10 +68,8 @@ def is_hidden(name: str) -> bool:
 
 
 class ImageFolders:
-    """The files below some folders, found by path relative to a folder or by bare name; and
-    images of TSV files, by id.
-
-    Data sets name images ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
+    """The files below some folders, by relative path or by bare name, for data sets name images
+    ``val2014/a.jpg`` or ``a.jpg``; and images of TSV files, by id.
 
     Raises: UserError if a folder or file is missing, or if a bare name stands for several files.
     """
@@ -107,7 +104,13 @@ class ImageFolders:
     def _by_name(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for top in self.folders:
-            for folder, names in folders_below(top):
+            seen = set()  # once, however many links lead to a folder
+            for folder, inner, names in os.walk(top, followlinks=True):
+                real = os.path.realpath(folder)
+                if real in seen:
+                    inner.clear()
+                    continue
+                seen.add(real)
                 for name in names:
                     found.setdefault(name, []).append(os.path.join(folder, name))
         return found
@@ -136,19 +139,6 @@ class ImageFolders:
 
     def __str__(self) -> str:
         return ", ".join(map(str, [*self.folders, *self.tables]))
-
-
-def folders_below(top: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder, those behind links too, with the names in it; once, however many links lead
-    to it."""
-    seen = set()
-    for folder, inner, names in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-        else:
-            seen.add(real)
-            yield folder, names
 
 
 def table_images(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
@@ -193,8 +183,8 @@ def read_image(path: str) -> bytes:
 class ImageFile:
     """What looking at an image file found.
 
-    Args: broken: why it cannot be used, or an empty text. size: width, height in pixels, upright.
-        orientation: of its EXIF data, 1 for stored upright.
+    Args: broken: why it cannot be used. size: width, height in pixels, upright. orientation: of its
+    EXIF data, 1 for stored upright.
     """
 
     broken: str = ""
@@ -225,8 +215,7 @@ def look_at(path: str) -> ImageFile:
 def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, ImageFile]:
     """``look_at`` of each path, by several processes when it pays.
 
-    Args: notes: file that keeps what was seen, so that an interrupted call continues; removed at
-    the end.
+    Args: notes: file of what was seen, from which an interrupted call continues; then removed.
     Raises: UserError if a file of others lies there.
     """
     notes = path_below(notes.parent, notes.name)
@@ -243,8 +232,7 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Image
 
 
 def _read_notes(notes: Path) -> dict[str, ImageFile]:
-    """Images seen by an interrupted call and unchanged since; a line that was cut off ends the
-    notes."""
+    """What an interrupted call saw, if unchanged; a line that was cut off ends the notes."""
     seen: dict[str, ImageFile] = {}
     text = notes.read_bytes() if notes.is_file() else b""
     if text and not text.startswith(b'[["'):
@@ -263,14 +251,12 @@ def _read_notes(notes: Path) -> dict[str, ImageFile]:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height in pixels, upright, from the head of the file; (0, 0) if it cannot be
-    read."""
+    """Width and height in pixels, upright, by the head of the file; (0, 0) if it is broken."""
     return upright_size(*stored_form(path))
 
 
 def stored_form(path: str) -> tuple[tuple[int, int], int]:
-    """Width and height of the pixels as they are stored, and the EXIF orientation; (0, 0) and 1
-    if it cannot be read."""
+    """Width and height as stored, and the EXIF orientation; (0, 0) and 1 if it is broken."""
     try:
         return image_header(read_image(path))
     except (OSError, UserError):  # said properly when the whole file is looked at
@@ -283,10 +269,8 @@ def turned_box(
     """A box of annotations that state the size of their image, in pixels of the upright image; and
     that image's size.
 
-    COCO and what is built on it count in the pixels as they are stored: its tools never applied an
-    EXIF orientation. So the box is turned with the image, unless the stated size is that of the
-    upright image alone.
-    Args: form: of ``stored_form``.
+    COCO's tools never applied an EXIF orientation: the box is turned with the image, unless the
+    stated size is that of the upright image alone. Args: form: of ``stored_form``.
     """
     size, orientation = form
     if orientation == 1 or stated != size:
@@ -295,7 +279,7 @@ def turned_box(
 
 
 def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    """The files that are whole images, and why the others are not; those are named in one warning.
+    """The whole images, and why the others are not; these are named in one warning.
 
     Raises: UserError if none is left.
     """

@@ -1,5 +1,4 @@
-"""Several images as one: all samples of a caption, best first, beside the image that the
-caption was written for."""
+"""Several images as one: all samples of a caption, best first, beside its true image."""
 
 import io
 import math
@@ -53,8 +52,7 @@ def scaled(image: Image.Image, side: int) -> Image.Image:
 
 
 def grid_of_files(files: Sequence[str]) -> str:
-    """Base64 of the grid of some image files, with the true image if it was written beside
-    them; ``""`` if they are gone."""
+    """Base64 of the grid of image files, and of the true image beside them; "" if they are gone."""
     found = [path for path in map(Path, files) if path.is_file()]
     if not found:
         return ""
@@ -73,6 +71,5 @@ def as_field(image: Image.Image, kind: str = "png", **options: Any) -> str:
 
 
 def reference_file(image: Path) -> Path:
-    """Where the true image of a caption lies, of whose samples one is ``image``:
-    ``.../all_results/7_a_cat_0.png``."""
+    """The true image of the caption of ``.../all_results/7_a_cat_0.png``."""
     return image.parent.parent / REFERENCE / f"{image.stem.rpartition('_')[0]}.png"

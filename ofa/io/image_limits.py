@@ -53,10 +53,7 @@ def _limit(found: int, limit: int, what: str) -> None:
 
 
 def check_header(data: bytes) -> None:
-    """Refuse a file whose structure alone costs much, before Pillow sees it.
-
-    Raises: ImageTooLarge.
-    """
+    """Raises: ImageTooLarge if the structure alone costs much, before Pillow sees the file."""
     if data.startswith(b"\xff\xd8"):
         _limit(_scan_start(data)[1], MAX_SEGMENTS, "segments before the pixels")
     elif data.startswith(b"\x89PNG"):

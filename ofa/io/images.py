@@ -148,10 +148,7 @@ def decode_image(field: str | bytes, where: str = "", upright: bool = False) -> 
 
 
 def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Image:
-    """Image in RGB of the bytes of an image file (any mode that Pillow reads; the first frame).
-
-    Raises: UserError as ``decode_image``.
-    """
+    """As ``decode_image``, of the bytes of a file (any mode that Pillow reads; the first frame)."""
     with _one_message(data, where):
         image, orientation = _opened(data, turns=upright, decode=True)
         image.info.pop("transparency", None)  # it is dropped, and Pillow would warn of that
@@ -164,8 +161,7 @@ def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Ima
 def image_header(data: bytes, where: str = "", whole: bool = False) -> tuple[tuple[int, int], int]:
     """Width and height of the stored pixels, and the EXIF orientation to apply (1: none).
 
-    Args: whole: decode the file to its end; otherwise its head alone is read, and a truncated file
-        may pass.
+    Args: whole: decode the file to its end; else a truncated file may pass.
     Raises: UserError as ``decode_image``.
     """
     with _one_message(data, where):
@@ -181,10 +177,7 @@ def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 def upright_box(
     box: tuple[float, ...], size: tuple[int, int], orientation: int
 ) -> tuple[float, ...]:
-    """A box xyxy of the stored pixels in those of the upright image.
-
-    Args: size: width and height of the stored pixels.
-    """
+    """A box xyxy of stored pixels in those of the upright image. Args: size: as stored."""
     (x0, y0, x1, y1), (width, height) = box, size
     if orientation in (2, 3, 7, 8):
         x0, x1 = width - x1, width - x0
@@ -315,7 +308,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_image(image: Image.Image) -> Image.Image:
-    """RGB version of an image that somebody has opened, turned if it has an EXIF orientation.
+    """RGB version of an open image, turned if it has an EXIF orientation.
 
     An image that is not decoded yet may be given by several threads at once.
     """
@@ -338,10 +331,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:
-    """uint8[H, W] of gray levels of another kind.
-
-    Some rows at a time: in double precision, all together would take 8 bytes a pixel.
-    """
+    """uint8[H, W] of other gray levels, some rows at a time: float64 takes 8 bytes a pixel."""
     width, height = image.size
     strips = [(0, top, width, min(top + ROWS, height)) for top in range(0, height, ROWS)]
     largest = 65535

@@ -1,5 +1,4 @@
-"""Work on several processes of this machine: their number as an option, and one way to start
-them."""
+"""Work on several processes of this machine: their number as an option, and how they start."""
 
 import multiprocessing
 import os

@@ -27,9 +27,8 @@ def load_json(
 ) -> Any:
     """``json.loads`` within bounds, for callers that have words of their own for what is wrong.
 
-    Args:
-        pairs_hook: makes an object of its pairs; may raise ValueError.
-        fraction: makes a number with a point or an exponent of its text.
+    Args: pairs_hook: makes an object of its pairs; may raise ValueError. fraction: makes a number
+    with a point or an exponent of its text.
     Raises: ValueError if it is no JSON, or nested too deeply.
     """
     try:
@@ -45,8 +44,7 @@ def load_json(
 def parse_json(text: str | bytes, where: str, expected: str = "JSON", **options: Any) -> Any:
     """The value of a JSON text.
 
-    Args: where: file and line, for messages. expected: what the text should be. options: as of
-        ``load_json``.
+    Args: where: file and line. expected: what the text should be. options: as of ``load_json``.
     Raises: UserError if it is anything else, or nested too deeply.
     """
     try:
@@ -69,11 +67,8 @@ def read_json(
 
 
 def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -> Any:
-    """The value of a YAML file: plain values, no objects of any language.
-
-    Raises: UserError if the file cannot be read, holds anything else, or more values than a
-        description needs.
-    """
+    """The value of a YAML file: plain values, no objects of any language, few enough for a
+    description. Raises: UserError if the file cannot be read, or holds anything else."""
     import yaml
 
     try:
@@ -89,13 +84,15 @@ def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -
         ) from None
 
 
-def read_pickle(path: str | Path, expected: str) -> Any:
-    """The value of a pickle of plain data. Texts of Python 2 are read as UTF-8 and, where they are
-    not, as Latin-1.
+def read_plain(path: str | Path, expected: str) -> Any:
+    """The value of a JSON file or of a pickle, by its first character. Texts of Python 2 are UTF-8,
+    else Latin-1.
 
     Raises: UserError if the file cannot be read, is damaged, or names a class or function.
     """
     data = _content(path, expected, MAX_BYTES)
+    if data[:1] in (b"{", b"["):
+        return parse_json(data, str(path), expected)
     try:
         try:
             return load_plain(data)

@@ -15,8 +15,7 @@ def check_nesting(value: Any, spelled: int = 0) -> None:
     """Refuse what nobody could print, copy or walk through.
 
     Args: spelled: number of values (or bytes) that the file spells out.
-    Raises: ValueError if containers contain themselves, are nested too deeply, or stand for far
-        more values than that.
+    Raises: ValueError if containers contain themselves, or stand for far more values than that.
     """
     known: dict[int, tuple[int, int]] = {}  # id -> height, values
     most = MAX_SHARING * spelled + FEW

@@ -14,10 +14,7 @@ LONGEST = 400  # characters of a number
 
 
 def read_decimal(value: Any) -> float:
-    """``"0.6"``, ``" -1e3 "`` or a number of JSON, finite also as float32.
-
-    Raises: ValueError for anything else.
-    """
+    """``"0.6"``, ``" -1e3 "`` or a number of JSON, finite also as float32. Raises: ValueError."""
     if isinstance(value, str):
         if len(value) > LONGEST or not DECIMAL.fullmatch(value):
             raise ValueError("no decimal number")

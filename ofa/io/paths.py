@@ -56,10 +56,9 @@ def path_below(
 def path_within(
     folder: str | Path, name: object, where: str = "", roots: Iterable[str | Path] = ()
 ) -> Path:
-    """The path of a file to read that data names as seen from ``folder``.
+    """The path of a file to read that data names as seen from ``folder``: it ends up below that, or
+    below one of ``roots``; links that the user has put there may lead on.
 
-    ``../a.jpg`` and ``/data/a.jpg`` are fine if they end up below ``folder`` or one of ``roots``;
-    links that the user has put there may lead on.
     Raises: UserError if the file lies elsewhere.
     """
     if isinstance(name, str) and name.strip() and not CONTROL.search(name):
@@ -87,7 +86,6 @@ def delete_below(
 ) -> None:
     """Delete files that a manifest lists: all, or none if one of them cannot be ours.
 
-    Files that are gone already are no error.
     Args: endings: of the names that we write. where: the manifest, for messages.
     Raises: UserError as ``path_below``, for another ending, and for what is no regular file.
     """

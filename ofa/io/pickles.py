@@ -39,8 +39,7 @@ DAMAGED = (  # what a damaged file of pickles, tensors or an archive raises
 
 @dataclass(eq=False)
 class Name:
-    """A class or function that a pickle names, which is never looked up. Args: call: what a call of
-    it does; None: it may not be called."""
+    """What a pickle names, which is never looked up. Args: call: what a call of it does."""
 
     value: str
     call: Callable[..., Any] | None = None
@@ -97,11 +96,6 @@ def strict(make: Callable, *kinds: type | tuple) -> Callable:
     return checked
 
 
-def _defaultdict(factory: Any = None, content: Any = ()) -> dict:
-    """A plain dict: nobody asks a file for what it does not have."""
-    return strict(dict, (dict, list, tuple))(content)
-
-
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """How protocols 0 to 2 write bytes."""
     if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8"):
@@ -118,10 +112,11 @@ def _small(value: Any) -> Any:
 
 ITEMS = (list, tuple, set, frozenset, dict)
 NUMBERS = (int, float, bool, str)
-BYTES = strict(bytes, (bytes, list))
+BYTES, DICT = strict(bytes, (bytes, list)), strict(dict, (list, tuple, dict))
 PLAIN: dict[str, Callable] = {  # what may be called: name -> function
     "collections.OrderedDict": strict(OrderedDict, (list, tuple, dict)),
-    "collections.defaultdict": _defaultdict,
+    # nobody asks a file for what it does not have
+    "collections.defaultdict": lambda factory=None, content=(): DICT(content),
     "collections.Counter": strict(dict, dict),
     "collections.deque": strict(deque, ITEMS, (int, NoneType)),
     "builtins.int": lambda *args: _small(strict(int, NUMBERS)(*args)),
@@ -137,7 +132,7 @@ PLAIN: dict[str, Callable] = {  # what may be called: name -> function
     "builtins.tuple": strict(tuple, (list, tuple)),
     "builtins.set": strict(set, ITEMS),
     "builtins.frozenset": strict(frozenset, ITEMS),
-    "builtins.dict": strict(dict, (list, tuple, dict)),
+    "builtins.dict": DICT,
     "builtins.range": strict(range, int, int, int),
     "builtins.slice": strict(slice, *[(int, NoneType)] * 3),
     "_codecs.encode": _encode,

@@ -1,5 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line twice a minute in a log file; both
-with the time left."""
+"""Progress of long work, with the time left: a bar on a terminal, or lines in a log file."""
 
 import logging
 import time
@@ -15,8 +14,7 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress:
     """Counts work done; a context manager.
 
-    Args: total: units of work, ``initial`` of which are done already. what: named in front. unit:
-    e.g. ``img``.
+    Args: total: units, ``initial`` of which are done. what: named in front. unit: e.g. ``img``.
     """
 
     def __init__(self, total: int, what: str, unit: str, initial: int = 0):

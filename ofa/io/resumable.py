@@ -69,8 +69,8 @@ class ResumableFolder:
         self.folder, self.endings = Path(folder), endings
         self.manifest_path = self.folder / manifest
         self.lock: FolderLock | None = None
-        new: dict[str, Any] = {"made_by": made_by, "plan": plan, "finished": False}
-        new |= {"counts": {}, "files": {}, "begun": []}
+        facts = {"made_by": made_by, "plan": plan, "finished": False}
+        new: dict[str, Any] = {**facts, "counts": {}, "files": {}, "begun": []}
         self._previous = read_manifest(self.manifest_path)
         self.manifest = self._previous if self._previous.get("plan") == plan else new
         self._check_place()
@@ -78,16 +78,14 @@ class ResumableFolder:
     def _check_place(self) -> None:
         """Say at once, not after hours of work, that the folder cannot be made."""
         place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        start = f"{self.folder}: the output folder cannot be made"
         if not place.is_dir():
-            finding = f"made ({place} is a file); choose another --out"
-        elif not os.access(place, os.W_OK | os.X_OK):
-            finding = (
-                f"made or written to ({place} is not yours to write to); choose another --out, or"
-                " fix the permissions"
+            raise UserError(f"{start} ({place} is a file); choose another --out")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{start} or written to ({place} is not yours to write to); choose another --out,"
+                " or fix the permissions"
             )
-        else:
-            return
-        raise UserError(f"{self.folder}: the output folder cannot be {finding}")
 
     def make(self) -> None:
         """Make and lock the folder; what another plan left there goes."""
@@ -97,8 +95,7 @@ class ResumableFolder:
                 self._discard(self._previous)
 
     def _discard(self, previous: dict) -> None:
-        """Raises: UserError, before anything is deleted, if a file was changed since, or cannot be
-        one of ours."""
+        """Raises: UserError, before anything is deleted, if a file was changed or is not ours."""
         for name, entry in previous.get("files", {}).items():
             path = self.path(name)
             if path.is_file() and path.stat().st_size != entry["bytes"]:
@@ -172,9 +169,7 @@ class ResumableFolder:
     ) -> None:
         """A file of blocks of whole lines.
 
-        Args:
-            blocks: the blocks from the given one on.
-            lines: of each block; None: every block is one line, nobody knows how many.
+        Args: blocks: from the given one on. lines: of each block; None: one, nobody knows how many.
         """
         if self.is_complete(name):
             logger.info("%s: already complete", self.folder / name)
@@ -231,34 +226,29 @@ def _whole_blocks(part: Path, lines: Sequence[int] | None) -> tuple[int, int, An
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest of an earlier call; an empty one if there is none. Raises: UserError if the
-    file is something else."""
+    """That of an earlier call; empty if there is none. Raises: UserError if it is none."""
     try:
         manifest = load_json(path.read_text(encoding="utf-8"))
+        check_manifest(manifest)
+        return manifest
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        finding = f"{type(error).__name__}: {error}"
-    else:
-        finding = _foreign(manifest)
-    if finding:
         raise UserError(
-            f"{path}: expected the manifest of an earlier call, found something else ({finding});"
+            f"{path}: expected the manifest of an earlier call, found something else ({error});"
             " choose another --out, or move it away"
-        )
-    return manifest
+        ) from None
 
 
-def _foreign(manifest: Any) -> str:
-    """Why the content is not our manifest, or an empty text."""
+def check_manifest(manifest: Any) -> None:
+    """Raises: ValueError if the content is not our manifest."""
     if not isinstance(manifest, dict) or not str(manifest.get("made_by", "")).startswith("ofa "):
-        return "not made by ofa"
+        raise ValueError("not made by ofa")
     manifest.setdefault("begun", [])
-    wrong = [key for key, kind in KINDS.items() if not isinstance(manifest.get(key), kind)]
-    if wrong:
-        return f"no '{wrong[0]}'"
+    for key, kind in KINDS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise ValueError(f"no '{key}'")
     for name, entry in manifest["files"].items():
         numbers = [isinstance(entry, dict) and entry.get(key) for key in ("rows", "bytes")]
         if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
-            return f"no rows and bytes of {name[:60]!r}"
-    return ""
+            raise ValueError(f"no rows and bytes of {name[:60]!r}")

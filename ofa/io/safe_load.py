@@ -25,11 +25,10 @@ import torch
 from safetensors import SafetensorError
 
 from ofa.errors import UserError
-from ofa.io import safetensors_file
+from ofa.io import tensor_files
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler, strict
 from ofa.io.stored_options import MEMBERS
-from ofa.io.torch_file import to_builtins
 
 CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
@@ -44,10 +43,8 @@ SETTINGS = set(
 def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False) -> dict[str, Any]:
     """Read a ``.pt`` file, or a safetensors file, onto the CPU.
 
-    Args:
-        trust: unpickle without restrictions - this runs whatever code the file contains.
-        mapped: tensors stay in the file and come into memory as they are used (in safetensors files
-            they always do).
+    Args: trust: unpickle without restrictions - this runs whatever code the file contains. mapped:
+    tensors come into memory as they are used (those of safetensors files always do).
     Raises: UserError if the file is missing, damaged, or names a class that is not plain data.
     """
     path = str(path)
@@ -55,8 +52,8 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
         with open(path, "rb") as file:
             start = file.read(9)
             file.seek(0)
-            if safetensors_file.is_safetensors(start):
-                content = safetensors_file.read_checkpoint(path)
+            if tensor_files.is_safetensors(start):
+                content = tensor_files.read_checkpoint(path)
             elif trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
             else:
@@ -99,7 +96,7 @@ def load_torch(path: str, file: IO[bytes], is_archive: bool, mapped: bool) -> An
         pickle_module=restricted_pickle(path, sizes),
         mmap=mapped,
     )
-    content = to_builtins(content)
+    content = tensor_files.to_builtins(content)
     check_nesting(content, file.seek(0, 2))
     return content
 
@@ -144,9 +141,7 @@ def check_kinds(content: Any) -> None:
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
     """Name in the archive -> bytes. Checks what ``torch.load`` does not: that every byte is as it
     was written, that the archive is as large as it says (records neither compressed nor shared),
-    and that it is no program.
-
-    TorchScript would go to its own interpreter, whatever the pickle module is.
+    and that it is no TorchScript, which would go to its own interpreter.
     """
     with zipfile.ZipFile(file) as archive:
         refuse_torchscript(path, archive.namelist())
@@ -179,8 +174,7 @@ def refuse_torchscript(path: str, records: Iterable[str]) -> None:
 
 
 def refuse_tar(path: str, file: IO[bytes]) -> None:
-    """Files older than torch 1.6 are no archives and have no check sums. Those of torch 0.1 are,
-    which torch unpacks to the disk."""
+    """Files of torch 0.4 to 1.5 are no archives; those of 0.1 are, and torch unpacks them."""
     try:
         with tarfile.open(fileobj=file, mode="r:"):
             raise UserError(
@@ -192,8 +186,7 @@ def refuse_tar(path: str, file: IO[bytes]) -> None:
 
 
 def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> types.SimpleNamespace:
-    """What ``torch.load`` takes in place of the pickle module. Args: sizes: of the archive's
-    records, of an archive."""
+    """For ``torch.load``, in place of the pickle module. Args: sizes: of an archive's records."""
 
     claimed: dict[str, int] = {}  # bytes of each storage
 
@@ -210,7 +203,8 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
                 return CONSTANTS[name]
             if name == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
                 return Name(name, self.reconstruct)
-            if name == "argparse.Namespace" or is_settings(name):
+            package, last = name.partition(".")[0], name.rpartition(".")[2]
+            if name == "argparse.Namespace" or package in SETTINGS and not hasattr(builtins, last):
                 return Name(name, lambda *args: Settings(name, args))
             if name in CALLS or name in MENTIONED:
                 return Name(name, CALLS.get(name))
@@ -228,17 +222,11 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
 
         dispatch = Unpickler.dispatch | {pickle.BINPERSID[0]: load_storage}
 
-    def load(file: Any, **options: Any) -> Any:
-        return CheckpointUnpickler(file, **options).load()
-
     return types.SimpleNamespace(
-        Unpickler=CheckpointUnpickler, load=load, __name__="restricted_pickle"
+        Unpickler=CheckpointUnpickler,
+        load=lambda file, **options: CheckpointUnpickler(file, **options).load(),
+        __name__="restricted_pickle",
     )
-
-
-def is_settings(name: str) -> bool:
-    """Whether a class is of those that only carry settings."""
-    return name.partition(".")[0] in SETTINGS and not hasattr(builtins, name.rpartition(".")[2])
 
 
 # --- what the names of tensors and arrays stand for: of checked sizes
@@ -285,10 +273,7 @@ def _parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.Tensor:
 
 
 class NumpyType(Unfinished):
-    """A type of numpy's: of numbers only, since arrays of others hold addresses.
-
-    Args: code: such as ``f8``.
-    """
+    """A type of numpy's, as ``f8``: of numbers only, since arrays of others hold addresses."""
 
     def __init__(self, code: Any, *_: Any):
         if type(code) is not str or not re.fullmatch(r"[<>=|]?([biufc]\d{1,2}|\?)", code):
@@ -320,10 +305,6 @@ def _array(data: Any, kind: Any, shape: Any, order: Any = "C") -> np.ndarray:
     ):
         raise pickle.UnpicklingError("an array without its numbers")
     return np.frombuffer(data, kind.value).reshape(shape, order=order).copy()
-
-
-def _scalar(kind: Any, data: Any) -> Any:
-    return _array(data, kind, (1,))[0]
 
 
 def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -> tuple[str, int]:
@@ -359,7 +340,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch.nn.parameter.Parameter": _parameter,
     "torch.serialization._get_layout": lambda *_: torch.strided,
     "numpy.dtype": NumpyType,
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray._reconstruct": NumpyArray for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
 }
+for _core in ("numpy.core", "numpy._core"):  # of numpy 1 and 2
+    CALLS |= {
+        f"{_core}.multiarray.scalar": lambda kind, data: _array(data, kind, (1,))[0],
+        f"{_core}.multiarray._reconstruct": NumpyArray,
+        f"{_core}.numeric._frombuffer": _array,
+    }

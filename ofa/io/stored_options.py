@@ -26,56 +26,36 @@ CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
 # of data are this call's, too; only the scores of pretraining look at rows that the model was
 # trained on.
 STORED = {
-    # imported and called: dropped with a warning
-    "image_text_scorer": CODE,
-    "feature_extractor": CODE,
-    "_target_": CODE,
-    "prefix_allowed_tokens_fn": CODE,
-    # given to eval() by networks of fairseq's own: dropped with a warning
-    "xformers_att_config": CODE,
-    "adaptive_softmax_cutoff": CODE,
-    "wer_args": CODE,
-    # every training imports its plugin by it, and no reading does; dropped
-    "user_dir": NEEDLESS,
-    # written to by commands that read checkpoints: dropped with a warning
-    "gen_images_path": WRITTEN,
-    "results_path": WRITTEN,
-    # read by the first start of a training alone; later the weights are in the checkpoint; dropped
-    "resnet_model_path": NEEDLESS,
-    # read as data
-    "eval_cider_cached_tokens": READ,
-    "scst_cider_cached_tokens": READ,
-    "bpe_dir": READ,
-    "ans2label_file": READ,
-    "neg_sample_dir": READ,
-    "image_tokenizer": READ,
-    "vqgan_model_path": READ,
-    "vqgan_config_path": READ,
-    "clip_model_path": READ,
+    name: kind
+    for kind, names in {
+        # imported and called, or given to eval() by fairseq's networks: dropped with a warning
+        CODE: "image_text_scorer feature_extractor _target_ prefix_allowed_tokens_fn"
+        " xformers_att_config adaptive_softmax_cutoff wer_args",
+        # every training imports its plugin by user_dir, and no reading does; the weights of a stem
+        # are read by the first start of a training alone, later they are in the checkpoint: dropped
+        NEEDLESS: "user_dir resnet_model_path",
+        # by commands that read checkpoints: dropped with a warning
+        WRITTEN: "gen_images_path results_path",
+        # as data
+        READ: "eval_cider_cached_tokens scst_cider_cached_tokens bpe_dir ans2label_file"
+        " neg_sample_dir image_tokenizer vqgan_model_path vqgan_config_path clip_model_path",
+    }.items()
+    for name in names.split()
 }
 # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon.
 RESOLVER = re.compile(r"\$\{[^}]*:")
-DEVICES = ("/dev", "/proc", "/sys")
+NO_PATH = re.compile(r"\0|://|^//|^\\\\")  # also of another machine
+DEVICES = ("/dev/", "/proc/", "/sys/")
 MEMORY = "/dev/shm/"  # a disk in memory, where clusters keep data; its files are regular ones
 
 
 def is_readable_path(value: Any) -> bool:
-    """Whether a text names a regular file or folder of this machine, or nothing yet.
-
-    It is not opened.
-    """
-    if (
-        not isinstance(value, str)
-        or "\0" in value
-        or "://" in value
-        or value.startswith(("\\\\", "//"))
-    ):
+    """Whether a text names a regular file or folder of this machine, or nothing yet."""
+    if not isinstance(value, str) or NO_PATH.search(value):
         return False
     try:
         path = os.path.realpath(value)
-        if f"{path}/".startswith(tuple(f"{device}/" for device in DEVICES)) and not path.startswith(
-            MEMORY
-        ):
+        if f"{path}/".startswith(DEVICES) and not path.startswith(MEMORY):
             return False
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -97,7 +77,7 @@ def is_followed(name: str, value: Any) -> bool:
 def drop_unfollowed(options: dict[str, Any], where: str | Path) -> None:
     """Set what is not followed to None, in place; what somebody may miss is warned of once.
 
-    Args: options: option -> value, of one group. where: the file that stores them.
+    Args: where: the file that stores the options.
     """
     for name, value in options.items():
         if isinstance(value, dict):
@@ -109,10 +89,7 @@ def drop_unfollowed(options: dict[str, Any], where: str | Path) -> None:
 
 
 def drop_from_checkpoint(checkpoint: Mapping[str, Any], where: str | Path) -> None:
-    """As ``drop_unfollowed``, for all places of a checkpoint that hold options.
-
-    Args: checkpoint: as ``load_checkpoint`` gives it.
-    """
+    """As ``drop_unfollowed``, of what ``load_checkpoint`` gives."""
     for options in option_groups(checkpoint):
         drop_unfollowed(options, where)
 

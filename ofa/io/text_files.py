@@ -1,5 +1,4 @@
-"""Text files of a user: UTF-8, with or without a byte-order mark; other bytes are one error that
-names file and line."""
+"""Text files of a user in UTF-8; other bytes are one error that names file and line."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -34,10 +34,7 @@ class RowError(Exception):
 
 
 class WrittenFloat(float):
-    """A number of JSON that knows how it is written: ``str`` would make ``1.5`` of ``1.50``.
-
-    Attributes: text.
-    """
+    """A number of JSON and its ``text`` there: ``str`` would make ``1.5`` of ``1.50``."""
 
     text: str
 
@@ -55,10 +52,8 @@ def load_values(text: str | bytes) -> Any:
 def text_of(value: Any, what: str, *keys: str) -> str:
     """The text of a value.
 
-    Args:
-        what: was expected, for the message: ``a caption``.
-        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_id":
-            1}``.
+    Args: what: was expected, for the message: ``a caption``. keys: of an annotation object that
+    stands for its text: ``{"answer": "yes", "answer_id": 1}``.
     Raises: RowError if it is no text that UTF-8 can hold and no finite number.
     """
     if isinstance(value, Mapping):
@@ -102,8 +97,7 @@ def finding(value: Any) -> str:
 
 
 def not_one_text(text: str) -> str:
-    """Who wrote what is no text in a cell of a table, such as ``nan`` and ``{'answer': 'yes'}``;
-    empty for a text."""
+    """Who wrote ``nan`` or ``{'answer': 'yes'}`` in a cell of a table; empty for a text."""
     text = text.strip()
     if text in MISSING:
         return "as programs write a missing value"
@@ -111,23 +105,18 @@ def not_one_text(text: str) -> str:
 
 
 def in_fractions(box: Sequence[float]) -> bool:
-    """Whether numbers of a box that should be pixels are fractions of the image: none is above
-    1."""
+    """Whether a box that should be in pixels has fractions of the image: no number is above 1."""
     return all(0 <= number <= 1 for number in box)
 
 
 def id_key(text: str) -> str:
-    """The same for ids that are one number, ``1``, ``01`` and ``1.0``, which programs take for
-    one id."""
+    """One key for ``1``, ``01`` and ``1.0``, which programs take for one id."""
     number = NUMBER.fullmatch(text)
     return number[1] if number else text
 
 
 class Ids:
-    """Ids, each of which may come once.
-
-    Args: what: is named by them: ``question``. remedy: end of the message.
-    """
+    """Ids, each of which may come once. Args: what: they name. remedy: end of the message."""
 
     REMEDY = "make the ids unique, or give each file an --id-prefix of its own"
 
@@ -150,8 +139,7 @@ class Ids:
 
 
 def finite(content: Any) -> Any:
-    """Plain data in which NaN and inf are null: ``json.dump`` would write words that are not
-    JSON."""
+    """Plain data in which NaN and inf are null: ``json.dump`` would write what is not JSON."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):

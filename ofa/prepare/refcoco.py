@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
-from ofa.io.json_files import read_pickle
+from ofa.io.json_files import read_plain
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.values import Ids, RowError, finding, id_key, words_of
 from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
@@ -98,7 +98,7 @@ def locate(kind: str, options: RefcocoOptions) -> tuple[str, str]:
 
 def read_references(path: str) -> Iterator[Entry]:
     """The references, each with the entries that are used. The pickle runs no code."""
-    refs = read_pickle(path, "the REFER toolkit's pickled list of references")
+    refs = read_plain(path, "the REFER toolkit's pickled list of references")
     for reference in list_of(path, refs, "reference", NEEDS, REFS_FILE, "ref_id"):
         where = f"{reference.where}: sentences"
         sentences = list_of(where, reference["sentences"], "sentence", ("sent",), REFS_FILE)

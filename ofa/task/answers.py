@@ -5,7 +5,6 @@ import json
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +12,7 @@ from typing import Any, Optional
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.flags import option
-from ofa.io.json_files import load_json, read_json, read_pickle
+from ofa.io.json_files import load_json, read_plain
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Decoding, TaskOptions
 
@@ -24,12 +23,9 @@ PROMPT_TYPES = ("none", "src", "prev_output")
 
 
 def read_label_file(path: str | Path) -> dict[str, int]:
-    """The texts and their numbers. JSON is recognized by its first character; a pickle runs no
-    code. Raises: UserError if the file is missing, damaged or holds anything else."""
-    start = b""
-    with suppress(OSError), open(path, "rb") as file:  # what reads it says why it cannot
-        start = file.read(1)
-    content = (read_json if start in (b"{", b"[") else read_pickle)(path, EXPECTED)
+    """The texts and their numbers. Raises: UserError if the file is missing, damaged or holds
+    anything else."""
+    content = read_plain(path, EXPECTED)
     labels = content.items() if isinstance(content, dict) else ()
     if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
         found = f"another {type(content).__name__}"

@@ -16,7 +16,7 @@ from ofa.checkpoints.adapt import CONSTANTS, store_once
 from ofa.checkpoints.delta import load_complete
 from ofa.checkpoints.edit import num_bytes
 from ofa.errors import UserError
-from ofa.io import torch_file
+from ofa.io import tensor_files
 from ofa.io.atomic import FULL, replacing
 from ofa.io.pickles import DAMAGED
 from ofa.io.stored_options import drop_from_checkpoint
@@ -98,7 +98,7 @@ def save_whole(content: dict[str, Any], filename: str) -> None:
     Raises: UserError if the disk is full or cannot be written."""
     store_once(content)
     try:
-        torch_file.save(content, filename)
+        tensor_files.save(content, filename)
     except OSError as error:
         raise not_written(filename, error) from error
 

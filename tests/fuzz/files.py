@@ -31,7 +31,7 @@ from ofa.errors import UserError
 from ofa.inference.requests import read_requests, usual_tasks
 from ofa.io.image_files import table_images
 from ofa.io.safe_load import load_checkpoint
-from ofa.io.safetensors_file import write_checkpoint
+from ofa.io.tensor_files import write_checkpoint
 from ofa.metrics.document_frequency import (
     count_document_frequencies,
     read_document_frequencies,

@@ -23,9 +23,9 @@ from ofa.checkpoints.delta import load_complete
 from ofa.checkpoints.read import read_source
 from ofa.data.tsv import open_index
 from ofa.errors import UserError
-from ofa.io.json_files import read_pickle
+from ofa.io.json_files import read_plain
 from ofa.io.safe_load import load_checkpoint
-from ofa.io.safetensors_file import write_tensors
+from ofa.io.tensor_files import write_tensors
 from ofa.metrics.clip_score import read_weights
 from ofa.metrics.document_frequency import read_document_frequencies
 from ofa.metrics.fid import read_statistics
@@ -107,7 +107,7 @@ def readers(folder: Path) -> dict:
         "label_json": read_label_file,
         "frequencies": read_document_frequencies,
         "index": index,
-        "plain": lambda path: read_pickle(path, "a list"),
+        "plain": lambda path: read_plain(path, "a list"),
         "yaml": read_config,
         "mixture": lambda path: read_members(str(path), {}),
         "results": read_predictions,
@@ -136,10 +136,10 @@ def warm_up(folder: Path, reading: dict) -> None:
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):  # Python's own, of marked JSON files
         codecs.lookup(encoding)
     (folder / "bad.npz").write_bytes(b"")
-    for read in reading.values():
+    for reader in reading.values():
         for path in folder.glob("good*"):
             try:
-                read(path)
+                reader(path)
             except UserError:
                 pass
 

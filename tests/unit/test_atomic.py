@@ -126,7 +126,7 @@ def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(
     they make."""
     from torch import zeros
 
-    from ofa.io.safetensors_file import write_tensors
+    from ofa.io.tensor_files import write_tensors
 
     before = os.umask(umask)
     try:

@@ -16,8 +16,8 @@ import torch
 
 from ofa.checkpoints.contents import arguments, upstream_state_dict
 from ofa.errors import UserError
-from ofa.io.safe_load import load_checkpoint, restricted_pickle, to_builtins
-from ofa.io.safetensors_file import KEY, write_tensors
+from ofa.io.safe_load import load_checkpoint, restricted_pickle
+from ofa.io.tensor_files import KEY, to_builtins, write_tensors
 
 
 class Malicious:

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.io.json_files import read_pickle
+from ofa.io.json_files import read_plain
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import Unpickler, load_plain
-from ofa.io.safe_load import load_checkpoint, restricted_pickle, to_builtins
+from ofa.io.safe_load import load_checkpoint, restricted_pickle
+from ofa.io.tensor_files import to_builtins
 
 SHARED = ["shared"]
 VALUES = {
@@ -96,8 +97,8 @@ def test_texts_of_python_2_are_read(tmp_path):
     (tmp_path / "utf8.pkl").write_bytes(b"\x80\x02U\x02\xc3\xa4.")
     (tmp_path / "latin1.pkl").write_bytes(b"S'\\xe4'\n.")
     assert (
-        read_pickle(tmp_path / "utf8.pkl", "a text")
-        == read_pickle(tmp_path / "latin1.pkl", "a text")
+        read_plain(tmp_path / "utf8.pkl", "a text")
+        == read_plain(tmp_path / "latin1.pkl", "a text")
         == "ä"
     )
 
@@ -111,7 +112,7 @@ def test_random_changes_of_a_pickle_are_a_value_or_one_of_the_errors_of_a_damage
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content)
         try:
-            read_pickle(path, "a list")
+            read_plain(path, "a list")
         except UserError as error:
             assert str(error).count("\n") == 0
 
@@ -232,7 +233,7 @@ def test_reading_names_imports_nothing():
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no.pkl: expected a label file, it cannot be read"):
-        read_pickle(tmp_path / "no.pkl", "a label file")
+        read_plain(tmp_path / "no.pkl", "a label file")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -6,7 +6,7 @@ from PIL import Image
 from small_tokenizer import drawn, save_tokenizer, small_tokenizer
 
 from ofa.errors import UserError
-from ofa.io import torch_file
+from ofa.io import tensor_files
 from ofa.models.image_tokenizer.codec import (
     as_images,
     decode_images,
@@ -117,12 +117,12 @@ def test_what_is_no_tokenizer_has_one_message(tmp_path):
         UserError, match="expected an image tokenizer, found none; give tokenizer.pt"
     ):
         load_image_tokenizer(tmp_path)
-    torch_file.save({"model": {}}, tmp_path / "tokenizer.pt")
+    tensor_files.save({"model": {}}, tmp_path / "tokenizer.pt")
     with pytest.raises(UserError, match="expected an image tokenizer .* found an OFA checkpoint"):
         load_image_tokenizer(tmp_path)
     content = vq_vae_content(small_tokenizer())
     content["config"]["width"] = 16
-    torch_file.save(content, tmp_path / "tokenizer.pt")
+    tensor_files.save(content, tmp_path / "tokenizer.pt")
     with pytest.raises(
         UserError, match="expected the weights of the tokenizer that its settings describe"
     ):

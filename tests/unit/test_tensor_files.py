@@ -21,7 +21,7 @@ from ofa.checkpoints.adapt import store_once
 from ofa.checkpoints.architecture import EMBEDDINGS
 from ofa.checkpoints.contents import training_settings
 from ofa.checkpoints.delta import ENTRY, named_base
-from ofa.io import torch_file
+from ofa.io import tensor_files
 
 
 class Choice(str, enum.Enum):  # noqa: UP042 (as fairseq's choices)
@@ -42,7 +42,7 @@ def written(tmp_path):
     """Function: what torch's restricted reader makes of a file with this content."""
 
     def write_and_read(content):
-        torch_file.save(content, tmp_path / "a.pt")
+        tensor_files.save(content, tmp_path / "a.pt")
         return torch.load(tmp_path / "a.pt", weights_only=True)
 
     return write_and_read
