@@ -20,8 +20,7 @@ from fairseq.utils import strip_pad
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ofa.checkpoints.contents import upstream_state_dict
-from ofa.checkpoints.delta import load_complete
+from ofa.checkpoints.read import read
 from ofa.criterions import losses
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.criterions.fairseq_criterion import CriterionConfig, OFACriterion, scored_logits
@@ -268,7 +267,7 @@ class ReferenceModel:
                 "--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay"
                 " close to"
             )
-        self.path, self.state = path, upstream_state_dict(load_complete(path))
+        self.path, self.state = path, read(path).weights
         self.model: nn.Module | None = None
 
     @torch.no_grad()

@@ -1,5 +1,4 @@
-"""Fitting a checkpoint's weights to a model: what may grow, what may be absent, what does not
-fit at all."""
+"""Fitting the weights of a checkpoint to a model: what may grow, what may be absent."""
 
 import logging
 import re
@@ -9,32 +8,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.checkpoints.architecture import EMBEDDINGS, remedy
-from ofa.errors import UserError
+from ofa.checkpoints.architecture import CONSTANTS, EMBEDDINGS, remedy
+from ofa.checkpoints.read import Checkpoint
+from ofa.errors import UserError, naming
 from ofa.models.ofa_model import OFAModel
 
 logger = logging.getLogger(__name__)
 
 StateDict = MutableMapping[str, Tensor]
-CONSTANTS = ("version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
 POSITIONS = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
 IMAGE_TYPES = "encoder.type_embedding.weight"
 # may be absent: what fine-tuning adds, counters
 ADDED = (".adapter.", "_prompt_encoder.", ".lora_", "num_batches_tracked")
 
 
-def load_into(model: OFAModel, state_dict: StateDict, strict: bool = True) -> OFAModel:
+def load_into(
+    model: OFAModel, state_dict: StateDict, strict: bool = True, assign: bool = False
+) -> OFAModel:
     """Load the weights of any OFA checkpoint of the model's size.
 
     Args: strict: every tensor of the model must be found; otherwise what is missing keeps its
-    value.
+    value. assign: the tensors become those of the model, which may be one of the device meta.
     Raises: UserError that names the first tensors that do not fit, and the architecture that would.
     """
     state_dict = dict(state_dict)
     adapt_state_dict(model, state_dict)
     check_fit(model, state_dict, strict)
-    nn.Module.load_state_dict(model, state_dict, strict)
+    nn.Module.load_state_dict(model, state_dict, strict, assign)
     return model
+
+
+def network_of(source: Checkpoint) -> OFAModel:
+    """The network around the tensors of a file, not copied; its constant tables are made anew.
+
+    Raises: UserError that names the file if they are not all of the network's, or do not fit it.
+    """
+    state = dict(source.parameters)
+    if source.config.share_all_embeddings:  # averages have a copy for each name
+        state |= dict.fromkeys(EMBEDDINGS, state[EMBEDDINGS[0]])
+    with naming(source.path):
+        with torch.device("meta"):
+            model = load_into(OFAModel(source.config, source.num_entries), state, assign=True)
+        for norm in model.modules():
+            counter = getattr(norm, "num_batches_tracked", None)
+            if counter is not None and counter.is_meta:
+                norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        absent = [key for key, value in model.state_dict().items() if value.is_meta]
+        if absent:
+            raise UserError(
+                f"{len(absent)} tensors missing from the checkpoint ({', '.join(absent[:3])}, ...);"
+                " is the file complete?"
+            )
+    return model.eval()
 
 
 def adapt_state_dict(model: OFAModel, state_dict: StateDict) -> None:
@@ -66,8 +91,7 @@ def adapt_state_dict(model: OFAModel, state_dict: StateDict) -> None:
 
 
 def keep_layers(state_dict: StateDict, side: str, kept: list[int]) -> None:
-    """--encoder-layers-to-keep: these layers (and their relative biases) become 0, 1, ...; the
-    others go."""
+    """--encoder-layers-to-keep: these layers and their biases become 0, 1, ...; the others go."""
     pattern = re.compile(
         rf"({side}\.(?:layers|token_rel_pos_table_list|image_rel_pos_table_list)\.)(\d+)(\..*)"
     )

@@ -18,6 +18,8 @@ EMBEDDINGS = (
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
 )
+# tables that follow from the configuration
+CONSTANTS = ("version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
 # Switches that show in the names: field of ``ModelConfig`` -> end of a name in layer 0, or a whole
 # name.
 SWITCHES = {
@@ -61,8 +63,7 @@ OF_PRESETS = ("encoder_embed_dim", "encoder_layers", "decoder_layers", "resnet_t
 
 
 def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fields of ``ModelConfig`` that the tensors decide: sizes, stem, and which parts there are. A
-    tensor that is not there tells nothing."""
+    """Fields of ``ModelConfig`` that the tensors decide; one that is not there tells nothing."""
     found: dict[str, Any] = {name: tensor in weights for name, tensor in SWITCHES.items()}
     for name, (tensor, value) in ROWS.items():
         if tensor in weights:
@@ -125,7 +126,7 @@ def image_size(weights: Mapping[str, Tensor]) -> tuple[int, str, bool]:
     Returns: pixels, the architecture that they are of, and whether the network is of exactly that
         architecture; otherwise it is the largest one that is no wider (the smallest, if all are).
     """
-    exact = architecture(weights)
+    exact = architecture(weights) or ""
     if exact in IMAGE_SIZES:
         return IMAGE_SIZES[exact], exact, True
     width = weights[EMBEDDINGS[0]].size(1) if EMBEDDINGS[0] in weights else 0
@@ -147,8 +148,7 @@ MODULES = {  # part of a name -> flag of the module
 
 
 def remedy(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """Which flags would build a model of a checkpoint's shape. Args: own: of the model that is
-    there."""
+    """Flags that build a model of a checkpoint's shape. Args: own: of the model that is there."""
     here, there = sizes_of(own), sizes_of(weights)
     arch = architecture(weights)
     advice = [f"--arch={arch}"] if arch and arch != architecture(own) else []
@@ -196,13 +196,10 @@ NUMBERS = {field.name: field.type for field in fields(ModelConfig) if field.type
 
 def check_stored_sizes(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Refuse numbers that are none, and sizes far beyond those of the tensors, before a network or
-    a vocabulary is made of them.
+    a vocabulary is made of them: a small file may say ``encoder_ffn_embed_dim`` 10 000 000.
 
-    A file of a few kilobytes may say ``encoder_ffn_embed_dim`` 10 000 000. What is a little too
-    large passes: loading says then which flag does not fit.
-
-    Args: options: of model and task, as the file stores them.
-    Raises: UserError that names the option.
+    What is a little too large passes: loading says then which flag does not fit.
+    Args: options: of model and task, as the file stores them. Raises: UserError.
     """
     for name, tensor in weights.items():
         if tensor.nbytes > tensor.untyped_storage().nbytes():

@@ -5,14 +5,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ofa.checkpoints.adapt import CONSTANTS, adapt_state_dict, check_fit
-from ofa.checkpoints.architecture import EMBEDDINGS
-from ofa.checkpoints.contents import values_of
+from ofa.checkpoints.adapt import network_of
+from ofa.checkpoints.architecture import CONSTANTS
 from ofa.checkpoints.edit import grouped
 from ofa.checkpoints.formats import (
     FAIRSEQ,
@@ -20,13 +20,12 @@ from ofa.checkpoints.formats import (
     MMPRETRAIN,
     NATIVE,
     StateDictFormat,
-    huggingface_config,
-    mmpretrain_config,
     unsupported_features,
 )
-from ofa.checkpoints.read import CONFIG, TASK, WEIGHTS, Source, read_source
+from ofa.checkpoints.options import values_of
+from ofa.checkpoints.read import CONFIG, TASK, WEIGHTS, Checkpoint, read_source
 from ofa.checkpoints.upstream_options import released_model, released_task
-from ofa.errors import UserError, naming
+from ofa.errors import UserError
 from ofa.io import tensor_files
 from ofa.models.config import ModelConfig
 from ofa.models.ofa_model import OFAModel
@@ -50,22 +49,14 @@ PATCHES = 4, 3  # of an image of the batch, at most
 
 
 def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
-    """Raises: UserError if the output is there already, or its name is not that of a file of the
-    layout."""
-    path = Path(out)
-    endings = ENDINGS.get(layout.name, ())
+    """Raises: UserError if the output is there already, or is not named as the layout needs it."""
+    path, endings = Path(out), ENDINGS.get(layout.name)
     found = "a folder" if path.is_dir() else "a file" if path.exists() else path.name
-    if layout is HUGGINGFACE:
-        fits = not path.is_file()
-    else:
-        fits = path.suffix in endings and not path.is_dir()
+    fits = not path.is_file() if not endings else path.suffix in endings and not path.is_dir()
     if not fits:
         expected = f"a file *{' or *'.join(endings)}" if endings else "a folder"
-        why = (
-            "; programs of that layout read no safetensors, --to ofa writes them"
-            if path.suffix == SAFETENSORS
-            else ""
-        )
+        why = "; programs of that layout read no safetensors, --to ofa writes them"
+        why = why if path.suffix == SAFETENSORS else ""
         raise UserError(
             f"--out {out}: expected {expected} for --to {layout.name}, found {found}{why};"
             " choose another"
@@ -77,9 +68,9 @@ def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
         )
 
 
-def check_room(layout: StateDictFormat, source: Source, model: OFAModel) -> None:
+def check_room(layout: StateDictFormat, source: Checkpoint, model: OFAModel) -> None:
     """Raises: UserError that names everything that the layout has no place for."""
-    missing = unsupported_features(layout, model.config, source.weights)
+    missing = unsupported_features(layout, model.config, model.state_dict())
     if missing:
         raise UserError(
             f"{source.path}: the {layout.title} layout has no place for {'; '.join(missing)}. --to"
@@ -89,8 +80,7 @@ def check_room(layout: StateDictFormat, source: Source, model: OFAModel) -> None
 
 
 def written_tensors(model: OFAModel, layout: StateDictFormat) -> dict[str, Tensor]:
-    """The tensors of a network under the names of a layout, none of them copied, in the order of
-    upstream."""
+    """The tensors of a network under the names of a layout, not copied, in upstream's order."""
     tensors = {}
     for key, tensor in model.state_dict().items():
         name = layout.from_upstream(key)
@@ -107,7 +97,7 @@ def written_tensors(model: OFAModel, layout: StateDictFormat) -> dict[str, Tenso
 
 
 def write(
-    source: Source,
+    source: Checkpoint,
     model: OFAModel,
     task: dict[str, Any],
     layout: StateDictFormat,
@@ -116,12 +106,15 @@ def write(
 ) -> None:
     """Write ``out``; the caller has made sure that there is nothing in its way.
 
-    Args:
-        model: the network of the source. task: options of its task.
-        bin_file: of the Hugging Face layout pytorch_model.bin instead of model.safetensors.
+    Args: model: of the source. task: options of its task. bin_file: of the Hugging Face layout
+    pytorch_model.bin instead of model.safetensors.
     """
     tensors, config = written_tensors(model, layout), model.config
-    carried = {TASK: portable_options(task)}
+    portable = {
+        name: value
+        for name, value in task.items()
+        if name not in OF_THIS_MACHINE and isinstance(value, (str, int, float, bool, NoneType))
+    }
     if layout is HUGGINGFACE:
         out.mkdir()
         if bin_file:
@@ -129,10 +122,14 @@ def write(
         else:
             tensor_files.write_tensors(tensors, out / WEIGHTS[0])
         dtype = str(next(iter(model.parameters())).dtype).removeprefix("torch.")
-        content = {**huggingface_config(config, source.num_entries, dtype), **carried}
+        content = {
+            **layout.to_config(config, source.num_entries),
+            "torch_dtype": dtype,
+            TASK: portable,
+        }
         (out / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     elif layout is MMPRETRAIN:
-        meta = {"model": mmpretrain_config(config, source.num_entries), **carried}
+        meta = {"model": layout.to_config(config, source.num_entries), TASK: portable}
         tensor_files.save({"state_dict": tensors, "meta": meta}, out)
     else:
         content = {**training_records(source, layout), "args": None, "model": tensors}
@@ -145,7 +142,7 @@ def write(
         save(content, out)
 
 
-def training_records(source: Source, layout: StateDictFormat) -> dict[str, Any]:
+def training_records(source: Checkpoint, layout: StateDictFormat) -> dict[str, Any]:
     """The records of a training that fairseq looks up."""
     history = (source.content.get("optimizer_history") or [{}])[-1]
     records: dict[str, Any] = {
@@ -158,9 +155,8 @@ def training_records(source: Source, layout: StateDictFormat) -> dict[str, Any]:
     return {"optimizer_history": [records], "extra_state": state}
 
 
-def training_options(source: Source, task: Mapping[str, Any]) -> dict[str, Any]:
-    """How a checkpoint was trained, if the file says so, with the options of its task as they are
-    now."""
+def training_options(source: Checkpoint, task: Mapping[str, Any]) -> dict[str, Any]:
+    """How a checkpoint was trained, if the file says so, with these options of its task."""
     trained = {name: source.content[name] for name in TRAINED_WITH if source.content.get(name)}
     if not trained:
         model = {**vars(source.config), "arch": source.arch, "_name": source.arch}
@@ -175,50 +171,13 @@ def training_options(source: Source, task: Mapping[str, Any]) -> dict[str, Any]:
     return trained
 
 
-def portable_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task that JSON can hold, without the places where files lie on this machine."""
-    return {
-        name: value
-        for name, value in options.items()
-        if name not in OF_THIS_MACHINE and isinstance(value, (str, int, float, bool, type(None)))
-    }
-
-
 # --- the proof ------------------------------------------------------------------------------------
-
-
-def network_of(source: Source) -> OFAModel:
-    """The network around the tensors of a file, which are not copied; its constant tables are made
-    anew.
-
-    Raises: UserError that names the file, if its tensors are not all of the network's, or do not
-    fit it.
-    """
-    config, state = source.config, dict(source.weights)
-    config.load_checkpoint_heads = True
-    with naming(source.path):
-        with torch.device("meta"):
-            model = OFAModel(config, len(state[EMBEDDINGS[0]]))
-            adapt_state_dict(model, state)
-        check_fit(model, state)
-        for key, value in state.items():
-            if value.is_meta and key.endswith("num_batches_tracked"):
-                state[key] = torch.zeros((), dtype=torch.long)
-        absent = [key for key, value in state.items() if value.is_meta]
-        if absent:
-            raise UserError(
-                f"{len(absent)} tensors missing from the checkpoint ({', '.join(absent[:3])}, ...);"
-                " is the file complete?"
-            )
-    nn.Module.load_state_dict(model, state, assign=True)
-    return model.eval()
 
 
 def fixed_batches(config: ModelConfig, num_entries: int) -> dict[str, dict[str, Any]]:
     """The same for every model of these sizes: name -> ``net_input``.
 
-    ``image and text`` has a padded source, and one sample of two without its image; ``codes`` a
-    target of image codes.
+    ``image and text`` has a padded source, and a sample without its image; ``codes`` image codes.
     """
     random = torch.Generator().manual_seed(SEED)
 
@@ -251,8 +210,7 @@ def fixed_batches(config: ModelConfig, num_entries: int) -> dict[str, dict[str, 
 
 @torch.inference_mode()
 def logits(model: OFAModel, num_entries: int) -> dict[str, Tensor]:
-    """float32[B, T, V] for every batch of ``fixed_batches``. The weights of the model become
-    float32."""
+    """float32[B, T, V] for every batch of ``fixed_batches``. The weights become float32."""
     model = model.float()
     return {
         name: model(**batch)[0] for name, batch in fixed_batches(model.config, num_entries).items()
@@ -264,7 +222,9 @@ def largest_differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) 
     return {name: (one[name] - other[name]).abs().max().item() for name in one}
 
 
-def prove(source: Source, before: Mapping[str, Tensor], part: Path, out: str) -> dict[str, float]:
+def prove(
+    source: Checkpoint, before: Mapping[str, Tensor], part: Path, out: str
+) -> dict[str, float]:
     """Read a converted file as if nothing else were known of it, and compare.
 
     Args: before: logits of the source. part: the file. out: its name to be.
@@ -288,8 +248,8 @@ def prove(source: Source, before: Mapping[str, Tensor], part: Path, out: str) ->
             )
     changed = [
         name
-        for name, tensor in source.weights.items()
-        if (there := result.weights.get(name)) is None
+        for name, tensor in source.parameters.items()
+        if (there := result.parameters.get(name)) is None
         or there.dtype != tensor.dtype
         or not there.equal(tensor)
     ]

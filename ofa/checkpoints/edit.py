@@ -1,5 +1,4 @@
-"""What one does with checkpoint files: average several, strip one to its weights,
-merge one with its base."""
+"""Checkpoint files: several averaged, one stripped to its weights or merged with its base."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ofa.checkpoints.contents import arguments, upstream_state_dict
-from ofa.checkpoints.delta import DOWN, ENTRY, base_of, complete, merge_lora
+from ofa.checkpoints.options import values_of
+from ofa.checkpoints.read import ENTRY, Checkpoint, read
 from ofa.errors import UserError, naming
 from ofa.io import tensor_files
 from ofa.io.numbers import read_decimal
@@ -17,15 +16,10 @@ from ofa.io.safe_load import load_checkpoint
 
 # checkpoint3.pt, checkpoint_3_1500.pt
 EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")
+DOWN, UP = ".lora_down", ".lora_up"
 CONFIGURATION = ("cfg", "task_state", ENTRY)
 # group -> option of its name
 FLAT_GROUPS = {"task": "task", "model": "arch", "common": None, "dataset": None, "generation": None}
-
-
-def num_updates(checkpoint: Mapping[str, Any]) -> int | None:
-    """After how many updates it was saved, if it says so."""
-    history = checkpoint.get("optimizer_history") or [{}]
-    return history[-1].get("num_updates")
 
 
 def num_bytes(content: Any) -> int:
@@ -46,8 +40,7 @@ def num_bytes(content: Any) -> int:
 def newest(folder: str | Path, count: int) -> list[Path]:
     """The last ``count`` checkpoints that a run saved after epochs or updates, the oldest first.
 
-    ``checkpoint_last.pt`` and ``checkpoint_best.pt`` are copies of others and do not count.
-
+    Copies (``checkpoint_last.pt``, ``checkpoint_best.pt``) do not count.
     Raises: UserError if there are fewer.
     """
     numbered = []
@@ -66,35 +59,38 @@ def newest(folder: str | Path, count: int) -> list[Path]:
 
 
 def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
-    """One checkpoint with the mean weights of several; all else is that of the one with the most
-    updates.
+    """One checkpoint with the mean weights of several, else that of the one with the most updates.
 
     Sums are float64, counters and tables are not averaged, one file is in memory at a time.
-
-    Args: ema: average the moving averages instead. Raises: UserError if the files are not of one
-    model.
+    Args: ema: average the moving averages. Raises: UserError if the files are not of one model.
     """
     sums: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     last: dict[str, Any] | None = None
+    last_base, most = None, 0
     names = [str(path) for path in paths]
     for path in names:
-        checkpoint = load_checkpoint(path)
+        checkpoint = read(path, ema=ema, whole=False)
+        found = {name: list(tensor.shape) for name, tensor in checkpoint.weights.items()}
+        shapes, base = shapes or found, checkpoint.base.get("sha256")
         with naming(path):
-            weights = upstream_state_dict(checkpoint, ema)
-            found = {name: list(tensor.shape) for name, tensor in weights.items()}
-            shapes = shapes or found
-            check_same_model(names[0], shapes, found)
-            if last and base_of(last).get("sha256") != base_of(checkpoint).get("sha256"):
+            for name in {**shapes, **found}:
+                if found.get(name) != shapes.get(name):
+                    raise UserError(
+                        f"expected the model of {names[0]}, found another: {name} is"
+                        f" {found.get(name, 'missing')}, there {shapes.get(name, 'missing')};"
+                        " average checkpoints of one run"
+                    )
+            if last and last_base != base:
                 raise UserError(
                     f"expected the base of {names[0]}, found another; average checkpoints of one"
                     " run"
                 )
-        for name, tensor in weights.items():
+        for name, tensor in checkpoint.weights.items():
             if tensor.is_floating_point():
                 sums[name] = sums.get(name, 0) + tensor.double()
-        if last is None or (num_updates(checkpoint) or 0) >= (num_updates(last) or 0):
-            last = stripped(checkpoint, weights)
+        if last is None or (checkpoint.num_updates or 0) >= most:
+            last, last_base, most = stripped(checkpoint), base, checkpoint.num_updates or 0
     if last is None:
         raise UserError("expected checkpoints to average, found none")
     means: dict[tuple, Tensor] = {}  # tables that several names share stay shared
@@ -107,56 +103,33 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
     return last
 
 
-def check_same_model(
-    first: str, shapes: Mapping[str, list[int]], found: Mapping[str, list[int]]
-) -> None:
-    """Args: first: file of the shapes. Raises: UserError if another file has others."""
-    for name in {**shapes, **found}:
-        if found.get(name) != shapes.get(name):
-            raise UserError(
-                f"expected the model of {first}, found another: {name} is"
-                f" {found.get(name, 'missing')}, there {shapes.get(name, 'missing')}; average"
-                " checkpoints of one run"
-            )
-
-
 def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str, Any]:
-    """A checkpoint without optimizer, moving averages and the place in the data: what evaluation
-    needs.
+    """The weights and the configuration of a checkpoint: what evaluation needs.
 
-    Args:
-        ema: the moving averages become the weights.
-        trust: the file may run code while it is read; the result holds plain data only.
+    Args: ema: the moving averages become the weights. trust: the file may run code while it is
+    read; the result holds plain data only.
     """
-    checkpoint = load_checkpoint(path, trust=trust)
-    with naming(path):
-        return stripped(checkpoint, upstream_state_dict(checkpoint, ema))
+    return stripped(Checkpoint(str(path), load_checkpoint(path, trust=trust), ema))
 
 
 def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -> dict[str, Any]:
-    """A checkpoint that needs no base, of one of parameter-efficient tuning: as ``strip`` makes it,
-    with the weights of the base.
+    """A checkpoint that needs no base, of one of parameter-efficient tuning; else as ``strip``.
 
     What LoRA learned goes into the weights beside it, for a plain architecture; prompts and
     adapters stay modules.
-
     Args: base: where the base is now; default: as recorded. ema: take the moving averages.
     Raises: UserError if there is nothing to merge, or no such base.
     """
-    checkpoint = complete(path, load_checkpoint(path), base)
+    checkpoint = read(path, base, ema)
+    weights = checkpoint.weights
+    if not checkpoint.base and not any(name.endswith(DOWN) for name in weights):
+        raise UserError(
+            f"{path}: expected tuned weights to merge with their base, found a checkpoint that"
+            " holds all weights already"
+        )
+    kind = weights["encoder.embed_tokens.weight"].dtype
+    alpha = checkpoint.options.get("lora_alpha") or 0
     with naming(path):
-        weights = upstream_state_dict(checkpoint, ema)
-        if not base_of(checkpoint) and not any(name.endswith(DOWN) for name in weights):
-            raise UserError(
-                "expected tuned weights to merge with their base, found a checkpoint that holds all"
-                " weights already"
-            )
-        kind = weights["encoder.embed_tokens.weight"].dtype
-        weights = {
-            name: tensor.to(kind) if tensor.is_floating_point() else tensor
-            for name, tensor in weights.items()
-        }
-        alpha = arguments(checkpoint).get("lora_alpha") or 0
         try:
             scale = read_decimal(alpha)
         except ValueError as error:
@@ -164,31 +137,66 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
                 f"its options say lora_alpha {str(alpha)[:60]!r}, expected a number ({error}); take"
                 " another checkpoint"
             ) from None
-        merged = merge_lora(weights, scale)
-    content = stripped(checkpoint, merged)
+        merged = merge_lora(
+            {
+                name: tensor.to(kind) if tensor.is_floating_point() else tensor
+                for name, tensor in weights.items()
+            },
+            scale,
+        )
+    content = {**stripped(checkpoint), "model": merged}
     content.pop(ENTRY, None)
     content["cfg"]["model"]["lora_rank"] = 0
     return content
 
 
-def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A checkpoint of these weights and the configuration of another."""
-    kept = {name: checkpoint[name] for name in CONFIGURATION if name in checkpoint}
-    content = tensor_files.to_builtins(kept)
-    if checkpoint.get("args") is not None:
-        content["cfg"] = grouped(tensor_files.to_builtins(checkpoint["args"]))
+def merge_lora(weights: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """The plain architecture: what LoRA learned is added to the weights beside it, in float32.
+
+    Args: alpha: ``--lora-alpha``. Raises: UserError if a layer's own weight is missing.
+    """
+    merged = {name: tensor for name, tensor in weights.items() if not name.endswith((DOWN, UP))}
+    for name in (name for name in weights if name.endswith(DOWN)):
+        layer = name.removesuffix(DOWN)
+        plain, other = f"{layer}.weight", layer + UP
+        if plain not in merged or other not in weights:
+            raise UserError(
+                f"expected {plain} and {other} beside {name}, found one of them missing; is the"
+                " checkpoint complete?"
+            )
+        down, up = weights[name].float(), weights[other].float()
+        if (
+            not down.dim() == up.dim() == 2
+            or up.size(1) != down.size(0)
+            or (len(up), down.size(1)) != merged[plain].shape
+            or not len(down)
+        ):
+            raise UserError(
+                f"expected {name} and {other} to make a matrix of the shape of {plain}, found"
+                f" {tuple(down.shape)} and {tuple(up.shape)}; take weights and base of one training"
+            )
+        learned = up @ down * (alpha / down.size(0))
+        merged[plain] = (merged[plain].float() + learned).to(merged[plain].dtype)
+    return merged
+
+
+def stripped(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The weights and the configuration of a checkpoint."""
+    content = checkpoint.content
+    kept = {name: content[name] for name in CONFIGURATION if name in content}
+    if content.get("args") is not None:
+        kept["cfg"] = grouped(values_of(content["args"]))
     return {
         "args": None,
-        **content,
-        "model": dict(weights),
-        "optimizer_history": [{"num_updates": num_updates(checkpoint) or 0}],
+        **tensor_files.to_builtins(kept),
+        "model": dict(checkpoint.weights),
+        "optimizer_history": [{"num_updates": checkpoint.num_updates or 0}],
         "extra_state": {},
     }
 
 
 def grouped(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The flat options of old files (``args``, a Namespace) as ``cfg``: each group that a reader
-    looks up has them all."""
+    """Flat options of old files (``args``) as ``cfg``: each group of a reader has them all."""
     found = {group: dict(options) for group in FLAT_GROUPS}
     for group, name in FLAT_GROUPS.items():
         if name and name in options:

@@ -23,6 +23,93 @@ from ofa.models.resnet import DEPTHS
 NAME = re.compile(r"((?:encoder|decoder)\.)(layers\.\d+\.)?([^.]+)(.*)")
 
 
+# What upstream's scripts switch on beyond the defaults; other layouts know nothing else.
+UPSTREAM_SWITCHES = dict.fromkeys(
+    ("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True
+)
+# Name in the other configuration -> field of ModelConfig, or one that follows from a field. Hugging
+# Face:
+HUGGINGFACE_FIELDS = {
+    "vocab_size": "vocab_size",
+    "scale_embedding": "scale_embedding",
+    "d_model": "encoder_embed_dim",
+    "encoder_ffn_dim": "encoder_ffn_embed_dim",
+    "decoder_ffn_dim": "decoder_ffn_embed_dim",
+    "max_position_embeddings": "max_source_positions",
+    "normformer": "scale_attn",
+    "activation_function": "activation_fn",
+    "classifier_dropout": "pooler_dropout",
+    **{
+        name: name
+        for name in """
+            encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads
+            resnet_type token_bucket_size image_bucket_size code_image_size add_type_embedding
+            layernorm_embedding patch_layernorm_embedding code_layernorm_embedding
+            encoder_normalize_before decoder_normalize_before share_decoder_input_output_embed
+            attn_scale_factor entangle_position_embedding dropout attention_dropout
+            activation_dropout encoder_layerdrop decoder_layerdrop encoder_drop_path_rate
+            decoder_drop_path_rate resnet_drop_path_rate init_std
+        """.split()
+    },
+}
+# A field that a config.json lacks: of these the shapes of the tensors tell, of all others it is
+# the default of ModelConfig, but for two.
+HUGGINGFACE_SIZES = (
+    "encoder_embed_dim encoder_ffn_embed_dim decoder_ffn_embed_dim encoder_layers decoder_layers"
+    " encoder_attention_heads decoder_attention_heads resnet_type"
+).split()
+HUGGINGFACE_DEFAULTS = {
+    name: getattr(ModelConfig, name)
+    for name in HUGGINGFACE_FIELDS.values()
+    if hasattr(ModelConfig, name) and name not in HUGGINGFACE_SIZES
+} | {"dropout": 0.1, "scale_attn": True}
+# another value tells nothing
+KNOWN = {"resnet_type": tuple(DEPTHS), "activation_fn": ("gelu", "relu", "tanh", "linear")}
+HUGGINGFACE_CONSTANTS = {
+    "model_type": "ofa",
+    "architectures": ["OFAModel"],
+    "is_encoder_decoder": True,
+    "use_cache": True,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": 2,
+    "resnet_model_path": None,
+}
+# mmpretrain, by path:
+MMPRETRAIN_FIELDS = {
+    "vocab_size": "vocab_size",
+    "embedding_dim": "encoder_embed_dim",
+    **{
+        f"{side}_cfg.{name}": ours.format(side=side)
+        for side in ("encoder", "decoder")
+        for name, ours in {
+            "num_layers": "{side}_layers",
+            "num_heads": "{side}_attention_heads",
+            "token_bucket_size": "token_bucket_size",
+            "image_bucket_size": "image_bucket_size",
+            "attn_scale_factor": "attn_scale_factor",
+            "add_embedding_ln": "layernorm_embedding",
+            "pre_norm": "{side}_normalize_before",
+            "entangle_position_embedding": "entangle_position_embedding",
+            "dropout_rate": "dropout",
+            "scale_embedding": "scale_embedding",
+            "drop_path_rate": "{side}_drop_path_rate",
+        }.items()
+    },
+    "encoder_cfg.embed_images.depth": "resnet_depth",
+    "encoder_cfg.max_source_positions": "max_source_positions",
+    "encoder_cfg.add_type_embed": "add_type_embedding",
+    "encoder_cfg.add_image_embedding_ln": "patch_layernorm_embedding",
+    "decoder_cfg.max_target_positions": "max_target_positions",
+    "decoder_cfg.code_image_size": "code_image_size",
+    "decoder_cfg.add_code_embedding_ln": "code_layernorm_embedding",
+    "decoder_cfg.share_input_output_embed": "share_decoder_input_output_embed",
+}
+RESNET_DEPTHS = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
+
+
 @dataclass(frozen=True)
 class StateDictFormat:
     """One way to name the tensors.
@@ -33,6 +120,9 @@ class StateDictFormat:
         prefix: of all names.
         renamed: place, with ``N`` for the number of a layer -> upstream segment -> segment there.
         shorter_by: entries of ``image_position_idx`` that this layout does not have.
+        fields: path in the configuration -> field of ``ModelConfig``.
+        constants: path -> what it always says.
+        defaults: of fields that a configuration leaves out.
     """
 
     name: str
@@ -41,6 +131,9 @@ class StateDictFormat:
     prefix: str = ""
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     shorter_by: int = 0
+    fields: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def upstream(self) -> dict[str, dict[str, str]]:
@@ -51,18 +144,14 @@ class StateDictFormat:
         }
 
     def from_upstream(self, key: str) -> str | None:
-        """The name there of an upstream one; None for what has no place there (the ``version``
-        of upstream's stacks)."""
+        """The name there of an upstream one; None for the ``version`` of upstream's stacks."""
         if self.renamed and key.endswith(".version"):
             return None
         place, head, segment, rest = _parts(key)
         return self.prefix + head + self.renamed.get(place, {}).get(segment, segment) + rest
 
     def to_upstream(self, key: str) -> str:
-        """Upstream's name of one there, with or without prefix.
-
-        Raises: UserError if it is a name of upstream that this layout does not use.
-        """
+        """Upstream's name of one there. Raises: UserError if it is upstream's, another there."""
         key = without_prefix(key)
         place, head, segment, rest = _parts(key)
         names = self.upstream.get(place, {})
@@ -72,6 +161,51 @@ class StateDictFormat:
                 "is the file mixed of both? Convert the file that it was made from"
             )
         return head + names.get(segment, segment) + rest
+
+    def to_config(self, config: ModelConfig, num_entries: int) -> dict[str, Any]:
+        """The configuration there. Args: num_entries: of the vocabulary."""
+        values = {
+            **vars(config),
+            "vocab_size": num_entries,
+            "scale_embedding": not config.no_scale_embedding,
+            "resnet_depth": RESNET_DEPTHS.get(config.resnet_type),
+        }
+        content: dict[str, Any] = {}
+        written = {path: values[name] for path, name in self.fields.items()}
+        for path, value in {**self.constants, **written}.items():
+            *groups, last = path.split(".")
+            part = content
+            for group in groups:
+                part = part.setdefault(group, {})
+            part[last] = value
+        return content
+
+    def from_config(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of ``ModelConfig``, and ``vocab_size``. Raises: UserError if of another model."""
+        if content.get("model_type", "ofa") != "ofa":
+            raise UserError(
+                "expected a configuration of OFA (model_type 'ofa'), found"
+                f" '{content['model_type']}'"
+            )
+        if content.get("use_ofasys"):
+            raise UserError(
+                "use_ofasys is true: that network has another structure, which this project does"
+                " not have"
+            )
+        found = dict(self.defaults)
+        for path, name in self.fields.items():
+            value: Any = content
+            for part in path.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if value is not None and value in KNOWN.get(name, (value,)):
+                found[name] = value
+        found["no_scale_embedding"] = not found.pop("scale_embedding", False)
+        if depth := found.pop("resnet_depth", None):
+            found["resnet_type"] = f"resnet{depth}"
+        if self is HUGGINGFACE:  # which has one name for both
+            found["scale_fc"] = found["scale_attn"]
+            found["max_target_positions"] = found["max_source_positions"]
+        return UPSTREAM_SWITCHES | found
 
 
 def _parts(key: str) -> tuple[str, str, str, str]:
@@ -95,6 +229,9 @@ HUGGINGFACE = StateDictFormat(
     "Hugging Face",
     sign="cross_attn_layer_norm",
     shorter_by=1,
+    fields=HUGGINGFACE_FIELDS,
+    constants=HUGGINGFACE_CONSTANTS,
+    defaults=HUGGINGFACE_DEFAULTS,
     renamed={
         "encoder.layers.N": {
             "attn_ln": "self_attn_mid_layer_norm",
@@ -115,6 +252,8 @@ MMPRETRAIN = StateDictFormat(
     sign="ffn_mid_ln",
     prefix="model.",
     shorter_by=1,
+    fields=MMPRETRAIN_FIELDS,
+    constants={"encoder_cfg.embed_images.type": "OFAResNet"},
     renamed={
         "encoder": {
             "type_embedding": "embed_type",
@@ -148,161 +287,11 @@ MMPRETRAIN = StateDictFormat(
 LAYOUTS = {layout.name: layout for layout in (FAIRSEQ, NATIVE, HUGGINGFACE, MMPRETRAIN)}
 
 
-def recognize(keys: Iterable[str]) -> StateDictFormat | None:
-    """The layout of a file by the names of its tensors; None if it is no OFA model. This project
-    has upstream's names."""
+def recognize(keys: Iterable[str]) -> StateDictFormat:
+    """The layout by the names of the tensors; upstream's, which are ours, if it is no other."""
     parts = [_parts(without_prefix(key)) for key in keys]
     segments = {segment for place, _, segment, _ in parts if place == "decoder.layers.N"}
-    return next((layout for layout in LAYOUTS.values() if layout.sign in segments), None)
-
-
-# --- configurations -------------------------------------------------------------------------------
-
-# What upstream's scripts switch on beyond the defaults; other layouts know nothing else.
-UPSTREAM_SWITCHES = dict.fromkeys(
-    ("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True
-)
-# Hugging Face: field of config.json -> field of ModelConfig.
-HUGGINGFACE_FIELDS = {
-    "d_model": "encoder_embed_dim",
-    "encoder_ffn_dim": "encoder_ffn_embed_dim",
-    "decoder_ffn_dim": "decoder_ffn_embed_dim",
-    "max_position_embeddings": "max_source_positions",
-    "normformer": "scale_attn",
-    "activation_function": "activation_fn",
-    "classifier_dropout": "pooler_dropout",
-    **{
-        name: name
-        for name in """
-            encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads
-            resnet_type token_bucket_size image_bucket_size code_image_size add_type_embedding
-            layernorm_embedding patch_layernorm_embedding code_layernorm_embedding
-            encoder_normalize_before decoder_normalize_before share_decoder_input_output_embed
-            attn_scale_factor entangle_position_embedding dropout attention_dropout
-            activation_dropout encoder_layerdrop decoder_layerdrop encoder_drop_path_rate
-            decoder_drop_path_rate resnet_drop_path_rate init_std
-        """.split()
-    },
-}
-# A field that a config.json lacks: of these the shapes of the tensors tell, of all others it is
-# the default of ModelConfig, but for two.
-HUGGINGFACE_SIZES = (
-    "encoder_embed_dim encoder_ffn_embed_dim decoder_ffn_embed_dim encoder_layers decoder_layers"
-    " encoder_attention_heads decoder_attention_heads resnet_type"
-).split()
-HUGGINGFACE_DEFAULTS = {"dropout": 0.1, "scale_attn": True}
-HUGGINGFACE_VALUES = {
-    "resnet_type": tuple(DEPTHS),
-    "activation_fn": ("gelu", "relu", "tanh", "linear"),
-}
-HUGGINGFACE_CONSTANTS = {
-    "model_type": "ofa",
-    "architectures": ["OFAModel"],
-    "is_encoder_decoder": True,
-    "use_cache": True,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 0,
-    "forced_eos_token_id": 2,
-    "resnet_model_path": None,
-}
-# mmpretrain: path in the configuration -> field of ModelConfig.
-MMPRETRAIN_FIELDS = {
-    "embedding_dim": "encoder_embed_dim",
-    **{
-        f"{side}_cfg.{name}": ours.format(side=side)
-        for side in ("encoder", "decoder")
-        for name, ours in {
-            "num_layers": "{side}_layers",
-            "num_heads": "{side}_attention_heads",
-            "token_bucket_size": "token_bucket_size",
-            "image_bucket_size": "image_bucket_size",
-            "attn_scale_factor": "attn_scale_factor",
-            "add_embedding_ln": "layernorm_embedding",
-            "pre_norm": "{side}_normalize_before",
-            "entangle_position_embedding": "entangle_position_embedding",
-            "dropout_rate": "dropout",
-            "drop_path_rate": "{side}_drop_path_rate",
-        }.items()
-    },
-    "encoder_cfg.max_source_positions": "max_source_positions",
-    "encoder_cfg.add_type_embed": "add_type_embedding",
-    "encoder_cfg.add_image_embedding_ln": "patch_layernorm_embedding",
-    "decoder_cfg.max_target_positions": "max_target_positions",
-    "decoder_cfg.code_image_size": "code_image_size",
-    "decoder_cfg.add_code_embedding_ln": "code_layernorm_embedding",
-    "decoder_cfg.share_input_output_embed": "share_decoder_input_output_embed",
-}
-MMPRETRAIN_DEPTHS = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
-
-
-def huggingface_config(config: ModelConfig, num_entries: int, dtype: str) -> dict[str, Any]:
-    """The content of config.json. Args: num_entries: of the vocabulary. dtype: of the weights,
-    as in ``float16``."""
-    return {
-        **HUGGINGFACE_CONSTANTS,
-        "vocab_size": num_entries,
-        "torch_dtype": dtype,
-        **{name: getattr(config, ours) for name, ours in HUGGINGFACE_FIELDS.items()},
-        "scale_embedding": not config.no_scale_embedding,
-    }
-
-
-def from_huggingface(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ``ModelConfig`` that a config.json decides, and ``vocab_size``. Raises:
-    UserError if it is of another model."""
-    if content.get("model_type", "ofa") != "ofa":
-        raise UserError(
-            f"expected a configuration of OFA (model_type 'ofa'), found '{content['model_type']}'"
-        )
-    if content.get("use_ofasys"):
-        raise UserError(
-            "use_ofasys is true: that network has another structure, which this project does not"
-            " have"
-        )
-    usual = {name: getattr(ModelConfig, name) for name in HUGGINGFACE_FIELDS.values()}
-    usual |= {**HUGGINGFACE_DEFAULTS, **dict.fromkeys(HUGGINGFACE_SIZES)}
-    found = {ours: content.get(name, usual[ours]) for name, ours in HUGGINGFACE_FIELDS.items()}
-    for ours, known in HUGGINGFACE_VALUES.items():
-        found[ours] = found[ours] if found[ours] in known else None
-    found |= {
-        "scale_fc": found["scale_attn"],
-        "max_target_positions": found["max_source_positions"],
-        "no_scale_embedding": not content.get("scale_embedding", False),
-        "vocab_size": content.get("vocab_size"),
-    }
-    return UPSTREAM_SWITCHES | {name: value for name, value in found.items() if value is not None}
-
-
-def mmpretrain_config(config: ModelConfig, num_entries: int) -> dict[str, Any]:
-    """What an mmpretrain configuration has to say under ``model`` besides type, task and
-    tokenizer."""
-    content: dict[str, Any] = {"vocab_size": num_entries, "encoder_cfg": {}, "decoder_cfg": {}}
-    for path, ours in MMPRETRAIN_FIELDS.items():
-        group, _, name = path.rpartition(".")
-        (content[group] if group else content)[name] = getattr(config, ours)
-    depth = {"type": "OFAResNet", "depth": MMPRETRAIN_DEPTHS.get(config.resnet_type)}
-    content["encoder_cfg"]["embed_images"] = depth
-    for group in ("encoder_cfg", "decoder_cfg"):
-        content[group]["scale_embedding"] = not config.no_scale_embedding
-    return content
-
-
-def from_mmpretrain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ``ModelConfig`` that such a configuration decides, and ``vocab_size``; what it
-    leaves out is as in mmpretrain's defaults."""
-    found: dict[str, Any] = dict(UPSTREAM_SWITCHES)
-    for path, ours in {**MMPRETRAIN_FIELDS, "vocab_size": "vocab_size"}.items():
-        group, _, name = path.rpartition(".")
-        part = content.get(group, {}) if group else content
-        if name in part:
-            found[ours] = part[name]
-    encoder = content.get("encoder_cfg", {})
-    if depth := encoder.get("embed_images", {}).get("depth"):
-        found["resnet_type"] = f"resnet{depth}"
-    found["no_scale_embedding"] = not encoder.get("scale_embedding", False)
-    return found
+    return next((layout for layout in LAYOUTS.values() if layout.sign in segments), FAIRSEQ)
 
 
 # What a program of that layout has fixed, whatever a configuration says.
@@ -321,8 +310,7 @@ COMPUTED = (
 def unsupported_features(
     layout: StateDictFormat, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> list[str]:
-    """What of a network a layout has no place for, in words; empty if it holds it all. Args:
-    weights: upstream names."""
+    """What a layout has no place for, in words. Args: weights: of the network, upstream names."""
     if layout is NATIVE:
         return []
     parts = {"lora": "LoRA factors (merge them first: ofa checkpoint merge)"}
@@ -336,11 +324,7 @@ def unsupported_features(
         heads = {key.split(".")[1] for key in weights if key.startswith("classification_heads.")}
         for head in sorted(heads):
             parts[f"classification_heads.{head}."] = f"the classification head {head}"
-        given = (
-            from_huggingface(huggingface_config(config, 0, ""))
-            if layout is HUGGINGFACE
-            else from_mmpretrain(mmpretrain_config(config, 0))
-        )
+        given = layout.from_config(layout.to_config(config, 0))
     there = ModelConfig.from_namespace({**given, **FIXED[layout.name]}, "ofa_large")
     found = [what for part, what in parts.items() if any(part in key for key in weights)]
     for name in (*fields_of(weights), *COMPUTED):

@@ -1,36 +1,58 @@
-"""A model from a file of any layout: weights under upstream's names, and the configuration
-that they belong to."""
+"""A checkpoint file of any layout, read as data: weights under upstream's names, the options of its
+training, the configuration of its network, and the base that it needs.
+
+A checkpoint of parameter-efficient tuning holds the tuned weights only. It has one entry more than
+an ordinary one, which names the file (the base) that holds all others::
+
+    {"light_tuning": {"base": {"path": "/models/ofa_base.pt", "sha256": "3f0c...", "ema": False},
+                      "methods": ["lora"]}}
+
+``ema``: the base's averaged weights are meant. The base is looked for where it was given, where it
+was at training, and beside the checkpoint; it is taken only if its bytes are the same.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ofa.checkpoints.adapt import CONSTANTS
-from ofa.checkpoints.architecture import EMBEDDINGS, architecture, check_stored_sizes, fields_of
-from ofa.checkpoints.contents import arguments, upstream_state_dict, values_of
+from ofa.checkpoints.architecture import (
+    CONSTANTS,
+    EMBEDDINGS,
+    architecture,
+    check_stored_sizes,
+    fields_of,
+)
 from ofa.checkpoints.formats import (
     FAIRSEQ,
     HUGGINGFACE,
     UPSTREAM_SWITCHES,
     StateDictFormat,
-    from_huggingface,
-    from_mmpretrain,
     recognize,
 )
+from ofa.checkpoints.options import comparable, options_of, values_of
 from ofa.errors import UserError, naming
+from ofa.io.fingerprint import sha256_of
 from ofa.io.json_files import read_json
 from ofa.io.paths import path_below
 from ofa.io.safe_load import load_checkpoint
-from ofa.io.stored_options import drop_from_checkpoint, drop_unfollowed, option_groups
+from ofa.io.stored_options import (
+    drop_from_checkpoint,
+    drop_unfollowed,
+    is_readable_path,
+    option_groups,
+)
 from ofa.models.config import ModelConfig
 from ofa.models.resnet import DEPTHS
 
 logger = logging.getLogger(__name__)
 
+ENTRY = "light_tuning"
+TUNED = "tuned"  # in the entry of a completed checkpoint: the names that the file itself holds
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder; the first that is there
 # in the configuration of other layouts: the options of this project's task, as this project wrote
@@ -40,88 +62,240 @@ JSON_OBJECT = "a JSON object"
 FIELDS = {field.name for field in fields(ModelConfig)}
 
 
-@dataclass
-class Source:
-    """What a file holds.
+class BaseNotFound(UserError):
+    """The file that a delta checkpoint needs is missing, or is another one."""
 
-    Attributes:
-        weights: upstream names; the constant tables are not among them.
-        content: all else that the file stores: ``args``, ``cfg``, ... of a checkpoint.
-        task: options of its task; empty if the file knows none.
+
+@dataclass
+class Checkpoint:
+    """What a file holds. Properties raise a UserError that names it if they are not in it.
+
+    Args: content: as ``load_checkpoint`` gives it. ema: the moving averages are its weights.
     """
 
     path: str
-    layout: StateDictFormat
-    weights: dict[str, Tensor]
-    config: ModelConfig
     content: dict[str, Any]
-    task: dict[str, Any]
+    ema: bool = False
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The tensors, under the names of the file."""
+        return self.content.get("model") or self.content.get("state_dict") or self.content
+
+    @cached_property
+    def layout(self) -> StateDictFormat:
+        """By the names; upstream's if they are none of a whole model."""
+        return recognize(key for key, value in self.state.items() if isinstance(value, Tensor))
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Upstream's names, those that the file has."""
+        state = self.state
+        with naming(self.path):
+            if self.ema and self.layout is not FAIRSEQ:
+                title = self.layout.title
+                raise UserError(
+                    f"a file of the {title} layout has no moving averages; leave --ema out"
+                )
+            if self.ema:
+                if not self.averages:
+                    raise UserError(
+                        "the checkpoint has no EMA weights (extra_state.ema); evaluate without"
+                        " --ema-eval, or train with --store-ema"
+                    )
+                state = {**state, **self.averages}
+            weights = {
+                self.layout.to_upstream(key): value
+                for key, value in state.items()
+                if isinstance(value, Tensor)
+            }
+            # of parameter-efficient tuning some weights only: of the decoder alone, perhaps
+            parts = ("encoder.", *("decoder.", "classification_heads.") * (ENTRY in self.content))
+            if not any(key.startswith(parts) for key in weights):
+                raise UserError(
+                    "expected an OFA model (upstream, Hugging Face or mmpretrain names), found"
+                    f" {first_of(weights or self.content)}; name the model's own file"
+                )
+        return weights
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """``weights`` with all three names of the token table, without constant tables."""
+        found = next((self.weights[key] for key in EMBEDDINGS if key in self.weights), None)
+        if found is None:
+            raise UserError(
+                f"{self.path}: expected a table of token embeddings, found none of"
+                f" {', '.join(EMBEDDINGS)}; is the file complete?"
+            )
+        weights = {**dict.fromkeys(EMBEDDINGS, found), **self.weights}
+        return {key: value for key, value in weights.items() if not key.endswith(CONSTANTS)}
+
+    @cached_property
+    def averages(self) -> dict[str, Tensor]:
+        """The moving averages, in float32 where it has them so; often none."""
+        extra = self.content.get("extra_state") or {}
+        return {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Those of its training, whichever way it stores them."""
+        return options_of(self.content)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """``options`` in a form in which those of two checkpoints can be compared."""
+        return comparable(self.options)
+
+    @property
+    def num_updates(self) -> int | None:
+        """After how many updates it was saved, if it says so."""
+        return (self.content.get("optimizer_history") or [{}])[-1].get("num_updates")
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """``path``, ``sha256`` and ``ema`` of the file that it needs; empty if it is complete."""
+        base = (self.content.get(ENTRY) or {}).get("base") or {}
+        if base and not (
+            isinstance(base, Mapping)
+            and all(isinstance(base.get(name), str) for name in ("path", "sha256"))
+        ):
+            raise UserError(
+                f"{self.path}: expected path and sha256 of the base in the checkpoint's '{ENTRY}',"
+                f" found {base!r}"
+            )
+        return base
+
+    @property
+    def lacks_base(self) -> bool:
+        """Whether the weights of its base are not in ``content``."""
+        return bool(self.base) and TUNED not in self.content[ENTRY]
+
+    def find_base(self, given: str | Path | None = None) -> Path:
+        """Args: given: where the user says it is; then nowhere else.
+        Raises: BaseNotFound if there is no file, or another one."""
+        recorded, sha256 = Path(self.base["path"]), self.base["sha256"]
+        beside = Path(self.path).absolute().parent / recorded.name
+        places = [Path(given)] if given else [recorded, beside]
+        others = []
+        for place in places:
+            if (given or is_readable_path(str(place))) and place.is_file():
+                found = sha256_of(place)
+                if found == sha256:
+                    return place
+                others.append(f"{place} (sha256 {found[:12]}...)")
+        needs = (
+            f"{self.path}: holds only tuned weights and needs its base {recorded.name} (sha256"
+            f" {sha256[:12]}...)"
+        )
+        if others:
+            raise BaseNotFound(
+                f"{needs}, found another file in its place: {others[0]}; give the one that the"
+                " training started from by --base FILE"
+            )
+        nowhere = ", nor ".join(dict.fromkeys(map(str, places)))
+        raise BaseNotFound(f"{needs}, found no file {nowhere}; give it by --base FILE")
+
+    # --- its network
+
+    @cached_property
+    def foreign(self) -> dict[str, Any]:
+        """The configuration that another project stores: in the file, or beside it."""
+        if self.layout is not HUGGINGFACE:
+            return self.content.get("meta") or {}
+        folder = Path(self.path) if Path(self.path).is_dir() else Path(self.path).parent
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"{self.path}: expected {CONFIG} beside the weights, found none in {folder};"
+                " download or copy it as well"
+            )
+        return read_json(folder / CONFIG, JSON_OBJECT, kind=dict)
+
+    @cached_property
+    def task(self) -> dict[str, Any]:
+        """Options of its task; empty if the file knows none."""
+        if self.layout is FAIRSEQ:
+            return values_of(
+                (self.content.get("cfg") or {}).get("task") or self.content.get("args")
+            )
+        task = dict(self.foreign.get(TASK) or {})
+        drop_unfollowed(task, self.path)
+        return task
 
     @property
     def num_entries(self) -> int:
         """Of the vocabulary."""
-        return len(self.weights[EMBEDDINGS[0]])
+        return len(self.parameters[EMBEDDINGS[0]])
 
     @property
     def arch(self) -> str:
-        """The architecture of these sizes; of other sizes the one whose name the file has, or
-        ofa_large, which is changed in all."""
-        return architecture(self.weights) or arguments(self.content).get("arch") or "ofa_large"
+        """That of these sizes; of other sizes that of its options, or ofa_large, changed in all."""
+        return architecture(self.weights) or self.options.get("arch") or "ofa_large"
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """As stored, checked against the shapes; what is not stored follows from these."""
+        weights = {**self.parameters, **self.weights}
+        with naming(self.path):
+            if self.layout is FAIRSEQ:
+                for options in option_groups(self.content):
+                    check_stored_sizes(options, weights)
+                given = {key: value for key, value in self.options.items() if key in FIELDS}
+            else:
+                stored = self.foreign
+                given = self.layout.from_config(
+                    stored if self.layout is HUGGINGFACE else stored.get("model") or {}
+                )
+            config = config_of(weights, given, self.layout)
+            if config.share_all_embeddings:
+                check_tables(weights)
+        return config
 
 
-def read_source(path: str | Path, ema: bool = False) -> Source:
-    """Args: path: a file, or a folder with config.json. ema: the moving averages as the weights (of
-    a training's checkpoint).
+def read(
+    path: str | Path, base: str | Path | None = None, ema: bool = False, whole: bool = True
+) -> Checkpoint:
+    """A checkpoint of a training.
 
-    Raises: UserError if it is no OFA model, is damaged, or if its configuration is not that of its
-    weights.
+    Args: base: where the base of a delta checkpoint is now; default: as recorded. whole: with the
+    weights of its base.
+    Raises: UserError if the file is missing, damaged or more than data; BaseNotFound.
+    """
+    checkpoint = Checkpoint(str(path), load_checkpoint(path), ema)
+    content = checkpoint.content
+    if whole and checkpoint.lacks_base:
+        held = read(checkpoint.find_base(base), ema=checkpoint.base.get("ema", False), whole=False)
+        tuned = content["model"]
+        content["model"] = {**held.weights, **tuned}
+        content[ENTRY] = {**content[ENTRY], TUNED: list(tuned)}
+    return checkpoint
+
+
+def read_source(path: str | Path, ema: bool = False) -> Checkpoint:
+    """A model of any layout, to convert; its tensors stay in the file.
+
+    Args: path: a file, or a folder with config.json. Raises: UserError if it is no OFA model, is
+    damaged, or if its configuration is not that of its weights.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
     content = read_folder(path) if path.is_dir() else load_checkpoint(path, mapped=True)
     drop_from_checkpoint(content, path)
-    state = content.get("model") or content.get("state_dict") or content
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    layout = recognize(tensors)
-    with naming(path):
-        if (content.get("light_tuning") or {}).get("base"):
-            raise UserError(
-                "expected all weights of a model, found those alone that a parameter-efficient"
-                f" tuning trained; make it whole first: ofa checkpoint merge {path} --out FILE"
-            )
-        if layout is None:
-            raise UserError(
-                "expected an OFA model (upstream, Hugging Face or mmpretrain names), found "
-                f"{describe(tensors or content)}; name the model's own file"
-            )
-        if layout is FAIRSEQ:
-            weights = upstream_state_dict(content, ema)
-            for options in option_groups(content):
-                check_stored_sizes(options, weights)
-            given = {key: value for key, value in arguments(content).items() if key in FIELDS}
-            group = (content.get("cfg") or {}).get("task") or content.get("args")
-            task = values_of(group or {})
-        elif ema:
-            raise UserError(
-                f"a file of the {layout.title} layout has no moving averages; leave --ema out"
-            )
-        else:
-            weights = {layout.to_upstream(key): value for key, value in tensors.items()}
-            given, task = foreign_options(layout, content, folder)
-            drop_unfollowed(task, folder)
-        weights = complete_tables(weights)
-        config = config_of(weights, given, layout)
-        if config.share_all_embeddings:
-            check_tables(weights)
-            # averages have a copy for each name
-            weights |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDINGS[0]])
-    weights = {key: value for key, value in weights.items() if not key.endswith(CONSTANTS)}
-    rest = {name: part for name, part in content.items() if part is not state}
-    rest = {name: part for name, part in rest.items() if not isinstance(part, Tensor)}
-    return Source(str(path), layout, weights, config, rest, task)
+    source = Checkpoint(str(path), content, ema)
+    if (content.get(ENTRY) or {}).get("base"):
+        raise UserError(
+            f"{path}: expected all weights of a model, found those alone that a"
+            " parameter-efficient tuning trained; make it whole first: ofa checkpoint merge"
+            f" {path} --out FILE"
+        )
+    source.config.load_checkpoint_heads = True
+    return source
 
 
-def describe(content: Mapping[str, Any]) -> str:
+def named_base(path: str | Path, ema: bool = False) -> dict[str, Any]:
+    """How a checkpoint names the file ``path`` as its base."""
+    return {"path": str(Path(path).absolute()), "sha256": sha256_of(path), "ema": ema}
+
+
+def first_of(content: Iterable[Any]) -> str:
     return ", ".join(list(map(str, content))[:5]) or "nothing"
 
 
@@ -132,77 +306,35 @@ def read_folder(folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             parts = [folder / name]
         elif index.is_file():
-            parts = _parts(index)
+            names = read_json(index, JSON_OBJECT, kind=dict).get("weight_map")
+            if not isinstance(names, dict) or not names:
+                raise UserError(
+                    f"{index}: expected 'weight_map' with the file of each tensor, found none;"
+                    " download the folder again"
+                )
+            # links may lead on: the Hub's cache is made of them
+            parts = [
+                path_below(folder, part, str(index), follow_links=True)
+                for part in sorted(set(map(str, names.values())))
+            ]
         else:
             continue
         state: dict[str, Any] = {}
         for part in parts:
-            content = load_checkpoint(part, mapped=True)
-            state |= content.get("model") or content.get("state_dict") or content
+            state |= Checkpoint(str(part), load_checkpoint(part, mapped=True)).state
         return {"state_dict": state}
     raise UserError(
         f"{folder}: expected a Hugging Face folder with {CONFIG} and {' or '.join(WEIGHTS)}, found"
-        f" {describe(dict.fromkeys(sorted(entry.name for entry in folder.iterdir())))}; name the"
+        f" {first_of(sorted(entry.name for entry in folder.iterdir()))}; name the"
         " file, or download it all"
     )
-
-
-def _parts(index: Path) -> list[Path]:
-    """The files that hold the tensors of a folder. Links may lead on: the Hub's cache is made of
-    them."""
-    names = read_json(index, JSON_OBJECT, kind=dict).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise UserError(
-            f"{index}: expected 'weight_map' with the file of each tensor, found none; download the"
-            " folder again"
-        )
-    return [
-        path_below(index.parent, name, str(index), follow_links=True)
-        for name in sorted(set(map(str, names.values())))
-    ]
-
-
-def foreign_options(
-    layout: StateDictFormat, content: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of ``ModelConfig`` as the other project's configuration has them, and the options of
-    the task that it carries along."""
-    if layout is HUGGINGFACE:
-        if not (folder / CONFIG).is_file():
-            raise UserError(
-                f"expected {CONFIG} beside the weights, found none in {folder}; download or copy it"
-                " as well"
-            )
-        stored = read_json(folder / CONFIG, JSON_OBJECT, kind=dict)
-        given = from_huggingface(stored)
-    else:
-        stored = content.get("meta") or {}
-        given = from_mmpretrain(stored.get("model") or {})
-    return given, dict(stored.get(TASK) or {})
-
-
-def complete_tables(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All three names of the table of token embeddings, where a file holds one or two of them.
-
-    Raises: UserError if it holds none.
-    """
-    found = next((weights[key] for key in EMBEDDINGS if key in weights), None)
-    if found is None:
-        raise UserError(
-            f"expected a table of token embeddings, found none of {', '.join(EMBEDDINGS)}; is the"
-            " file complete?"
-        )
-    return {**dict.fromkeys(EMBEDDINGS, found), **weights}
 
 
 def config_of(
     weights: Mapping[str, Tensor], given: Mapping[str, Any], layout: StateDictFormat
 ) -> ModelConfig:
-    """The configuration that a file stores, checked against the shapes; what it does not store
-    follows from the shapes.
-
-    Raises: UserError if the two contradict each other.
-    """
+    """Args: given: fields that the file stores, or None.
+    Raises: UserError if they contradict the shapes."""
     given = {name: value for name, value in given.items() if value is not None}
     entries = len(weights[EMBEDDINGS[0]])
     if given.get("vocab_size", entries) != entries:

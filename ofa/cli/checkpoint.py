@@ -2,7 +2,7 @@
 smaller or better ones."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,39 +74,35 @@ class DiffOptions:
 @action
 def show(args: ShowOptions) -> None:
     """Model, training state, sizes and settings of a checkpoint."""
-    from ofa.checkpoints.contents import training_settings, upstream_state_dict
-    from ofa.checkpoints.delta import base_of, find_base
-    from ofa.io.safe_load import load_checkpoint
+    from ofa.checkpoints.read import read
 
-    checkpoint = load_checkpoint(args.checkpoint)
-    settings, weights = training_settings(checkpoint), upstream_state_dict(checkpoint)
+    checkpoint = read(args.checkpoint, whole=False)
     print(f"{args.checkpoint}: {size_of(args.checkpoint)}")
-    for title, text in facts(checkpoint, weights, settings).items():
+    for title, text in facts(checkpoint).items():
         print(f"  {title:<10}{printable(text)}")
     if args.config:
-        for name, value in sorted(settings.items()):
+        for name, value in sorted(checkpoint.settings.items()):
             print(f"  {printable(name)} = {printable(written(value))}")
     if args.tensors:
-        for name, tensor in weights.items():
+        for name, tensor in checkpoint.weights.items():
             print(f"  {printable(name)}  {list(tensor.shape)}  {dtype_of(tensor)}")
-    if base_of(checkpoint):
-        print(f"  base found: {find_base(args.checkpoint, checkpoint, args.base)}")
+    if checkpoint.base:
+        print(f"  base found: {checkpoint.find_base(args.base)}")
 
 
-def facts(
-    checkpoint: Mapping[str, Any], weights: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, str]:
+def facts(checkpoint: Any) -> dict[str, str]:
     """What a checkpoint is, by title."""
-    from ofa.checkpoints.delta import ENTRY, base_of
     from ofa.checkpoints.edit import num_bytes
+    from ofa.checkpoints.read import ENTRY
 
-    extra = checkpoint.get("extra_state") or {}
+    weights, settings, content = checkpoint.weights, checkpoint.settings, checkpoint.content
+    extra = content.get("extra_state") or {}
     averages = {name: extra[name] for name in ("ema", "ema_fp32_params") if extra.get(name)}
     floating = {t.data_ptr(): t for t in weights.values() if t.is_floating_point()}.values()
     sizes = {
         "model": num_bytes(weights),
         "EMA": num_bytes(averages),
-        "optimizer": num_bytes(checkpoint.get("last_optimizer_state")),
+        "optimizer": num_bytes(content.get("last_optimizer_state")),
     }
     rows = {
         "model": (
@@ -117,7 +113,7 @@ def facts(
         ),
         "task": settings.get("task", "not stored"),
         "template": str(settings.get("template") or ""),
-        "training": training_line(checkpoint, settings),
+        "training": training_line(checkpoint),
         "EMA": (
             f"present, decay {settings.get('ema_decay')} ({', '.join(averages)})"
             if averages
@@ -127,8 +123,8 @@ def facts(
             f"{part} {megabytes(size) if size else 'none'}" for part, size in sizes.items()
         ),
     }
-    if base := base_of(checkpoint):
-        methods = ", ".join(checkpoint[ENTRY].get("methods") or ["?"])
+    if base := checkpoint.base:
+        methods = ", ".join(content[ENTRY].get("methods") or ["?"])
         averaged = ", its averaged weights" if base.get("ema") else ""
         rows["tuned by"] = f"{methods}; all other weights are those of its base"
         rows["base"] = f"{base['path']}, sha256 {base['sha256']}{averaged}"
@@ -146,17 +142,16 @@ def printable(text: object) -> str:
     return shown + "..." * (len(text) > MAX_SHOWN)
 
 
-def training_line(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    from ofa.checkpoints.edit import num_updates
-
-    extra, updates = checkpoint.get("extra_state") or {}, num_updates(checkpoint)
+def training_line(checkpoint: Any) -> str:
+    extra, updates = checkpoint.content.get("extra_state") or {}, checkpoint.num_updates
     if extra.get("averaged"):
         return f"mean of {', '.join(extra['averaged'])}; newest after {updates} updates"
     parts = [f"{updates} updates" if updates else "not stored"]
     if epoch := (extra.get("train_iterator") or {}).get("epoch"):
         parts.append(f"epoch {epoch}")
     if extra.get("best") is not None:
-        parts.append(f"best {settings.get('best_checkpoint_metric', 'value')} {extra['best']:.4f}")
+        metric = checkpoint.settings.get("best_checkpoint_metric", "value")
+        parts.append(f"best {metric} {extra['best']:.4f}")
     return ", ".join(parts)
 
 
@@ -211,10 +206,10 @@ def diff(args: DiffOptions) -> int:
 
     Prints the options that differ. Exit status: 0 none, 1 some.
     """
-    from ofa.checkpoints.contents import differences, training_settings
-    from ofa.io.safe_load import load_checkpoint
+    from ofa.checkpoints.options import differences
+    from ofa.checkpoints.read import read
 
-    left = training_settings(load_checkpoint(args.checkpoint))
+    left = read(args.checkpoint, whole=False).settings
     if not left:
         raise UserError(
             f"{args.checkpoint}: expected the settings of a training (args or cfg), found none in"
@@ -233,8 +228,7 @@ def diff(args: DiffOptions) -> int:
 
 
 def other_settings(other: str, flags: Sequence[str]) -> dict[str, Any]:
-    from ofa.checkpoints.contents import training_settings
-    from ofa.io.safe_load import load_checkpoint
+    from ofa.checkpoints.read import read
 
     if not Path(other).is_file():
         raise UserError(
@@ -246,7 +240,7 @@ def other_settings(other: str, flags: Sequence[str]) -> dict[str, Any]:
                 f"{flags[0]}: flags go with a run script (*.sh), found the checkpoint {other};"
                 " leave them out"
             )
-        return training_settings(load_checkpoint(other))
+        return read(other, whole=False).settings
     from ofa import register_fairseq_plugin
 
     register_fairseq_plugin()

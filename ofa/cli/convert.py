@@ -54,7 +54,7 @@ def convert(args: ConvertOptions) -> None:
       mmpretrain   *.pth: state_dict, and under meta.model what its configuration has to say
     """
     from ofa.checkpoints import convert as machine
-    from ofa.checkpoints.contents import averages_of
+    from ofa.checkpoints.adapt import network_of
     from ofa.checkpoints.formats import LAYOUTS
     from ofa.checkpoints.read import read_source
 
@@ -65,15 +65,15 @@ def convert(args: ConvertOptions) -> None:
         )
     machine.check_output(layout, args.out, args.overwrite)
     source = read_source(args.source, args.ema)
-    model = machine.network_of(source)
+    model = network_of(source)
     config = model.config
     print(
         f"{args.source}: {source.layout.title} layout, {config.encoder_layers} +"
         f" {config.decoder_layers} layers of width {config.encoder_embed_dim},"
         f" {config.resnet_type}, {source.num_entries} vocabulary entries,"
-        f" {len(source.weights)} tensors"
+        f" {len(source.parameters)} tensors"
     )
-    if not args.ema and averages_of(source.content):
+    if not args.ema and source.averages:
         print("  it has moving averages as well; --ema takes these")
     machine.check_room(layout, source, model)
     task = task_of(source.task, args)
@@ -87,7 +87,7 @@ def convert(args: ConvertOptions) -> None:
     found = ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
     print(
         f"largest difference of the logits: {found} (allowed: {machine.ALLOWED:g}); all"
-        f" {len(source.weights)} tensors are equal"
+        f" {len(source.parameters)} tensors are equal"
     )
 
 

@@ -56,13 +56,12 @@ def check_vocabulary(folder: str) -> Report:
 
 def check_checkpoint(path: str, bpe_dir: str | None = None) -> Report:
     """A checkpoint: whole, harmless, finite, and as large as the vocabulary."""
-    from ofa.checkpoints.contents import arguments, upstream_state_dict
-    from ofa.checkpoints.delta import load_complete
+    from ofa.checkpoints.read import read
 
     report = Report(path, "checkpoint", "tensors")
     try:
-        checkpoint = load_complete(path)
-        weights = upstream_state_dict(checkpoint)
+        checkpoint = read(path)
+        weights = checkpoint.weights
     except UserError as error:
         report.find("checkpoint", str(error).removeprefix(f"{path}: "))
         return report
@@ -75,7 +74,7 @@ def check_checkpoint(path: str, bpe_dir: str | None = None) -> Report:
     if broken:
         found = f"{len(broken)} tensors with NaN or infinity, the first {broken[0]}"
         report.find("checkpoint-weights", found)
-    options = arguments(checkpoint)
+    options = checkpoint.options
     if not options.get("arch"):
         report.find("checkpoint-arch", "none")
     if bpe_dir and (found := _other_size(weights, options, bpe_dir)):

@@ -13,7 +13,8 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from ofa.checkpoints.architecture import EMBEDDINGS, check_stored_sizes, image_size
-from ofa.checkpoints.contents import upstream_state_dict, values_of
+from ofa.checkpoints.options import values_of
+from ofa.checkpoints.read import Checkpoint
 from ofa.errors import UserError, naming
 from ofa.io.json_files import parse_json
 from ofa.io.safe_load import CONVERT
@@ -62,7 +63,7 @@ class LoadedCheckpoint:
                 self.vocabulary, self.bpe = first.vocabulary, first.bpe
             self.networks.append(build_network(path, state, first, ema))
 
-    def _read_options(self, state: Mapping[str, Any]) -> None:
+    def _read_options(self, state: dict[str, Any]) -> None:
         """What the file says of the tasks that it was trained on."""
         self.stored = group_to_builtins(state["cfg"]["task"])
         dataset = state["cfg"].get("dataset")
@@ -75,7 +76,9 @@ class LoadedCheckpoint:
         self.first = every[0]
         self.derived: dict[str, Any] = {}
         if not {**self.first, **self.overrides}.get("patch_image_size"):  # a converted network
-            self.derived["patch_image_size"], arch, _ = image_size(upstream_state_dict(state))
+            self.derived["patch_image_size"], arch, _ = image_size(
+                Checkpoint(self.path, state).weights
+            )
             logger.warning(NO_IMAGE_SIZE, self.path, self.derived["patch_image_size"], arch)
         drawn = group_to_builtins(state["cfg"]["model"]).get("code_image_size")
         if drawn:  # the size of the images that the decoder can draw
@@ -154,7 +157,7 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
         )
     with naming(path):
         for group in ("task", "model"):
-            check_stored_sizes(group_to_builtins(config[group]), upstream_state_dict(state))
+            check_stored_sizes(group_to_builtins(config[group]), Checkpoint(path, state).weights)
     return state
 
 
@@ -198,7 +201,7 @@ def group_to_builtins(group: Any) -> dict[str, Any]:
 
 def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     """The network of a checkpoint with its weights."""
-    weights = upstream_state_dict(state, ema=ema)
+    weights = Checkpoint(path, state, ema).weights
     rows = len(weights.get(EMBEDDINGS[0], task.vocabulary))
     if rows != len(task.vocabulary):
         raise UserError(

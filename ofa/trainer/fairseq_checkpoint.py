@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ofa.checkpoints.adapt import CONSTANTS, store_once
-from ofa.checkpoints.delta import load_complete
 from ofa.checkpoints.edit import num_bytes
+from ofa.checkpoints.read import read
 from ofa.errors import UserError
 from ofa.io import tensor_files
 from ofa.io.atomic import FULL, replacing
@@ -44,7 +44,7 @@ def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False) ->
     if str(path) in prefetched:
         return prefetched.pop(str(path))
     overrides = dict(arg_overrides or {})
-    state = load_complete(PathManager.get_local_path(path), overrides.pop("base", None))
+    state = read(PathManager.get_local_path(path), overrides.pop("base", None)).content
     drop_from_checkpoint(state, path)
     try:
         return as_fairseq_reads(state, overrides)

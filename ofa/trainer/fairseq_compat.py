@@ -32,7 +32,7 @@ from fairseq.tasks import TASK_REGISTRY
 from fairseq.utils import split_paths
 from omegaconf import OmegaConf, open_dict
 
-from ofa.checkpoints.contents import training_settings
+from ofa.checkpoints.options import comparable, options_of
 from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
@@ -156,9 +156,8 @@ def settings_of_command(arguments: list[str]) -> dict[str, Any]:
     ``fairseq-train``. Ends the process if a flag is wrong."""
     parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
     config = convert_namespace_to_omegaconf(parsed)
-    return training_settings(
-        {"cfg": OmegaConf.to_container(config, resolve=True, enum_to_str=True)}
-    )
+    groups = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return comparable(options_of({"cfg": groups}))
 
 
 def command_of_script(script: str | Path, flags: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ Another checkpoint is taken when ``checkpoint_last.pt`` is damaged; a finished r
 import copy
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
 
-from ofa.checkpoints.delta import BaseNotFound
+from ofa.checkpoints.read import BaseNotFound
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
@@ -95,7 +94,6 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
     damages = []
     for path in paths:
         try:
-            check_sums(path)
             state = load_checkpoint_to_cpu(path, {"base": base})
         except BaseNotFound:
             raise  # no damage: an older checkpoint needs the same file
@@ -113,23 +111,6 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
         f"{Path(paths[0]).parent}: expected a checkpoint to continue from, found only damaged ones"
         f" ({damages[0]}); copy one back, or start over with FRESH=1 or another --save-dir"
     )
-
-
-def check_sums(path: str) -> None:
-    """Compare the content of a checkpoint with the checksums in it, which torch writes and does not
-    read. Raises: UserError if a part differs. Files that are no archives are left to the reader."""
-    if not zipfile.is_zipfile(path):
-        return
-    damaged: object
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        damaged = error
-    if damaged is not None:
-        raise UserError(
-            f"{path}: expected the content that was saved, found another one in {damaged}"
-        )
 
 
 def end_of_run(trainer, epoch_itr) -> str | None:

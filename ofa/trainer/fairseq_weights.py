@@ -1,7 +1,7 @@
 """Which weights a run starts from, averages and saves.
 
 A run whose flags choose parameter-efficient tuning (``ModelConfig.peft_methods``) starts from a
-base, which its checkpoints name by path and hash (``ofa.checkpoints.delta``); they hold the tuned
+base, which its checkpoints name by path and hash (``ofa.checkpoints.read``); they hold the tuned
 weights only. Without a base (from random weights) they hold all. Averages are fairseq's, with the
 two flags that upstream added to fairseq.
 """
@@ -17,8 +17,7 @@ from fairseq.models.ema.ema import EMA
 from torch import Tensor, nn
 
 from ofa.checkpoints.adapt import CONSTANTS, share_embeddings
-from ofa.checkpoints.contents import averages_of
-from ofa.checkpoints.delta import ENTRY, TUNED, base_of, named_base
+from ofa.checkpoints.read import ENTRY, TUNED, Checkpoint, named_base
 from ofa.models.peft import HEADS, tuned_names
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS, STATE_KEY
@@ -54,7 +53,7 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
     if not peft_methods(model):
         return None
     extra, tuned, known = state["extra_state"], tuned_names(model), state.get(ENTRY) or {}
-    if not (file := base_of(state)):
+    if not (file := Checkpoint(path, state).base):
         inside = Path(path).absolute().parent == Path(options.save_dir).absolute()
         if inside and Path(path).match(CHECKPOINTS):
             logger.info("%s: will be replaced and is no base; checkpoints hold all weights", path)
@@ -162,7 +161,8 @@ def arrange_weights(state: dict[str, Any], cfg, filename: str, resumes: bool = F
 
     Args: resumes: the checkpoint is one of this very run, which followed the flags at its start.
     """
-    extra, latest, averages = state["extra_state"], state["model"], averages_of(state)
+    extra, latest = state["extra_state"], state["model"]
+    averages = Checkpoint(filename, state).averages
     exchange, renew = (getattr(cfg.checkpoint, flag) and not resumes for flag in INITIAL_WEIGHTS)
     if exchange and averages:
         logger.info("%s: starting from its averaged weights", filename)

@@ -85,10 +85,9 @@ def run(tmp_path_factory) -> Path:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    from ofa.checkpoints.contents import upstream_state_dict
-    from ofa.io.safe_load import load_checkpoint
+    from ofa.checkpoints.read import read
 
-    return upstream_state_dict(load_checkpoint(path))
+    return read(path).weights
 
 
 def test_stage_2_continues_the_best_of_stage_1_and_moves_no_batch_norm(run):

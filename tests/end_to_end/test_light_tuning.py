@@ -12,8 +12,7 @@ import torch
 from test_resume import assert_same_end
 from training_runs import curve, flags, make_files, train
 
-from ofa.checkpoints.contents import upstream_state_dict
-from ofa.checkpoints.delta import ENTRY, load_complete
+from ofa.checkpoints.read import ENTRY, read
 from ofa.cli.main import main
 from ofa.io.fingerprint import sha256_of
 from ofa.io.safe_load import load_checkpoint
@@ -154,10 +153,7 @@ def test_averages_of_the_base_can_be_the_base_and_half_precision_keeps_it(files)
     )
     done, path = tune(files, "averaged", *more, base=files.base)
     assert done.code == 0, done.log[-3000:]
-    whole, averaged = (
-        load_complete(path),
-        upstream_state_dict(load_checkpoint(files.base), ema=True),
-    )
+    whole, averaged = (read(path).content, read(files.base, ema=True).weights)
     tuned = load_checkpoint(path)["model"].keys()
     assert whole[ENTRY]["base"]["ema"] and all(name.endswith("bias") for name in tuned)
     assert all(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_runs import flags, log_lines, make_files, train
 
-from ofa.checkpoints.contents import upstream_state_dict
+from ofa.checkpoints.read import Checkpoint
 from ofa.io.safe_load import load_checkpoint
 
 SHORT = ("--max-update=4", "--log-interval=1")
@@ -65,7 +65,7 @@ def test_validation_uses_the_averages_when_asked(files, averaged):
 def test_a_run_can_start_from_the_averages_of_a_checkpoint(files, averaged):
     key = "encoder.layers.0.fc1.weight"
     model, _ = weights_after_start(files, "from_averages", "--use-ema-weights-to-init-param")
-    assert torch.equal(model[key], upstream_state_dict(averaged, ema=True)[key])
+    assert torch.equal(model[key], Checkpoint("averaged", averaged, ema=True).weights[key])
     model, averages = weights_after_start(files, "from_last", *EMA)
     assert torch.equal(model[key], averaged["model"][key]) and not torch.equal(
         averages[key], averaged["model"][key]
@@ -82,7 +82,7 @@ def test_averages_can_start_anew_from_the_last_weights(files, averaged):
         "--use-ema-weights-to-init-param",
         "--ema-decay=1.0",
     )
-    assert torch.equal(model[key], upstream_state_dict(averaged, ema=True)[key])
+    assert torch.equal(model[key], Checkpoint("averaged", averaged, ema=True).weights[key])
     assert torch.equal(averages[key], averaged["model"][key])
 
 

@@ -9,16 +9,10 @@ from recorded_model import VOCAB_SIZE, assert_near, recorded_config, recorded_in
 from test_forward import check_logits
 from torch.nn import functional as F
 
-from ofa.checkpoints.convert import network_of, write, written_tensors
-from ofa.checkpoints.formats import (
-    LAYOUTS,
-    from_huggingface,
-    from_mmpretrain,
-    huggingface_config,
-    mmpretrain_config,
-    recognize,
-)
-from ofa.checkpoints.read import Source, read_source
+from ofa.checkpoints.adapt import network_of
+from ofa.checkpoints.convert import write, written_tensors
+from ofa.checkpoints.formats import HUGGINGFACE, LAYOUTS, MMPRETRAIN, recognize
+from ofa.checkpoints.read import Checkpoint, read_source
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.models.ofa_model import OFAModel
 
@@ -81,7 +75,7 @@ def test_exactly_the_recorded_tensors_are_written(name, arch):
 def test_the_huggingface_configuration_of_every_size(arch):
     recorded = load_json("layout_huggingface")
     config = recorded_config(arch, load_json(f"state_dict_{arch}")["flags"])
-    found = huggingface_config(config, VOCAB_SIZE, "float32")
+    found = HUGGINGFACE.to_config(config, VOCAB_SIZE)
     usual = {
         key: value
         for part in recorded["config_fields"].values()
@@ -93,7 +87,7 @@ def test_the_huggingface_configuration_of_every_size(arch):
     assert {key: found[key] for key in sizes.keys() - trained} == {
         key: sizes[key] for key in sizes.keys() - trained
     }
-    assert ModelConfig(**no_vocabulary(from_huggingface(found))) == config
+    assert ModelConfig(**no_vocabulary(HUGGINGFACE.from_config(found))) == config
 
 
 def no_vocabulary(fields: dict) -> dict:
@@ -103,9 +97,7 @@ def no_vocabulary(fields: dict) -> dict:
 
 def test_a_field_that_a_configuration_lacks_has_the_recorded_default():
     recorded = load_json("layout_huggingface")["config_fields"]
-    found = huggingface_config(
-        ModelConfig(**from_huggingface(PRESET_FIELDS)), VOCAB_SIZE, "float32"
-    )
+    found = HUGGINGFACE.to_config(ModelConfig(**HUGGINGFACE.from_config(PRESET_FIELDS)), VOCAB_SIZE)
     usual = {
         key: value
         for part in recorded.values()
@@ -135,7 +127,7 @@ def test_the_mmpretrain_configuration_has_the_recorded_fields(arch):
         **PRESETS[arch],
         **dict.fromkeys(("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True),
     )
-    found = mmpretrain_config(config, VOCAB_SIZE)
+    found = MMPRETRAIN.to_config(config, VOCAB_SIZE)
     for part in ("encoder_cfg", "decoder_cfg"):
         of_size = {"num_layers", "num_heads", "embed_images"}
         assert found[part].keys() == recorded[part].keys()
@@ -147,7 +139,7 @@ def test_the_mmpretrain_configuration_has_the_recorded_fields(arch):
         config.encoder_embed_dim,
         config.resnet_type,
     )
-    assert ModelConfig(**no_vocabulary(from_mmpretrain(found))) == config
+    assert ModelConfig(**no_vocabulary(MMPRETRAIN.from_config(found))) == config
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +157,7 @@ def tiny():
 @torch.inference_mode()
 def test_a_converted_file_computes_the_recorded_numbers(tiny, name, tmp_path):
     model, cases = tiny
-    source = Source("recorded", LAYOUTS["fairseq"], dict(model.state_dict()), model.config, {}, {})
+    source = Checkpoint("recorded", {"model": model.state_dict()})
     out = tmp_path / {"huggingface": "folder", "mmpretrain": "a.pth"}[name]
     write(source, model, {}, LAYOUTS[name], out)
     result = network_of(read_source(out))

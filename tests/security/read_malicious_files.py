@@ -19,8 +19,7 @@ import torch
 from malicious_files import Case, description, malicious_files
 from pickle_programs import calls
 
-from ofa.checkpoints.delta import load_complete
-from ofa.checkpoints.read import read_source
+from ofa.checkpoints.read import read, read_source
 from ofa.data.tsv import open_index
 from ofa.errors import UserError
 from ofa.io.json_files import read_plain
@@ -101,7 +100,7 @@ def readers(folder: Path) -> dict:
         "vqgan": lambda path: load_vqgan(yaml, path),
         "vq_vae": load_vq_vae,
         "source": read_source,
-        "complete": load_complete,
+        "complete": read,
         "folder": in_folder("pytorch_model.bin", read_source),
         "label": read_label_file,
         "label_json": read_label_file,

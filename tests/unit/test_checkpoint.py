@@ -14,7 +14,7 @@ import zipfile
 import pytest
 import torch
 
-from ofa.checkpoints.contents import arguments, upstream_state_dict
+from ofa.checkpoints.read import Checkpoint, read
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint, restricted_pickle
 from ofa.io.tensor_files import KEY, to_builtins, write_tensors
@@ -61,9 +61,9 @@ def test_an_old_checkpoint_with_a_namespace_is_read(tmp_path, new_format):
         _use_new_zipfile_serialization=new_format,
     )
     checkpoint = load_checkpoint(path)
-    assert arguments(checkpoint) == vars(args)
+    assert Checkpoint("a.pt", checkpoint).options == vars(args)
     assert torch.equal(
-        upstream_state_dict(checkpoint)["encoder.embed_tokens.weight"],
+        Checkpoint("a.pt", checkpoint).weights["encoder.embed_tokens.weight"],
         weights()["encoder.embed_tokens.weight"],
     )
 
@@ -75,9 +75,7 @@ def test_a_newer_checkpoint_with_cfg_is_read(tmp_path):
         "model": model,
         "common": {"seed": 7},
     }
-    found = arguments(
-        load_checkpoint(save(tmp_path, {"args": None, "cfg": cfg, "model": weights()}))
-    )
+    found = read(save(tmp_path, {"args": None, "cfg": cfg, "model": weights()})).options
     assert (found["arch"], found["patch_image_size"], found["scale_heads"]) == (
         "ofa_base",
         480,
@@ -119,16 +117,16 @@ def test_ema_weights_come_first_when_asked_for(tmp_path):
     checkpoint = load_checkpoint(
         save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra})
     )
-    assert upstream_state_dict(checkpoint)["encoder.a"][0] == 1
-    assert upstream_state_dict(checkpoint, ema=True)["encoder.a"][0] == 3
+    assert Checkpoint("a.pt", checkpoint).weights["encoder.a"][0] == 1
+    assert Checkpoint("a.pt", checkpoint, ema=True).weights["encoder.a"][0] == 3
     del checkpoint["extra_state"]["ema_fp32_params"]
-    assert upstream_state_dict(checkpoint, ema=True)["encoder.a"][0] == 2
-    assert "encoder.b" in upstream_state_dict(checkpoint, ema=True)
+    assert Checkpoint("a.pt", checkpoint, ema=True).weights["encoder.a"][0] == 2
+    assert "encoder.b" in Checkpoint("a.pt", checkpoint, ema=True).weights
 
 
 def test_a_checkpoint_without_ema_says_so():
     with pytest.raises(UserError, match="no EMA weights"):
-        upstream_state_dict({"model": weights()}, ema=True)
+        _ = Checkpoint("a.pt", {"model": weights()}, ema=True).weights
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -278,8 +276,8 @@ def test_a_missing_checkpoint_and_a_directory_are_named(tmp_path):
 
 
 def test_a_file_of_something_else_is_refused():
-    with pytest.raises(UserError, match="holds no OFA model"):
-        upstream_state_dict({"model": {"fc.weight": torch.ones(2)}})
+    with pytest.raises(UserError, match="expected an OFA model"):
+        _ = Checkpoint("a.pt", {"model": {"fc.weight": torch.ones(2)}}).weights
 
 
 def test_trusted_files_are_read_without_limits(tmp_path):

@@ -16,9 +16,9 @@ from small_bpe import make_bert_folder, make_gpt2_folder, make_sentencepiece_fol
 from small_network import build_small
 
 from ofa.checkpoints import convert as conversion
-from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS
+from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS, network_of
 from ofa.checkpoints.architecture import fields_of, image_size
-from ofa.checkpoints.convert import fixed_batches, largest_differences, logits, network_of
+from ofa.checkpoints.convert import fixed_batches, largest_differences, logits
 from ofa.checkpoints.formats import LAYOUTS, unsupported_features
 from ofa.checkpoints.read import read_source
 from ofa.cli.main import main
@@ -120,8 +120,8 @@ def refused(capsys, *arguments) -> str:
 
 def assert_same(one, other) -> None:
     one, other = read_source(one), read_source(other)
-    assert one.weights.keys() == other.weights.keys() and len(one.weights) > 200
-    assert all(value.equal(other.weights[key]) for key, value in one.weights.items())
+    assert one.parameters.keys() == other.parameters.keys() and len(one.parameters) > 200
+    assert all(value.equal(other.parameters[key]) for key, value in one.parameters.items())
     learned = {"dropout", "load_checkpoint_heads"}
     left, right = (
         {k: v for k, v in asdict(part.config).items() if k not in learned} for part in (one, other)
@@ -274,8 +274,8 @@ def test_frozen_batch_norms_get_the_counters_that_other_layouts_have(folder, tmp
     assert tensors["encoder.embed_images.layer3.1.bn3.num_batches_tracked"].tolist() == 0
     assert convert(tmp_path / "a", "ofa", tmp_path / "a.safetensors") == 0
     assert all(
-        value.equal(read_source(tmp_path / "a.safetensors").weights[key])
-        for key, value in read_source(source).weights.items()
+        value.equal(read_source(tmp_path / "a.safetensors").parameters[key])
+        for key, value in read_source(source).parameters.items()
     )
 
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from test_checkpoint_command import run, save, settings, weight
 
-from ofa.checkpoints.contents import upstream_state_dict
-from ofa.checkpoints.delta import ENTRY, complete, is_light, load_complete, named_base
+from ofa.checkpoints.read import ENTRY, Checkpoint, named_base, read
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
 
@@ -65,9 +64,9 @@ def test_strip_and_average_keep_the_name_of_the_base(tmp_path, base, make):
     assert run("strip", files[0], "--out", tmp_path / "strip.pt") == 0
     for name, value in (("mean.pt", 2.0), ("strip.pt", 1.0)):
         found = load_checkpoint(tmp_path / name)
-        assert is_light(found) and found["model"][PROMPT].eq(value).all()
+        assert Checkpoint("a.pt", found).lacks_base and found["model"][PROMPT].eq(value).all()
         assert (
-            len(load_complete(tmp_path / name)["model"]) == len(load_checkpoint(base)["model"]) + 3
+            len(read(tmp_path / name).content["model"]) == len(load_checkpoint(base)["model"]) + 3
         )
     other = make("c.pt", **{ENTRY: {"base": {**named_base(base), "sha256": "0" * 64}}})
     assert run("average", files[0], other, "--out", tmp_path / "no.pt") == 2
@@ -96,13 +95,13 @@ def test_a_base_beside_the_checkpoint_is_found(tmp_path, base, make):
     moved.mkdir()
     for file in (light, base):
         file.rename(moved / file.name)
-    assert PROMPT in load_complete(moved / "light.pt")["model"]
+    assert PROMPT in read(moved / "light.pt").content["model"]
 
 
 def test_averages_of_the_base_are_meant_when_it_says_so(base, make):
     light = make("light.pt", **{ENTRY: {"base": named_base(base, ema=True)}})
-    expected = upstream_state_dict(load_checkpoint(base), ema=True)[f"{LAYER}.weight"]
-    assert torch.equal(load_complete(light)["model"][f"{LAYER}.weight"], expected)
+    expected = read(base, ema=True).weights[f"{LAYER}.weight"]
+    assert torch.equal(read(light).content["model"][f"{LAYER}.weight"], expected)
 
 
 def test_nothing_to_merge_and_a_damaged_entry_are_refused(tmp_path, base, make, capsys):
@@ -110,4 +109,4 @@ def test_nothing_to_merge_and_a_damaged_entry_are_refused(tmp_path, base, make, 
     assert "holds all weights already" in capsys.readouterr().err
     for entry in ({"base": {"path": 3, "sha256": "0"}}, {"base": "a"}, "lora"):
         with pytest.raises(UserError, match="light_tuning"):
-            complete("light.pt", load_checkpoint(make("light.pt", **{ENTRY: entry})))
+            read(make("light.pt", **{ENTRY: entry}))

@@ -7,7 +7,7 @@ import torch
 from small_network import build_small
 
 from ofa.checkpoints.adapt import load_into
-from ofa.checkpoints.delta import merge_lora
+from ofa.checkpoints.edit import merge_lora
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
 from ofa.models.inference_weights import PackedLinear, inference_network

@@ -19,8 +19,8 @@ from test_convert import save as save_convertible
 
 from ofa.checkpoints.adapt import store_once
 from ofa.checkpoints.architecture import EMBEDDINGS
-from ofa.checkpoints.contents import training_settings
-from ofa.checkpoints.delta import ENTRY, named_base
+from ofa.checkpoints.options import comparable, options_of
+from ofa.checkpoints.read import ENTRY, named_base
 from ofa.io import tensor_files
 
 
@@ -157,8 +157,8 @@ def test_stripping_an_old_file_keeps_all_its_options_in_groups(tmp_path):
     assert (
         found["cfg"]["task"]["_name"] == "caption" and found["cfg"]["model"]["_name"] == "ofa_tiny"
     )
-    before = training_settings({"args": old})
-    assert {name: training_settings(found)[name] for name in before} == before
+    before = comparable(options_of({"args": old}))
+    assert {name: comparable(options_of(found))[name] for name in before} == before
 
 
 @pytest.mark.parametrize("to", ["fairseq", "mmpretrain", "ofa"])
