@@ -1,10 +1,8 @@
 """How other projects name the tensors and write the configuration of OFA, and what their layouts
-have no place for: one table each.
+have no place for.
 
-A name is a place, one segment and the rest: ``encoder.layers.3.`` ``attn_ln`` ``.weight``. Only the
-segment differs, and no tensor is reshaped. mmpretrain gives upstream names another meaning:
-``attn_ln``, ``self_attn_ln`` and ``cross_attn_ln`` are the LayerNorms *before* an attention there,
-and *after* it in upstream. The shapes agree, so a mistake would load silently.
+No tensor is reshaped. mmpretrain gives upstream names another meaning: ``attn_ln`` is the LayerNorm
+*before* an attention there, *after* it in upstream; a mistake would load silently.
 """
 
 import re

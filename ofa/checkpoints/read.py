@@ -1,14 +1,11 @@
-"""A checkpoint file of any layout, read as data: weights under upstream's names, the options of its
-training, the configuration of its network, and the base that it needs.
+"""A checkpoint file of any layout, read as data: weights, options, configuration, and its base.
 
-A checkpoint of parameter-efficient tuning holds the tuned weights only. It has one entry more than
-an ordinary one, which names the file (the base) that holds all others::
+One of parameter-efficient tuning holds the tuned weights only, and names the file with the others::
 
     {"light_tuning": {"base": {"path": "/models/ofa_base.pt", "sha256": "3f0c...", "ema": False},
                       "methods": ["lora"]}}
 
-``ema``: the base's averaged weights are meant. The base is looked for where it was given, where it
-was at training, and beside the checkpoint; it is taken only if its bytes are the same.
+``ema``: the base's averages are meant. It is taken only if its bytes are the same.
 """
 
 import logging

@@ -3,14 +3,12 @@
     @dataclass(frozen=True, kw_only=True)
     class Options(MachineOptions):  # options that several commands share
         checkpoint: str = option(help="checkpoint file", positional=True, also=("--path",))
-        beam: int = option(5, "hypotheses kept at each step", least=1)
 
     @action
     def show(options: Options) -> int: ...  # its docstring is the help; returns the exit status
 
-What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True or None by default),
-``Literal`` one of its values, ``tuple[str, ...]`` words, ``tuple[int, int]`` two numbers,
-``X | None`` an X or nothing.
+``bool`` is a switch (with ``--no-x`` where it is True or None by default), ``Literal`` one of its
+values, ``tuple[str, ...]`` words, ``tuple[int, int]`` two numbers.
 """
 
 import argparse

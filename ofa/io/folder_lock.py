@@ -1,11 +1,8 @@
-"""Who writes where: one process at a time owns a folder, and an unfinished file belongs to the
-process that writes it.
+"""Who writes where: one process at a time owns a folder, or an unfinished file.
 
-The locks are POSIX record locks (``fcntl.lockf``). The kernel releases them when their process
-dies, however it dies; children do not inherit them, so an orphaned data worker keeps nothing
-locked; ``exec`` keeps them; NFS clients pass them on to the server, so they hold between machines
-(with ``nolock`` or ``local_lock=posix`` mounts: on one machine only). Closing any descriptor of a
-file gives up this process's locks on it, so lock files are opened here alone.
+POSIX record locks (``fcntl.lockf``) end with their process, however it dies; children do not
+inherit them, ``exec`` keeps them, and NFS passes them on (not with ``nolock``). Closing any
+descriptor of a file gives them up, so lock files are opened here alone.
 """
 
 import contextlib

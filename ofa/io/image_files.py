@@ -1,7 +1,7 @@
 """Image files before they are embedded: found in folders, looked at once, checked whole.
 
-An image may also stand in a TSV file of lines ``image-id <tab> base64``; it is called
-``FILE.tsv:ROW@OFFSET+LENGTH`` then, row from 1, offset and length of the base64 text in bytes.
+One in a TSV file of lines ``image-id <tab> base64`` is called ``FILE.tsv:ROW@OFFSET+LENGTH``: row
+from 1, offset and length of the base64 text in bytes.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """What an image file may ask of this machine: checked in its headers, before a decoder begins.
 
-A file of 28 bytes can stand for 180 million pixels, and one of 2 MB for a million comments.
-tests/unit/test_image_limits.py opens the worst file of each format.
+A file of 28 bytes can stand for 180 million pixels; tests/unit/test_image_limits.py opens the worst
+file of each format.
 """
 
 import re

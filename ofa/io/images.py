@@ -1,15 +1,8 @@
-"""The one place where an image file is opened: base64 -> bytes -> PIL image in RGB, within bounds
-of time and memory.
+"""The one place where an image file is opened: base64 -> bytes -> PIL image in RGB, within bounds.
 
-As upstream: an image is converted by ``convert("RGB")`` (transparency is dropped, not blended), and
-pixels of a TSV are taken as they lie in the file, for that is what upstream's checkpoints saw.
-Where somebody has chosen a file by what a viewer shows, ``upright=True`` applies its EXIF
-orientation; files that are embedded into a TSV are turned then (``upright_file``). Two things
-differ from upstream on purpose: a truncated image is refused instead of filled with gray, and
-16-bit gray levels are scaled to 8 bits instead of being clipped to white.
-
-Only formats with a decoder of their own are read. Pillow knows 40 more, among them EPS, which
-starts another program.
+As upstream, transparency is dropped, not blended, and pixels of a TSV are taken as they lie in the
+file. Unlike upstream, a truncated image is refused instead of filled with gray, and 16-bit gray
+levels are scaled to 8 bits. Only formats with a decoder of their own are read: EPS starts programs.
 """
 
 import base64

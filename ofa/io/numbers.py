@@ -1,7 +1,7 @@
-"""Numbers that come as text or from JSON: plain decimal notation, finite, or an error.
+"""Numbers as text or from JSON: plain decimal notation, finite, or an error.
 
-Python's own ``int`` and ``float`` also read ``1_000``, ``１２`` and ``nan``, and ``1e39`` becomes
-infinite as soon as it is a float32 on its way into a batch.
+Python's own ``int`` and ``float`` also read ``1_000``, ``１２`` and ``nan``, and ``1e39`` is
+infinite as float32.
 """
 
 import re

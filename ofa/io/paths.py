@@ -1,11 +1,8 @@
-"""File names that come from data: made or refused, always below a folder; deletion of our files.
+"""File names that come from data: made or refused, always below the folder that the user named.
 
-A manifest, an annotation file or a row names files; none of them may lead out of the folder that
-the user named::
-
-    path_below("out", "val2014/a.jpg")       out/val2014/a.jpg
-    path_below("out", "../notes.txt")        UserError; so do /etc/x, C:\\x, links to elsewhere
-    path_below("out", 300 * "a" + ".png")    out/aaaa...aaaa-3f5b2c....png, the same each time
+path_below("out", "val2014/a.jpg")       out/val2014/a.jpg
+path_below("out", "../notes.txt")        UserError; so do /etc/x, C:\\x, links to elsewhere
+path_below("out", 300 * "a" + ".png")    out/aaaa...aaaa-3f5b2c....png, the same each time
 """
 
 import hashlib

@@ -1,11 +1,8 @@
 """Pickles read as data: nothing is imported or called, and the cost follows the file's size.
 
-A pickle is a program for a small stack machine. The one here is Python's own in its Python form,
-with other handlers for all that names, calls or changes something: a name becomes a ``Name``, with
-one of our own functions if it may be called; an object of a settings class becomes a ``Settings``.
-``torch.load(weights_only=True)`` knows the opcodes of protocol 2 alone and needs every class by its
-full name beforehand, but older files name settings classes of many programs and label files use
-every protocol; and 200 kB of nested tuples as a key end it by SIGSEGV (torch 2.11).
+The stack machine is Python's own in its Python form, with other handlers for all that names, calls
+or changes something. ``torch.load(weights_only=True)`` knows protocol 2 alone, and classes by their
+full names; and 200 kB of nested tuples as a key end it by SIGSEGV (torch 2.11).
 """
 
 import io

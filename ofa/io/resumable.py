@@ -1,19 +1,13 @@
 """Folders that many rows are written to: a manifest lists what is complete, and the same call
-resumes after an interruption.
-
-This is the one core of whatever writes many rows (training files, image codes, shards)::
+resumes after an interruption::
 
     out = ResumableFolder("out", fingerprint(what, decides, the, content), "ofa prepare vqa2")
     if not out.is_finished():
         out.write("a.tsv", lambda done: blocks[done:], lines=[2, 1])
         out.save_manifest(finished=True, rows=3)
 
-A file that is made elsewhere goes the same way by ``path = out.begin(name)`` and
-``out.complete(name, rows, sha256)``. A file is written as ``NAME.part`` and renamed when it is
-complete. The manifest lists the complete files with rows, bytes and SHA-256, and the *plan*, a
-fingerprint of all that decides their content. A call with the same plan keeps complete files and
-continues an incomplete one after its last whole block; with another plan it starts over. Files of
-others are neither overwritten nor deleted.
+A call with the same plan keeps complete files and continues ``NAME.part`` after its last whole
+block; with another plan it starts over. Files of others are neither overwritten nor deleted.
 """
 
 import hashlib

@@ -1,10 +1,8 @@
-"""Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever
-run.
+"""Reading checkpoints as data: no class of the file is imported, no code of the file is run.
 
-A checkpoint is a pickle, and a pickle may name any function to call. ``ofa.io.pickles`` reads it:
-only tensors and containers come to life; configuration objects (``argparse.Namespace``, omegaconf,
-fairseq's dataclasses and enums, Lightning's callbacks) become plain dicts and values; anything else
-is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
+``ofa.io.pickles`` reads the pickle: only tensors and containers come to life; configuration objects
+(of argparse, omegaconf, fairseq, Lightning) become plain dicts and values; anything else is refused
+by name. ``torch.load`` maps or reads the storages.
 """
 
 import argparse

@@ -1,9 +1,7 @@
 """Which options that a file stores are followed: those of a checkpoint, and of a mixture file.
 
-A file is data of others. It never names code to import nor a place to write to; both are said on
-the command line of this call, or as an argument in Python. It may name files to read as data where
-a model needs them to work at all: regular files and folders of this machine, no devices, no
-network.
+A file never names code to import nor a place to write to; these are said in this call. It may name
+data to read where a model needs it to work: regular files of this machine, no devices, no network.
 """
 
 import functools

@@ -1,9 +1,5 @@
-"""What checkpoints are made of: tensors in containers of Python's own types. Such ``.pt`` files
-open anywhere by ``torch.load(path, weights_only=True)``, the reader that runs no code.
-
-A safetensors file holds a table that several names share once; these names stand in its metadata,
-beside the settings of a checkpoint, so that it is as good as a ``.pt`` to every command here.
-"""
+"""What checkpoints are made of: tensors in containers of Python's own types, which the reader that
+runs no code, ``torch.load(path, weights_only=True)``, opens anywhere; and safetensors files."""
 
 import collections
 import json

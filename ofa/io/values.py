@@ -1,14 +1,7 @@
 """What a value of JSON or of a table says as text: one rule for captions, answers, labels and ids.
 
-::
-
-    "a dog" -> "a dog"     3 -> "3"     1.50 -> "1.50", as it is written
-    "\\ud83d", half of a character -> RowError: it has no UTF-8
-    {"answer": "yes"} -> "yes", where an answer is expected
-    null, NaN, Infinity, true, [...], {...} -> RowError: "a caption, found null"
-
-``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of them, which a
-model then learns.
+``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of missing values
+and objects, which a model then learns; here they are a ``RowError``: "a caption, found null".
 """
 
 import json
