@@ -186,24 +186,21 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 def check_fit(model: OFAModel, state_dict: StateDict, strict: bool = True) -> None:
     """Raises: UserError that names up to three tensors of each kind of misfit, and a remedy."""
     own = nn.Module.state_dict(model)
-    differing = [
-        f"{key} is {list(state_dict[key].shape)}, the model has {list(value.shape)}"
-        for key, value in own.items()
-        if key in state_dict and state_dict[key].shape != value.shape
-    ]
-    missing = [key for key in own if key not in state_dict] if strict else []
-    unknown = [key for key in state_dict if key not in own] if strict else []
-    if not (differing or missing or unknown):
-        return
+    misfits = {
+        "tensors of another shape": [
+            f"{key} is {list(state_dict[key].shape)}, the model has {list(value.shape)}"
+            for key, value in own.items()
+            if key in state_dict and state_dict[key].shape != value.shape
+        ],
+        "tensors missing from the checkpoint": [key for key in own if key not in state_dict],
+        "tensors unknown to the model": [key for key in state_dict if key not in own],
+    }
     parts = [
         f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-        for kind, found in (
-            ("tensors of another shape", differing),
-            ("tensors missing from the checkpoint", missing),
-            ("tensors unknown to the model", unknown),
-        )
-        if found
+        for kind, found in misfits.items()
+        if found and (strict or kind == "tensors of another shape")
     ]
-    raise UserError(
-        f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}"
-    )
+    if parts:
+        raise UserError(
+            f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}"
+        )

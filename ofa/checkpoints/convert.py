@@ -144,12 +144,11 @@ def write(
 
 def training_records(source: Checkpoint, layout: StateDictFormat) -> dict[str, Any]:
     """The records of a training that fairseq looks up."""
-    history = (source.content.get("optimizer_history") or [{}])[-1]
     records: dict[str, Any] = {
         "criterion_name": "",
         "optimizer_name": "",
         "lr_scheduler_state": {},
-        "num_updates": history.get("num_updates") or 0,
+        "num_updates": source.num_updates or 0,
     }
     state = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}} if layout is FAIRSEQ else {}
     return {"optimizer_history": [records], "extra_state": state}

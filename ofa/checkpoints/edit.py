@@ -65,32 +65,28 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
     Args: ema: average the moving averages. Raises: UserError if the files are not of one model.
     """
     sums: dict[str, Tensor] = {}
-    shapes: dict[str, list[int]] = {}
+    expected: dict[str, Any] = {}
     last: dict[str, Any] | None = None
-    last_base, most = None, 0
+    most = 0
     names = [str(path) for path in paths]
     for path in names:
         checkpoint = read(path, ema=ema, whole=False)
-        found = {name: list(tensor.shape) for name, tensor in checkpoint.weights.items()}
-        shapes, base = shapes or found, checkpoint.base.get("sha256")
-        with naming(path):
-            for name in {**shapes, **found}:
-                if found.get(name) != shapes.get(name):
-                    raise UserError(
-                        f"expected the model of {names[0]}, found another: {name} is"
-                        f" {found.get(name, 'missing')}, there {shapes.get(name, 'missing')};"
-                        " average checkpoints of one run"
-                    )
-            if last and last_base != base:
+        found: dict[str, Any] = {"its base": checkpoint.base.get("sha256")}
+        found |= {name: list(tensor.shape) for name, tensor in checkpoint.weights.items()}
+        expected = expected or found
+        for name in {**expected, **found}:
+            here, there = (part.get(name, "missing") for part in (found, expected))
+            if here != there:
                 raise UserError(
-                    f"expected the base of {names[0]}, found another; average checkpoints of one"
-                    " run"
+                    f"{path}: expected the model of {names[0]}, found another: {name} is {here},"
+                    f" there {there}; average checkpoints of one run"
                 )
         for name, tensor in checkpoint.weights.items():
             if tensor.is_floating_point():
                 sums[name] = sums.get(name, 0) + tensor.double()
-        if last is None or (checkpoint.num_updates or 0) >= most:
-            last, last_base, most = stripped(checkpoint), base, checkpoint.num_updates or 0
+        updates = checkpoint.num_updates or 0
+        if last is None or updates >= most:
+            last, most = stripped(checkpoint), updates
     if last is None:
         raise UserError("expected checkpoints to average, found none")
     means: dict[tuple, Tensor] = {}  # tables that several names share stay shared

@@ -19,8 +19,6 @@ from ofa.models.config import ModelConfig
 from ofa.models.resnet import DEPTHS
 
 NAME = re.compile(r"((?:encoder|decoder)\.)(layers\.\d+\.)?([^.]+)(.*)")
-
-
 # What upstream's scripts switch on beyond the defaults; other layouts know nothing else.
 UPSTREAM_SWITCHES = dict.fromkeys(
     ("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True

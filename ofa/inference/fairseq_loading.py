@@ -56,15 +56,16 @@ class LoadedCheckpoint:
         self.networks: list[Any] = []
         name = task_name(task)  # what is wrong with it is said before a file is read
         for path in paths:
-            state = read_checkpoint(path, overrides)
+            checkpoint = read_checkpoint(path, overrides, ema)
             if not self.networks:
-                self._read_options(state)
+                self._read_options(checkpoint)
                 first = setup_task(self.config(name or next(iter(self.trained), "caption")))
                 self.vocabulary, self.bpe = first.vocabulary, first.bpe
-            self.networks.append(build_network(path, state, first, ema))
+            self.networks.append(build_network(checkpoint, first))
 
-    def _read_options(self, state: dict[str, Any]) -> None:
+    def _read_options(self, checkpoint: Checkpoint) -> None:
         """What the file says of the tasks that it was trained on."""
+        state = checkpoint.content
         self.stored = group_to_builtins(state["cfg"]["task"])
         dataset = state["cfg"].get("dataset")
         self.valid_batch_size = dataset and group_to_builtins(dataset).get("batch_size_valid")
@@ -76,9 +77,7 @@ class LoadedCheckpoint:
         self.first = every[0]
         self.derived: dict[str, Any] = {}
         if not {**self.first, **self.overrides}.get("patch_image_size"):  # a converted network
-            self.derived["patch_image_size"], arch, _ = image_size(
-                Checkpoint(self.path, state).weights
-            )
+            self.derived["patch_image_size"], arch, _ = image_size(checkpoint.weights)
             logger.warning(NO_IMAGE_SIZE, self.path, self.derived["patch_image_size"], arch)
         drawn = group_to_builtins(state["cfg"]["model"]).get("code_image_size")
         if drawn:  # the size of the images that the decoder can draw
@@ -144,7 +143,7 @@ class LoadedCheckpoint:
         return parse_json(stored, self.path, "JSON in the stored --eval-args")
 
 
-def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
+def read_checkpoint(path: str, overrides: Mapping[str, Any], ema: bool) -> Checkpoint:
     """The checkpoint with ``cfg`` as a configuration object, whichever of ``args`` and ``cfg`` the
     file holds. Raises: UserError if it is missing, damaged or of another program."""
     state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
@@ -155,10 +154,12 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
             f" 'model', found {', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that"
             f" training wrote? {CONVERT}"
         )
+    checkpoint = Checkpoint(path, state, ema)
+    weights = checkpoint.weights
     with naming(path):
         for group in ("task", "model"):
-            check_stored_sizes(group_to_builtins(config[group]), Checkpoint(path, state).weights)
-    return state
+            check_stored_sizes(group_to_builtins(config[group]), weights)
+    return checkpoint
 
 
 def task_name(name: str | None, where: str = "--task") -> str | None:
@@ -199,16 +200,16 @@ def group_to_builtins(group: Any) -> dict[str, Any]:
     return values_of(group)
 
 
-def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
+def build_network(checkpoint: Checkpoint, task) -> torch.nn.Module:
     """The network of a checkpoint with its weights."""
-    weights = Checkpoint(path, state, ema).weights
+    path, weights = checkpoint.path, checkpoint.weights
     rows = len(weights.get(EMBEDDINGS[0], task.vocabulary))
     if rows != len(task.vocabulary):
         raise UserError(
             f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
             f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir"
         )
-    config = state["cfg"]["model"]
+    config = checkpoint.content["cfg"]["model"]
     names = group_to_builtins(config)
     arch = names.get("_name") or names.get("arch")
     # fairseq's own networks give some of their options to eval()

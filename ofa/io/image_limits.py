@@ -58,8 +58,9 @@ def check_header(data: bytes) -> None:
         _limit(_scan_start(data)[1], MAX_SEGMENTS, "segments before the pixels")
     elif data.startswith(b"\x89PNG"):
         _check_chunks(data)
-    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        _check_canvas(data)
+    elif data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":  # its decoder takes memory at once
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        _limit(width * height, MAX_PIXELS, f"pixels of {width} x {height}")
     elif data.startswith(b"GIF8"):
         _check_extensions(data)
     elif data.startswith((b"II", b"MM")):
@@ -130,7 +131,7 @@ def _coefficient_bytes(image: Image.Image, data: bytes, pixels: int) -> int:
     return 2 * layers
 
 
-# --- PNG, WebP
+# --- PNG
 
 
 def _check_chunks(data: bytes) -> None:
@@ -141,14 +142,6 @@ def _check_chunks(data: bytes) -> None:
         at += 12 + int.from_bytes(data[at : at + 4])
     _limit(chunks, MAX_CHUNKS, "chunks")
     _limit(profiles, MAX_PROFILES, "color profiles")
-
-
-def _check_canvas(data: bytes) -> None:
-    """The decoder takes its memory when it is opened."""
-    if data[12:16] == b"VP8X":
-        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-        if width * height > MAX_PIXELS:
-            raise ImageTooLarge(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
 
 
 # --- GIF

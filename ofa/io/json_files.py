@@ -112,9 +112,9 @@ def _check_yaml(yaml: Any, text: str) -> None:
     sizes: dict[str | None, int] = {}  # anchor -> values that it stands for
     open_: list[tuple] = []  # anchor of each container that is not finished, and the total before
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+        if isinstance(event, yaml.CollectionStartEvent):
             open_.append((event.anchor, total))
-        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+        elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_.pop()
             sizes[anchor] = total - before + 1
         elif isinstance(event, yaml.AliasEvent):
@@ -126,8 +126,6 @@ def _check_yaml(yaml: Any, text: str) -> None:
             sizes[event.anchor] = 1
             if len(event.value) > MAX_YAML_SCALAR:
                 raise ValueError(f"a value of more than {MAX_YAML_SCALAR} characters")
-        else:
-            continue
         total += 1
         if len(open_) > MAX_DEPTH:
             raise ValueError(f"containers that are nested more than {MAX_DEPTH} deep")

@@ -20,9 +20,19 @@ DIGEST = 16  # hexadecimal digits that tell shortened names apart
 LONGEST_SUFFIX = 32  # bytes of an ending that a shortened name keeps
 DEEPEST = 12  # components of a name: a path of more than 4096 bytes cannot be opened
 SHOWN = 80  # characters of a name in a message
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-DRIVE = re.compile(r"[A-Za-z]:")
-DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
+CONTROL = re.compile(r".*[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.DOTALL)
+# What makes a text no name; the first that is found is said.
+REFUSED = {
+    CONTROL: "a control character",
+    re.compile(r"[/\\~]|[A-Za-z]:"): "an absolute path",
+    re.compile(r".*\\"): "a backslash",
+    re.compile(r"(?:.*/)?\.\.(?:/|$)"): "'..'",
+    re.compile(r"(?:.*/)?(?!\./)[. ]*(?:/|$)"): "an empty component",
+    re.compile(rf"(?:[^/]*/){{{DEEPEST}}}"): f"more than {DEEPEST} components",
+    re.compile(r"(?i)(?:.*/)?(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])\s*(?:\.[^/]*)?(?:/|$)"): (
+        "the name of a device"
+    ),
+}
 
 
 def path_below(
@@ -58,7 +68,7 @@ def path_within(
 
     Raises: UserError if the file lies elsewhere.
     """
-    if isinstance(name, str) and name.strip() and not CONTROL.search(name):
+    if isinstance(name, str) and name.strip() and not CONTROL.match(name):
         path = os.path.join(os.path.abspath(folder), name)
         for top in (folder, *roots):
             from_top = os.path.relpath(path, os.path.abspath(top))
@@ -103,22 +113,7 @@ def _finding(name: object) -> str:
     """Why a name is none, or an empty text."""
     if not isinstance(name, str) or not name.strip():
         return "no name"
-    if CONTROL.search(name):
-        return "a control character"
-    if name.startswith(("/", "\\", "~")) or DRIVE.match(name):
-        return "an absolute path"
-    if "\\" in name:
-        return "a backslash"
-    parts = name.split("/")
-    if ".." in parts:
-        return "'..'"
-    if parts[-1] == "." or any(not part.strip(". ") for part in parts if part != "."):
-        return "an empty component"
-    if len(parts) > DEEPEST:
-        return f"more than {DEEPEST} components"
-    if any(DEVICE.fullmatch(part) for part in parts):
-        return "the name of a device"
-    return ""
+    return next((finding for pattern, finding in REFUSED.items() if pattern.match(name)), "")
 
 
 def _refused(folder: str | Path, name: object, where: str, finding: str) -> UserError:

@@ -140,17 +140,18 @@ DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
 # --- the machine ----------------------------------------------------------------------------------
 
 
-def _layouts(widths: dict[bytes, str]) -> dict[int, struct.Struct]:
-    return {opcode[0]: struct.Struct(width) for opcode, width in widths.items()}
-
-
-# Opcodes that large files have by the million, and the numbers that follow them.
-NUMBER = _layouts(
-    {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
-)
-TEXT = _layouts({pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.BINUNICODE8: "<Q"})
-PUT = _layouts({pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"})
-GET = _layouts({pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"})
+# Opcodes that large files have by the million: the layout of the number that follows, and its use.
+FAST = {
+    opcode[0]: (struct.Struct(layout), use)
+    for use, opcodes in {
+        "float": {pickle.BINFLOAT: ">d"},
+        "integer": {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H"},
+        "text": {pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.BINUNICODE8: "<Q"},
+        "put": {pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"},
+        "get": {pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"},
+    }.items()
+    for opcode, layout in opcodes.items()
+}
 STOP = pickle.STOP[0]
 MAPPINGS, LISTS = (dict, Settings), (list, deque, Settings)
 # Opcodes that put items into a container -> how many items are on the stack (0: all since a mark),
@@ -203,25 +204,21 @@ class Unpickler(PythonUnpickler):
         while place < end:
             opcode = data[place]
             place += 1
-            if opcode in NUMBER:
-                layout = NUMBER[opcode]
-                push(layout.unpack_from(data, place)[0])
+            if opcode in FAST:
+                layout, use = FAST[opcode]
+                number = layout.unpack_from(data, place)[0]
                 place += layout.size
-            elif opcode in TEXT:
-                layout = TEXT[opcode]
-                first = place + layout.size
-                place = first + layout.unpack_from(data, place)[0]
-                if place > end:
-                    raise EOFError("it ends too early")
-                push(str(data[first:place], "utf-8", "surrogatepass"))
-            elif opcode in PUT:
-                layout = PUT[opcode]
-                memo[layout.unpack_from(data, place)[0]] = self.stack[-1]
-                place += layout.size
-            elif opcode in GET:
-                layout = GET[opcode]
-                push(memo[layout.unpack_from(data, place)[0]])
-                place += layout.size
+                if use == "get":
+                    push(memo[number])
+                elif use == "put":
+                    memo[number] = self.stack[-1]
+                elif use == "text":
+                    first, place = place, place + number
+                    if place > end:
+                        raise EOFError("it ends too early")
+                    push(str(data[first:place], "utf-8", "surrogatepass"))
+                else:
+                    push(number)
             elif opcode == STOP:
                 self.position = place
                 return self.stack.pop()
