@@ -195,20 +195,19 @@ def generator_of(model: Any, **options: Any) -> Any:
 
 
 def trainer_of(data: str, *flags: str) -> Any:
-    """The trainer of a command line, as ``launch.sh`` completes it, with its training set."""
+    """The trainer of a command line, as ``ofa train`` completes it, with its training set."""
     import logging
 
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     import ofa
-    from ofa.trainer.fairseq_compat import command_of_script
     from ofa.trainer.fairseq_trainer import OFATrainer
+    from ofa.trainer.launch import LaunchOptions, common_flags
 
     logging.disable(logging.INFO)
     ofa.register_fairseq_plugin()
-    launcher = ROOT / "run_scripts" / "launch.sh"
-    words = command_of_script(launcher, ["train", data, *flags, "--cpu", "--max-epoch=1"])
+    words = [data, *common_flags(LaunchOptions(), flags), *flags, "--max-epoch=1"]
     words = [word for word in words if not word.startswith("--tensorboard-logdir")]
     parsed = options.parse_args_and_arch(options.get_training_parser(), words)
     cfg = convert_namespace_to_omegaconf(parsed)

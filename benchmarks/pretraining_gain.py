@@ -99,7 +99,7 @@ def train(recipe: list[str], folder: Path, start: str, batch: int) -> None:
         "EFFECTIVE_BATCH": str(2 * batch),
         "NUM_WORKERS": "0",
     }
-    command = ["bash", str(ROOT / "run_scripts" / "launch.sh"), "train", *recipe]
+    command = [sys.executable, "-m", "ofa", "train", *recipe]
     subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=sys.stderr)
 
 

@@ -371,21 +371,11 @@ def require_bf16(device: "str | torch.device") -> None:
         )
 
 
-def answer(question: str, *arguments: str) -> str:
-    """Answer to a question of ``run_scripts/``. Raises: UserError."""
-    if question == "torch":
+if __name__ == "__main__":  # TABLE: the build of torch that setup.sh installs, and why
+    try:
         wanted = os.environ.get("OFA_TORCH", "")
         gpus, note = ([], "") if wanted else described_gpus()
-        build, reason = choose_build(read_builds(arguments[0]), gpus, wanted, note)
-        return f"{build.torch}\t{build.torchvision}\tfor CUDA {build.cuda}: {reason}"
-    count, note = count_without_torch() if question == "count" else usable_gpus()
-    if note:
-        print(f"note: {note}; using the CPU", file=sys.stderr)
-    return str(count)
-
-
-if __name__ == "__main__":
-    try:
-        print(answer(*sys.argv[1:]))
+        build, reason = choose_build(read_builds(sys.argv[1]), gpus, wanted, note)
+        print(f"{build.torch}\t{build.torchvision}\tfor CUDA {build.cuda}: {reason}")
     except UserError as error:
         sys.exit(f"error: {error}")

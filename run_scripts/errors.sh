@@ -1,4 +1,4 @@
-# Sourced by every script that does more than call launch.sh: no script ends without a line that says why.
+# Sourced by every script: no script ends without a line that says why.
 #
 # "set -e" ends a script in silence where a command fails that prints nothing, also inside $(...) or a pipe. The line is
 # printed once, by the script itself and not by its subshells, after whatever the command has said. "exit" prints nothing.

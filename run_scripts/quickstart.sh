@@ -6,12 +6,5 @@
 #           bash run_scripts/quickstart.sh --long     at most 40 minutes, better at everything
 #           --fresh starts over. The same call again continues an interrupted run, or finishes at once.
 # Makes:    runs/quickstart/report.html (--long: runs/quickstart_long/...); QUICKSTART_DIR chooses another folder.
-set -euo pipefail
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$ROOT/run_scripts/errors.sh"
-case " $* " in
-    *" --help "* | *" -h "*) sed -n '2,8s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
-esac
-bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
-export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
-exec "${OFA_VENV:-$ROOT/.venv}/bin/python" -m ofa quickstart "$@"
+. "$(dirname "$0")/recipe.sh"
+ofa quickstart "$@"

@@ -77,7 +77,7 @@ choose_torch() {
         [ -n "$TORCHVISION" ] || fail "torch $TORCH of $owner has no torchvision beside it: $remedy"
         return
     fi
-    answer=$(PYTHONSAFEPATH=1 PYTHONPATH=$ROOT "$PYTHON" -m ofa.devices torch "$VERSIONS") || exit 2
+    answer=$(PYTHONSAFEPATH=1 PYTHONPATH=$ROOT "$PYTHON" -m ofa.devices "$VERSIONS") || exit 2
     IFS=$'\t' read -r TORCH TORCHVISION REASON <<<"$answer"
 }
 

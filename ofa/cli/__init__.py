@@ -2,7 +2,6 @@
 docstring is their help; ``main`` lists them, also those that live in the folder of their tool.
 
 In: the command line. Out: an exit status: 0 done, 2 what the user can correct, 130 interrupted.
-Heavy libraries are imported when a command runs, not when its flags are declared. ``torchrun``
-and ``with_folder_lock`` are run by the scripts as ``python -m ofa.cli.NAME``.
-Imported by nobody.
+Heavy libraries are imported when a command runs, not when its flags are declared. Imported by
+nobody.
 """

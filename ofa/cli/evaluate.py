@@ -1,6 +1,7 @@
 """Scores and pages of predictions: ``ofa evaluate | report | merge-reports | image-scores``."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from ofa.inference.options import EvaluationOptions
 from ofa.io.flags import action, name_and_value, option
 from ofa.io.text_files import read_lines, read_text
 from ofa.report.options import PageOptions
+from ofa.trainer.launch import on_nodes
+from ofa.trainer.processes import ProcessOptions
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class QualityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EvaluationOptions, QualityOptions, PageOptions):
+class EvaluateOptions(EvaluationOptions, ProcessOptions, QualityOptions, PageOptions):
     # Flags of upstream's command lines that have no meaning here.
     IGNORED = """
         --log-format --log-interval --ddp-backend --distributed-world-size --distributed-port
@@ -88,6 +91,8 @@ def evaluate(args: EvaluateOptions) -> int:
     from ofa.inference.evaluate import evaluate as predict_all
 
     started = time.monotonic()
+    if args.nodes is not None or args.dry_run:
+        on_nodes(args, "ofa", sys.argv[1:])
     # what can be said before the checkpoint is loaded
     if bool(args.data) == bool(args.images) and "data" not in args.replaced:
         raise UserError(

@@ -65,6 +65,7 @@ COMMANDS = {
         "image-scores": ("cli.evaluate", "FID and Inception score of a folder of images"),
     },
     "train": {
+        "train": ("cli.train", "train by a recipe: caption, vqa, refcoco, ...; ofa train --list"),
         "quickstart": (
             "cli.quickstart",
             "watch it learn: from nothing to a scored page, in minutes",

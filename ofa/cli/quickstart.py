@@ -24,7 +24,6 @@ from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCHER = ROOT / "run_scripts" / "launch.sh"
 PROGRAMS = {"ofa": [sys.executable, "-m", "ofa"], "python": [sys.executable]}
 INTERRUPTED = 130
 
@@ -53,11 +52,6 @@ def quickstart(args: QuickstartOptions) -> int:
     """
     if args.long and args.pretraining:
         raise UserError("--long: expects no --pretraining, which has one length; leave one out")
-    if not LAUNCHER.is_file():
-        raise UserError(
-            f"{LAUNCHER}: expected the launcher of a checkout, found none; clone the repository and"
-            " call run_scripts/quickstart.sh there"
-        )
     run = StagedRun("pretraining" if args.pretraining else "quickstart", args.long)
     try:
         with lock_folder(run.folder):
@@ -201,7 +195,7 @@ class StagedRun:
             f" --save-interval-updates={distance} --validate-interval-updates={distance}"
         )
         flags = self.words(f"{step['data']} {step['flags']} {length} $train")
-        self.run(["bash", str(LAUNCHER), "train", *flags], **environment)
+        self.run([sys.executable, "-m", "ofa", "train", *flags], **environment)
         if Path(folder, "interrupted").exists():
             raise StageEnded(INTERRUPTED)
 

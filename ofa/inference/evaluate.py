@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ SECONDS_TO_END = 10  # that a process which failed is given
 def evaluate(options: EvaluationOptions) -> Evaluation | None:
     """Predict all rows and write ``OUT/SUBSET_predict.json``. Returns: None on the other processes
     of torchrun. Raises: UserError for anything the user can fix; nothing is written then."""
-    if options.jobs > 1:
+    if options.jobs == 0:  # one for each GPU
+        gpus = 0 if options.device == "cpu" else torch.cuda.device_count()
+        options = replace(options, jobs=max(gpus, 1))
+    if options.jobs > 1 and "WORLD_SIZE" not in os.environ:
         return in_processes(options)
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world > 1 and not distributed.is_initialized():

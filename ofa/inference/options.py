@@ -125,7 +125,13 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
     batch_size: int | None = option(
         None, "rows at a time, if not the checkpoint's validation batch, or 16", least=1
     )
-    jobs: int = option(1, "processes on this machine", least=1, also=("--nproc", "--processes"))
+    jobs: int = option(
+        1,
+        "processes on this machine; 0: one for each GPU, or one",
+        least=0,
+        also=("--nproc", "--processes"),
+        env=("NPROC", "GPUS_PER_NODE"),
+    )
     num_workers: int = option(0, "data workers per process")
     seed: int = option(7, "seed of sampling")
     image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS, title="text to image")

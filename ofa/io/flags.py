@@ -48,6 +48,7 @@ def option(default: Any = MISSING, help: str = "", **metadata: Any) -> Any:
         rest: all that follows, flags too.
         empty: the flag may stand alone.
         choices: the values allowed, or a function that returns them.
+        env: the setting, or settings, of the environment that takes the default's place.
         title: of the group in which the help lists it, if not that of the class.
     """
     return field(default=default, metadata={"help": help, **metadata})
@@ -74,6 +75,11 @@ def words(help: str) -> Any:
     return field(default_factory=dict, metadata={"words": help})
 
 
+def others(help: str) -> Any:
+    """A field for the words that are no flags of the command, in their order."""
+    return field(default=(), metadata={"others": help})
+
+
 def add_flags(parser: "Parser", options: type) -> None:
     """A flag for every field with a help text, in groups by the ``TITLE`` of the declaring class,
     which may also name flags to ignore with a warning: ``IGNORED``."""
@@ -89,6 +95,9 @@ def add_flags(parser: "Parser", options: type) -> None:
         elif "words" in item.metadata:
             parser.words = item.name
             group.description = item.metadata["words"]
+        elif "others" in item.metadata:
+            parser.others, parser.allow_abbrev = item.name, False
+            group.description = item.metadata["others"]
         elif item.metadata.get("help"):
             add_flag(group, item.name, hints[item.name], item.default, **item.metadata)
             if item.metadata.get("positional") and item.metadata.get("also"):
@@ -125,6 +134,7 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
     MISSING if it has to be given, UNSET for that of the parser. meta: as of ``option``.
     """
     settings, text = _value(name, hint, default, meta), meta["help"]
+    default = _setting(settings, default, meta.get("env", ()))
     if default not in (MISSING, UNSET, None, "", ()) and not isinstance(default, bool):
         text += f" (default: {default})"
     settings["help"] = text.replace("%", "%%")
@@ -225,7 +235,7 @@ def read_options(options: type[Options], namespace: argparse.Namespace) -> Optio
         if "names" in item.metadata:
             given = {one.name: getattr(namespace, one.name) for one, _ in borrowed(options, item)}
             values[item.name] = {name: value for name, value in given.items() if value is not None}
-        elif item.metadata.get("help") or "words" in item.metadata:
+        elif {"help", "words", "others"} & item.metadata.keys():
             value = getattr(namespace, item.name)
             values[item.name] = tuple(value) if isinstance(value, list) else value
     return options(**values)
@@ -297,6 +307,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": HelpFormatter, **settings})
         self.fill: Callable[[], None] | None = None
         self.words: str | None = None  # where unknown flags go, each with one word
+        self.others: str | None = None  # where all go that are no flags
         # positionals, each with the flags that may replace it
         self.either: list[tuple[argparse.Action, argparse.Action]] = []
 
@@ -326,6 +337,9 @@ class Parser(argparse.ArgumentParser):
             self._actions = actions
         if self.words:
             setattr(found, self.words, words)
+        if self.others:
+            setattr(found, self.others, unknown)
+            unknown = []
         return found, unknown
 
     def take_words(self, args: list[str]) -> dict[str, str]:

@@ -4,10 +4,8 @@
 #            caption_test.tsv (captions of one image joined by &&).
 # Command:   SIZE=base bash run_scripts/caption/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR
-#            RESULTS, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            RESULTS, and those of ofa evaluate
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large}
 SPLIT=${SPLIT:-test}
 . "$HERE/../captions.sh"
@@ -19,7 +17,7 @@ case $DATASET,$SIZE in
     *,huge) SEARCH=(--beam=10 --max-len-b=16 --temperature=0.98 --lenpen=0.98 --no-repeat-ngram-size=3) ;;
     *) SEARCH=(--beam=5 --max-len-b=16 --no-repeat-ngram-size=3) ;;
 esac
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-$DATA_DIR/caption_$SPLIT.tsv}" \
+ofa evaluate "${DATA:-$DATA_DIR/caption_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$BEST}" \
     --task=caption --bpe-dir="$BPE_DIR" --selected-cols=1,4,2 \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" \

@@ -4,10 +4,8 @@
 # Command:   SIZE=base bash run_scripts/caption/train_stage1.sh [any fairseq flag]
 # Batch:     128 captions per update (8 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning
-#            (tuning.sh; 1024 captions per update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            (tuning.sh; 1024 captions per update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
 case $SIZE in  # epochs and start of --drop-worst-ratio: upstream's scripts for base and large; their neighbors follow
@@ -21,7 +19,7 @@ export RESTORE=${RESTORE:-$ROOT/checkpoints/$PRETRAINED.pt} SAVE_DIR=${SAVE_DIR:
 FREEZE=(--freeze-encoder-embedding --freeze-decoder-embedding)
 [ "$RESTORE" != none ] || FREEZE=()  # random embeddings have to learn
 export BATCH=${BATCH:-8} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
-exec bash "$HERE/../launch.sh" train \
+ofa train \
     "${DATA:-$DATA_DIR/caption_stage1_train.tsv,$DATA_DIR/caption_val.tsv}" \
     --task=caption --arch="ofa_$SIZE" --bpe-dir="$BPE_DIR" --selected-cols=0,4,2 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 \

@@ -5,10 +5,8 @@
 #            frequencies CIDER_DF (ofa cider-df build --tsv DATA_DIR/caption_stage2_train.tsv --out CIDER_DF).
 # Command:   SIZE=base bash run_scripts/caption/train_stage2.sh [any fairseq flag]
 # Batch:     64 images x 5 samples per update (2 images per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); DATA_DIR BPE_DIR CIDER_DF RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); DATA_DIR BPE_DIR CIDER_DF RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
 case $SIZE in
@@ -29,7 +27,7 @@ done
 export RESTORE=${RESTORE:-${STAGE1[0]}} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/${NAME}_stage2_$SIZE}
 export BATCH=${BATCH:-2} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-64} GPU_PRECISION=${GPU_PRECISION:-memory-efficient-fp16}
 echo "stage 2 starts from $RESTORE; batch norm statistics stay as they are (--freeze-resnet)" >&2
-exec bash "$HERE/../launch.sh" train \
+ofa train \
     "${DATA:-$DATA_DIR/caption_stage2_train.tsv,$DATA_DIR/caption_val.tsv}" \
     --task=caption --arch="ofa_$SIZE" --bpe-dir="$BPE_DIR" --selected-cols=1,4,2 \
     --criterion=scst_reward_criterion --scst --scst-args="$SEARCH" \

@@ -6,10 +6,8 @@
 # Batch:     the middle of upstream's sweep: 64 rows per update for cola, mrpc and rte, 128 for sst2, 256 for the others.
 # Settings:  DATASET [cola] or mnli, mrpc, qnli, qqp, rte, sst2; SIZE [large]; LR [6e-5]; EPOCHS [7]; EFFECTIVE_BATCH;
 #            SWEEP=1 for the whole upstream sweep, one training after the other, each in a folder of its own;
-#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 DATASET=${DATASET:-cola} SIZE=${SIZE:-large} LR=${LR:-6e-5} EPOCHS=${EPOCHS:-7} METRIC=acc DEV=dev
 case $DATASET in  # columns, rows per process, rows per update (of the sweep; the middle one first), updates between validations
     cola) COLS=1,2 BATCH=${BATCH:-16} ALL=(64 128 32) EVERY=10 METRIC=mcc ;;
@@ -31,7 +29,7 @@ if [ -n "${SWEEP:-}" ]; then
 fi
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR BATCH EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-${ALL[0]}}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/glue_data}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/${DATASET}_train.tsv,$DATA_DIR/${DATASET}_$DEV.tsv}" \
+ofa train "${DATA:-$DATA_DIR/${DATASET}_train.tsv,$DATA_DIR/${DATASET}_$DEV.tsv}" \
     --task="$DATASET" --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=$COLS \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --lr="$LR" --max-epoch="$EPOCHS" --warmup-ratio=0.06 \
     --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 --max-src-length=512 --max-tgt-length=30 --prompt-type=src \

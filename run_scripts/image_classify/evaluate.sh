@@ -4,10 +4,8 @@
 #            the words of the classes, class2label_new.pkl or class2label.json.
 # Command:   SIZE=base bash run_scripts/image_classify/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; SPLIT [val] or val_subset, train; MODE [allcand]: score every class, beam: search along them;
-#            CLASSES CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            CLASSES CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-val} MODE=${MODE:-allcand} DATA_DIR=${DATA_DIR:-$ROOT/dataset/imagenet_1k_data}
 case $SPLIT in
     val | val_subset | train) ;;
@@ -20,7 +18,7 @@ case $MODE in
 esac
 [ -n "${CLASSES:-}" ] || [ ! -f "$DATA_DIR/class2label.json" ] || CLASSES=$DATA_DIR/class2label.json
 RESULTS=${RESULTS:-$ROOT/results/image_classify_${SIZE}_$MODE}
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-$DATA_DIR/imagenet_1k_$SPLIT.tsv}" \
+ofa evaluate "${DATA:-$DATA_DIR/imagenet_1k_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$ROOT/runs/image_classify_$SIZE/checkpoint_best.pt}" \
     --task=image_classify --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2 \
     --ans2label-file="${CLASSES:-$DATA_DIR/class2label_new.pkl}" "${HOW[@]}" --batch-size=8 --seed=7 \

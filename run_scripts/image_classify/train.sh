@@ -4,10 +4,8 @@
 #            classes, class2label_new.pkl or class2label.json, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/image_classify/train.sh [any fairseq flag]
 # Batch:     256 images per update (4 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large] CLASSES (file of the words) DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+# Settings:  SIZE [large] CLASSES (file of the words) DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/imagenet_1k_data}
 case $SIZE in
     nano | tiny | medium | base | large | huge) ;;  # upstream for large only
@@ -20,7 +18,7 @@ export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$
 FREEZE=(--freeze-encoder-embedding --freeze-decoder-embedding)
 [ "$RESTORE" != none ] || FREEZE=()  # random embeddings have to learn
 export BATCH=${BATCH:-4} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-256}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/imagenet_1k_train.tsv,$VALID}" \
+ofa train "${DATA:-$DATA_DIR/imagenet_1k_train.tsv,$VALID}" \
     --task=image_classify --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2 \
     --ans2label-file="${CLASSES:-$DATA_DIR/class2label_new.pkl}" --valid-batch-size=20 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 \

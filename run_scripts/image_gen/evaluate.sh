@@ -5,10 +5,8 @@
 # Command:   SIZE=base bash run_scripts/image_gen/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large] SPLIT [full_test] or dev; TOKENIZER CLIP (none: the likeliest image first) PIXELS RANGE as train_stage1.sh;
 #            IMAGES [RESULTS/images] INCEPTION REAL [gt_stat.npz, a folder; default: the images of the rows' codes]
-#            CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-full_test} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457} CLIP=${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}
 case $SPLIT in
     full_test | dev) ;;
@@ -23,7 +21,7 @@ MORE=()
 [ -z "${INCEPTION:-}" ] || MORE+=(--inception-model-path="$INCEPTION")
 [ -z "${REAL:-}" ] || MORE+=(--real-images="$REAL")
 CODES=$((PIXELS * PIXELS / 64))
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}/coco_vqgan_$SPLIT.tsv}" \
+ofa evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}/coco_vqgan_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$BEST}" --task=image_gen --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2,1 \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" --batch-size=1 --seed=42 \
     --image-tokenizer="${TOKENIZER:-$ROOT/checkpoints/vqgan}" --gen-images-path="${IMAGES:-${PICTURES:-$RESULTS/images}}" "${MORE[@]}" \

@@ -6,10 +6,8 @@
 # Batch:     512 captions per update (4 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] PIXELS [256] RANGE [50265,58457: the token ids of codes; "" with another vocabulary]
 #            TOKENIZER [checkpoints/vqgan, a folder with model.yaml and last.ckpt, or a tokenizer.pt] CLIP [checkpoints/clip/ViT-B-16.pt]
-#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457} CLIP=${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in
@@ -26,7 +24,7 @@ fi
 CODES=$((PIXELS * PIXELS / 64))
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/image_gen_stage1_$SIZE}
 export BATCH=${BATCH:-4} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-512}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/coco_vqgan_train.tsv,$DATA_DIR/coco_vqgan_dev.tsv}" \
+ofa train "${DATA:-$DATA_DIR/coco_vqgan_train.tsv,$DATA_DIR/coco_vqgan_dev.tsv}" \
     --task=image_gen --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2,1 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 \
     --lr=1e-3 --max-update=40000 --warmup-updates=2000 --total-num-update=40000 \

@@ -4,9 +4,7 @@
 # Command:   SIZE=base bash run_scripts/image_gen/train_stage2.sh [any fairseq flag]
 # Batch:     32 captions x 5 images per update (1 caption per process; --update-freq follows the number of processes).
 # Settings:  as train_stage1.sh; SCORER=MODULE:CLASS takes the place of CLIP
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in
@@ -20,7 +18,7 @@ CODES=$((PIXELS * PIXELS / 64))
 DRAW="\"min_len\":$CODES,\"max_len_a\":0,\"max_len_b\":$CODES,\"sampling_topk\":256,\"temperature\":1.0"
 export RESTORE=${RESTORE:-$ROOT/runs/image_gen_stage1_$SIZE/checkpoint_last.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/image_gen_stage2_$SIZE}
 export BATCH=${BATCH:-1} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-32}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/coco_vqgan_train.tsv,$DATA_DIR/coco_vqgan_dev.tsv}" \
+ofa train "${DATA:-$DATA_DIR/coco_vqgan_train.tsv,$DATA_DIR/coco_vqgan_dev.tsv}" \
     --task=image_gen --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2,1 \
     --criterion=clip_scst_reward_criterion --scst --scst-args="{\"beam\":5,$DRAW}" \
     --image-tokenizer="${TOKENIZER:-$ROOT/checkpoints/vqgan}" "${JUDGE[@]}" \

@@ -4,10 +4,8 @@
 # Needs:     DATA_DIR with ocr_train.tsv and ocr_val.tsv (ofa prepare ocr), the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/ocr/train.sh [any fairseq flag]
 # Batch:     128 images per update (8 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+# Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/ocr_data}
 case $SIZE in  # upstream has no such script: the numbers are those of its RefCOCO, lengths those of its OCR evaluation
     nano | tiny | medium | base) LR=5e-5 DROP=0.1 ;;
@@ -16,7 +14,7 @@ case $SIZE in  # upstream has no such script: the numbers are those of its RefCO
 esac
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_cn_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/ocr_$SIZE}
 export BATCH=${BATCH:-8} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/ocr_train.tsv,$DATA_DIR/ocr_val.tsv}" \
+ofa train "${DATA:-$DATA_DIR/ocr_train.tsv,$DATA_DIR/ocr_val.tsv}" \
     --task=ocr --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/bert_cn}" --selected-cols=0,1,2 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 --lr=$LR --max-epoch=10 --warmup-ratio=0.06 \
     --encoder-drop-path-rate=$DROP --decoder-drop-path-rate=$DROP \

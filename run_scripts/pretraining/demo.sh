@@ -4,12 +4,5 @@
 # Command:  bash run_scripts/pretraining/demo.sh     75 to 110 minutes on 2 cores after the set-up; the pretraining itself at most
 #           30 minutes. --fresh starts over. The same call again continues an interrupted run, or finishes at once.
 # Makes:    runs/pretraining_demo/report.html; DEMO_DIR chooses another folder.
-set -euo pipefail
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-. "$ROOT/run_scripts/errors.sh"
-case " $* " in
-    *" --help "* | *" -h "*) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
-esac
-bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
-export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
-exec "${OFA_VENV:-$ROOT/.venv}/bin/python" -m ofa quickstart --pretraining "$@"
+. "$(dirname "$0")/../recipe.sh"
+ofa quickstart --pretraining "$@"

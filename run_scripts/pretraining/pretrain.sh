@@ -8,10 +8,8 @@
 #            of processes).
 # Settings:  SIZE [large]; DATA, several files with commas are read in turn, one per epoch; VALID: a file of pairs to validate
 #            on after every epoch (TEXT, IMAGES and DETECTION then name train,valid as well); WEIGHTS: qa=2,detection=0;
-#            NEGATIVES TEXT IMAGES DETECTION DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh (several nodes, too)
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            NEGATIVES TEXT IMAGES DETECTION DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train (several nodes, too)
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/pretrain_data} WEIGHTS=${WEIGHTS:-}
 case $SIZE in  # pixels and patches that a step looks at: upstream's scripts for base and large; others in proportion
     nano | tiny | medium) PIXELS=256 PATCHES=87 ;;
@@ -33,7 +31,7 @@ fi
 DATA=${DATA:-$DATA_DIR/vision_language_examples.tsv} HOW=(--disable-validation)
 [ -z "${VALID:-}" ] || DATA=$DATA,$VALID HOW=(--validate-interval=1 --best-checkpoint-metric=loss --keep-best-checkpoints=1)
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/pretrain_$SIZE} BATCH=${BATCH:-4}
-exec bash "$HERE/../launch.sh" train "$DATA" "${FILES[@]}" ${WEIGHTS:+--task-weights="$WEIGHTS"} \
+ofa train "$DATA" "${FILES[@]}" ${WEIGHTS:+--task-weights="$WEIGHTS"} \
     --task=unify_task --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,1,2,3,4,5,6,7 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --clip-norm=5.0 --lr=1e-4 --max-epoch=50 \
     --warmup-ratio=0.01 --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 --fp16-scale-window=128 \

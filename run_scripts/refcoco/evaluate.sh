@@ -3,10 +3,8 @@
 # Needs:     a finetuned checkpoint (default: the best of train.sh), the BPE folder, DATA_DIR with DATASET_SPLIT.tsv.
 # Command:   DATASET=refcocog SIZE=base SPLIT=test bash run_scripts/refcoco/evaluate.sh [any ofa evaluate flag]
 # Settings:  DATASET [refcoco] or refcocoplus, refcocog, refcoco_cn; SIZE [large]; SPLIT [val] or testA, testB (refcocog:
-#            test); CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            test); CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
+. "$(dirname "$0")/../recipe.sh"
 DATASET=${DATASET:-refcoco} SIZE=${SIZE:-large} SPLIT=${SPLIT:-val}
 case $DATASET in
     refcoco | refcocoplus) SPLITS="val testA testB" COLS=0,4,2,3 BPE=gpt2 ;;
@@ -16,7 +14,7 @@ case $DATASET in
 esac
 [[ " $SPLITS " == *" $SPLIT "* ]] || { echo "SPLIT expects one of $SPLITS for $DATASET; found '$SPLIT'" >&2; exit 2; }
 RESULTS=${RESULTS:-$ROOT/results/${DATASET}_$SIZE}
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/${DATASET}_data}/${DATASET}_$SPLIT.tsv}" \
+ofa evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/${DATASET}_data}/${DATASET}_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$ROOT/runs/${DATASET}_$SIZE/checkpoint_best.pt}" \
     --task=refcoco --bpe-dir="${BPE_DIR:-$ROOT/bpe/$BPE}" --selected-cols=$COLS \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" --batch-size=16 --seed=7 \

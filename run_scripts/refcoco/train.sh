@@ -5,10 +5,8 @@
 # Batch:     128 texts per update (4 per process; --update-freq follows the number of processes).
 # Settings:  DATASET [refcoco] or refcocoplus, refcocog, refcoco_cn; SIZE [large]; LOSS=encouraging for the encouraging loss;
 #            TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning (tuning.sh; 1024 texts per update);
-#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 DATASET=${DATASET:-refcoco} SIZE=${SIZE:-large} LOSS=${LOSS:-cross_entropy}
 case $DATASET in
     refcoco | refcocoplus | refcocog) COLS=0,4,2,3 BPE=gpt2 PRETRAINED=ofa_$SIZE ;;
@@ -30,7 +28,7 @@ source "$HERE/../tuning.sh"
 export RESTORE=${RESTORE:-$ROOT/checkpoints/$PRETRAINED.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/${DATASET}_$SIZE$KIND}
 export BATCH=${BATCH:-4} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/${DATASET}_data}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/${DATASET}_train.tsv,$DATA_DIR/${DATASET}_val.tsv}" \
+ofa train "${DATA:-$DATA_DIR/${DATASET}_train.tsv,$DATA_DIR/${DATASET}_val.tsv}" \
     --task=refcoco --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/$BPE}" --selected-cols=$COLS \
     "${CRITERION[@]}" --label-smoothing=0.1 --lr=$LR --max-epoch=$EPOCHS --warmup-ratio=0.06 \
     --encoder-drop-path-rate=$DROP --decoder-drop-path-rate=$DROP \

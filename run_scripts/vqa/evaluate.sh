@@ -5,10 +5,8 @@
 # Command:   SIZE=base SPLIT=test MODE=beam bash run_scripts/vqa/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; SPLIT [val] or test; MODE [allcand]: score every answer of the set, beam: search along them,
 #            unconstrained: generate any text; NO_EMA=1: the last weights, not the averaged ones; ANSWERS CHECKPOINT
-#            DATA_DIR BPE_DIR RESULTS, and those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-val} MODE=${MODE:-allcand} DATA_DIR=${DATA_DIR:-$ROOT/dataset/vqa_data}
 case $SPLIT in
     val | test) ;;
@@ -26,7 +24,7 @@ esac
 EMA=(--ema-eval)
 [ -z "${NO_EMA:-}" ] || EMA=()
 RESULTS=${RESULTS:-$ROOT/results/vqa_${SIZE}_$MODE}
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-$DATA_DIR/vqa_$SPLIT.tsv}" \
+ofa evaluate "${DATA:-$DATA_DIR/vqa_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$ROOT/runs/vqa_$SIZE/checkpoint_best.pt}" \
     --task=vqa_gen --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,5,2,3,4 "${HOW[@]}" "${EMA[@]}" \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" --seed=7 "$@"

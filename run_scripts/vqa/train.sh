@@ -6,10 +6,8 @@
 # Batch:     512 questions per update (4 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; ANSWERS, none: any text is learned and generated; TUNING=prefix, adapter, bitfit or lora for parameter-efficient
 #            tuning (tuning.sh; 1024 questions per update, as many updates); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and
-#            those of launch.sh
-set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+#            those of ofa train
+. "$(dirname "$0")/../recipe.sh"
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/vqa_data}
 case $SIZE in  # length: upstream's scripts for base and large; their neighbors follow
     nano | tiny | medium | base) LENGTH=(--max-epoch=15 --warmup-ratio=0.04) DROP=0.1 ;;
@@ -24,7 +22,7 @@ export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$
 FREEZE=(--freeze-encoder-embedding --freeze-decoder-embedding)
 [ "$RESTORE" != none ] || FREEZE=()  # random embeddings have to learn
 export BATCH=${BATCH:-4} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-512}
-exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/vqa_train.tsv,$DATA_DIR/vqa_val.tsv}" \
+ofa train "${DATA:-$DATA_DIR/vqa_train.tsv,$DATA_DIR/vqa_val.tsv}" \
     --task=vqa_gen --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,5,2,3,4 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 --lr=5e-5 "${LENGTH[@]}" \
     --encoder-drop-path-rate=$DROP --decoder-drop-path-rate=$DROP "${FREEZE[@]}" "${SET[@]}" \

@@ -24,7 +24,17 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
 
 @pytest.mark.parametrize(
     "command",
-    ["evaluate", "draw", "predict", "demo", "report", "doctor", "prepare csv", "tokenizer train"],
+    [
+        "train",
+        "evaluate",
+        "draw",
+        "predict",
+        "demo",
+        "report",
+        "doctor",
+        "prepare csv",
+        "tokenizer train",
+    ],
 )
 def test_the_help_of_a_command_imports_no_torch(command):
     """It lists the options of all tasks and of generation, which their own files declare."""

@@ -68,7 +68,7 @@ def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, fini
 
 
 def launch(files, folder: Path, *more: str, **settings: str) -> subprocess.CompletedProcess:
-    """``launch.sh train`` to its end."""
+    """``ofa train`` to its end."""
     with start(files, folder, *more, **settings) as run:
         output, errors = run.communicate()
     return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
@@ -80,13 +80,12 @@ def start(files, folder: Path, *more: str, **settings: str) -> subprocess.Popen:
     environment = {
         **os.environ,
         "NPROC": "1",
-        "OFA_VENV": sys.prefix,
         "OMP_NUM_THREADS": "1",
         "SAVE_DIR": str(folder),
         **settings,
     }
     return subprocess.Popen(
-        ["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given],
+        [sys.executable, "-m", "ofa", "train", data, *given],
         env=environment,
         cwd="/",
         text=True,
@@ -117,7 +116,7 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
         "import sys, os, pathlib\nif 'fairseq_cli.train' in sys.orig_argv:\n    print('owner:',"
         f" pathlib.Path({str(folder)!r}, 'run.lock').read_text().split()[1] == str(os.getpid()))\n"
     )
-    done = launch(files, folder, PYTHONPATH=str(tmp_path))
+    done = launch(files, folder, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0 and "owner: True" in done.stdout, (
         done.stdout[-3000:] + done.stderr[-3000:]
     )
@@ -158,7 +157,7 @@ def test_a_killed_rank_of_a_launched_run_is_one_line_with_signal_and_log(files, 
         "--max-epoch=1000",
         "--log-interval=1",
         NPROC="2",
-        PYTHONPATH=str(tmp_path),
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
     )
     said = [line for line in done.stdout.splitlines() if line.startswith("error: rank ")]
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, (

@@ -141,7 +141,7 @@ def test_two_ranks_train_what_one_trains(files):
             "SAVE_DIR": str(files.folder / name),
         }
         done = subprocess.run(
-            ["bash", ROOT / "run_scripts/launch.sh", "train", data, *given],
+            [sys.executable, "-m", "ofa", "train", data, *given],
             env=environment,
             capture_output=True,
             text=True,

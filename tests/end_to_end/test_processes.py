@@ -25,7 +25,7 @@ def files(tmp_path_factory):
 
 
 def start(files, name: str, processes: int, *more: str, **settings: str) -> subprocess.Popen:
-    """``launch.sh train`` with its log in ``<name>.log``."""
+    """``ofa train`` with its log in ``<name>.log``."""
     data, *words = flags(
         files,
         files.folder / name,
@@ -41,12 +41,11 @@ def start(files, name: str, processes: int, *more: str, **settings: str) -> subp
     environment = {
         **os.environ,
         "NPROC": str(processes),
-        "OFA_VENV": sys.prefix,
         "OMP_NUM_THREADS": "1",
         **settings,
         "SAVE_DIR": str(files.folder / name),
     }
-    command = ["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given]
+    command = [sys.executable, "-m", "ofa", "train", data, *given]
     with open(files.folder / f"{name}.log", "w") as log:
         return subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -210,7 +209,7 @@ def test_a_failing_rank_ends_the_run_with_its_own_traceback_first(files, tmp_pat
     (tmp_path / "sitecustomize.py").write_text(BREAK_SECOND_RANK)
     started = time.monotonic()
     process = start(
-        files, "broken", 2, "--max-epoch=5", "--disable-validation", PYTHONPATH=str(tmp_path)
+        files, "broken", 2, "--max-epoch=5", "--disable-validation", PYTHONPATH=f"{tmp_path}:{ROOT}"
     )
     assert process.wait(100) != 0
     log = log_of(files, "broken")

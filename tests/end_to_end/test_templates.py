@@ -114,29 +114,6 @@ def test_every_command_shows_where_a_line_is_wrong(photos, capsys, command):
     assert line[carets.index("^") :].startswith("txt") and carets.count("^") == 3
 
 
-def test_the_launcher_hands_a_line_to_the_task_template(tmp_path):
-    environment = {**os.environ, "DRY_RUN": "1", "OFA_VENV": sys.prefix}
-    words = [
-        "train",
-        "a.tsv",
-        "--task",
-        "[text:a] 'is' $it? -> [text:b]",
-        "--task=caption",
-        "--lr=1",
-    ]
-    done = subprocess.run(
-        ["bash", str(ROOT / "run_scripts/launch.sh"), *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    quoted = (
-        r"--task=template --template=\[text:a\]\ \'is\'\ \$it\?\ -\>\ \[text:b\] --task=caption"
-    )
-    assert quoted in done.stdout
-
-
 # --- two images, and choices that differ from row to row -----------------------------------------
 
 

@@ -21,7 +21,7 @@ def run_ranks(tmp_path: Path, code: str) -> subprocess.CompletedProcess:
         [
             sys.executable,
             "-m",
-            "ofa.cli.torchrun",
+            "ofa.trainer.processes",
             "--nproc_per_node=2",
             "--master_addr=127.0.0.1",
             "--master_port=0",
@@ -72,7 +72,7 @@ def test_a_node_that_stays_alone_says_so_in_one_line(rank, found):
         [
             sys.executable,
             "-m",
-            "ofa.cli.torchrun",
+            "ofa.trainer.processes",
             "--nnodes=2",
             f"--node_rank={rank}",
             "--nproc_per_node=1",

@@ -1,0 +1,142 @@
+"""``ofa train``: a training, by the recipe of a script or by the flags of fairseq-train."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import ofa
+from ofa.errors import UserError
+from ofa.io.flags import action, did_you_mean, option, others
+from ofa.task.template import is_template
+from ofa.trainer import launch
+from ofa.trainer.launch import LaunchOptions
+from ofa.trainer.processes import become
+
+EXECUTABLE = "OFA_EXECUTABLE"  # tells scripts which Python to use
+GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
+SIZES = Literal["nano", "tiny", "medium", "base", "large", "huge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(LaunchOptions):
+    """A recipe, and what differs from it."""
+
+    what: str | None = option(
+        None, "a task, a recipe, or the files TRAIN.tsv,VALID.tsv", positional=True
+    )
+    data: str | None = option(
+        None, "folder with TASK_train.tsv and TASK_val.tsv, or these files", env="DATA_DIR"
+    )
+    size: SIZES | None = option(None, "of the model (default: that of the recipe)", env="SIZE")
+    bpe_dir: str | None = option(None, "vocabulary folder", env="BPE_DIR")
+    list: bool = option(False, "print the recipes and stop")
+    flags: tuple[str, ...] = others("Any flag of fairseq-train may follow, and wins.")
+
+
+@action
+def train(args: TrainOptions) -> int:
+    """A training: by a recipe, by a task and own data, or by the flags of fairseq-train.
+
+    A run that was stopped goes on by the same command. Settings of the environment are read as
+    well: SIZE DATA_DIR BPE_DIR SAVE_DIR RESTORE BATCH EFFECTIVE_BATCH PRECISION NPROC FRESH ...
+
+    examples:
+      ofa train caption --data data/photos --bpe-dir vocab/photos --size nano --out runs/photos
+      ofa train caption-stage1 --size base --lr=2e-5         a recipe, from its checkpoint
+      ofa train a_train.tsv,a_val.tsv --task=caption --arch=ofa_base --bpe-dir=bpe/gpt2 ...
+      ofa train --list                                       all recipes
+    """
+    if args.list:
+        for name, script in recipes().items():
+            print(f"{name:<26}{purpose(script)}")
+        return 0
+    if args.what is None or args.what.startswith("-"):
+        raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
+    if names_files(args.what):
+        flags = args.flags if args.bpe_dir is None else (f"--bpe-dir={args.bpe_dir}", *args.flags)
+        return launch.train(args.what, args, flags)
+    script, settings = recipe_of(args.what)
+    settings |= given(args)
+    if args.data and args.start is None and script.name != "pretrain.sh":
+        settings["RESTORE"] = "none"  # own data, and no checkpoint named
+    run_script(script, settings, args.flags)
+
+
+def names_files(what: str) -> bool:
+    marks = (".tsv", ".tar", ",", "/")
+    return not is_template(what) and (any(m in what for m in marks) or Path(what).exists())
+
+
+def recipes() -> dict[str, Path]:
+    """The training scripts, ``caption/train_stage1.sh`` as ``caption-stage1``."""
+    found = {}
+    for root in map(Path, ofa.__path__):  # a wheel has run_scripts/ inside, a checkout beside
+        for script in sorted(root.glob("run_scripts/*/*train*.sh")):
+            stage = script.stem.removeprefix("train").replace("pretrain", "").lstrip("_")
+            found[f"{script.parent.name}-{stage}".rstrip("-")] = script
+    return found
+
+
+def purpose(script: Path) -> str:
+    """What its header says."""
+    lines = script.read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith("# Purpose:")).partition(":")[2].strip()
+
+
+def recipe_of(name: str) -> tuple[Path, dict[str, str]]:
+    """The script of a recipe or a task, and the settings that make it that task's.
+
+    Raises: UserError that names what there is.
+    """
+    from ofa.tasks import specs_called
+
+    scripts = recipes()
+    if name in scripts:
+        return scripts[name], {}
+    if is_template(name):
+        return scripts["template"], {"TASK": name}
+    for spec in specs_called(name):
+        for known in (spec.name, *spec.aliases):
+            script = scripts.get(known) or scripts.get(f"{known}-stage1")
+            if script:
+                return script, {}
+        if spec.name in GLUE:
+            return scripts["glue"], {"DATASET": spec.name}
+        return scripts["template"], {"TASK": spec.name}
+    raise UserError(
+        f"ofa train: expected a task, a recipe or files, found '{name}'; recipes:"
+        f" {', '.join(scripts)}{did_you_mean(name, scripts)}"
+    )
+
+
+def given(args: TrainOptions) -> dict[str, str]:
+    """Options as the settings that scripts read; those that nobody gave are left to the script."""
+    settings = {}
+    for item in fields(args):
+        value, names = getattr(args, item.name), item.metadata.get("env", ())
+        if names and value not in (None, False):
+            name = names if isinstance(names, str) else names[0]
+            settings[name] = str(int(value)) if isinstance(value, bool) else str(value)
+    if args.data and not Path(args.data).is_dir():
+        if not names_files(args.data):
+            raise UserError(
+                f"--data {args.data}: expected a folder with training files, or the files"
+                " TRAIN.tsv,VALID.tsv, found nothing; make some: ofa prepare"
+            )
+        settings["DATA"] = settings.pop("DATA_DIR")
+    return settings
+
+
+def run_script(script: Path, settings: Mapping[str, str], flags: Sequence[str]) -> NoReturn:
+    """This process goes on as the script, which calls ``ofa train`` with all flags."""
+    environment = {EXECUTABLE: sys.executable, **settings}
+    if not (script.parents[2] / "setup.py").is_file():  # installed: files lie where the user is
+        environment["OFA_ROOT"] = os.getcwd()
+    bash = shutil.which("bash")
+    if bash is None:
+        raise UserError("bash: expected it, recipes are its scripts; found none on PATH")
+    become([bash, str(script), *flags], environment)

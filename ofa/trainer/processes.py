@@ -1,0 +1,181 @@
+"""The processes of a run: how many on which nodes, and one command in each.
+
+``python -m ofa.trainer.processes ...`` is torchrun with two differences. SIGINT and SIGTERM go to
+the processes, which save and end, instead of ending them; and a process that dies is named in one
+line. Environment: OFA_RUN_LOG names the file that what the processes print goes to as well.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from ofa.errors import UserError
+from ofa.io.flags import option
+from ofa.io.folder_lock import LAUNCHER, lock_folder
+
+TORCHRUN = "ofa.trainer.processes"
+RUN_LOG = "OFA_RUN_LOG"
+AGAIN = "Run the same command again: it resumes from the newest checkpoint"
+FREE_PORTS = 20_000  # from 10 000
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """The processes that share the work."""
+
+    TITLE = "processes"
+
+    jobs: int = option(
+        0,
+        "processes on this node; 0: one for each GPU, or one",
+        also=("--nproc", "--processes"),
+        least=0,
+        env=("NPROC", "GPUS_PER_NODE"),
+    )
+    nodes: int | None = option(
+        None, "nodes of the run (default: SLURM's, or 1)", least=1, env=("NNODES", "WORKER_CNT")
+    )
+    node_rank: int | None = option(None, "number of this node", least=0, env="NODE_RANK")
+    master_addr: str | None = option(None, "address of the first node", env="MASTER_ADDR")
+    master_port: int | None = option(
+        None, "free port of the first node", least=1, env="MASTER_PORT"
+    )
+    dry_run: bool = option(False, "print the command and stop", env="DRY_RUN")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Args: here: on this node. rank: of this node. address, port: of the first node."""
+
+    here: int
+    nodes: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+    @classmethod
+    def of(cls, options: ProcessOptions, gpus: int) -> "Processes":
+        """What the options and SLURM say. Raises: UserError if the first node has no address."""
+        environment = os.environ
+        nodes = options.nodes or int(environment.get("SLURM_NNODES", 1))
+        rank = options.node_rank
+        if rank is None:
+            rank = int(environment.get("SLURM_NODEID", 0))
+        address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
+        # all nodes have to choose the same port; on one node two runs must not
+        job = int(environment.get("SLURM_JOB_ID", 0)) if nodes > 1 else os.getpid()
+        port = options.master_port or 10_000 + job % FREE_PORTS
+        return cls(options.jobs or max(gpus, 1), nodes, rank, address, port)
+
+    @property
+    def count(self) -> int:
+        return self.here * self.nodes
+
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        """What runs ``python -m module`` in each of them."""
+        torchrun = [TORCHRUN, "--nnodes", self.nodes, "--node_rank", self.rank]
+        torchrun += ["--nproc_per_node", self.here, "--master_addr", self.address]
+        torchrun += ["--master_port", self.port, "-m"]
+        words = [sys.executable, "-m", *(torchrun if self.count > 1 else ()), module, *arguments]
+        return list(map(str, words))
+
+
+def _first_node(nodes: int) -> str:
+    hosts = os.environ.get("SLURM_JOB_NODELIST")
+    if hosts and shutil.which("scontrol"):
+        command = ["scontrol", "show", "hostnames", hosts]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    raise UserError(
+        f"--nodes {nodes}: expects --master-addr (or MASTER_ADDR), the first node's address, found"
+        " none; give it and --node-rank"
+    )
+
+
+def become(
+    command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
+) -> NoReturn:
+    """This process goes on as the command, with its number and locks; the log gets what it prints
+    as well."""
+    if log is not None:
+        tee = subprocess.Popen(
+            ["tee", "-a", str(log)], stdin=subprocess.PIPE, preexec_fn=_ignore_signals
+        )
+        assert tee.stdin is not None
+        for stream in (1, 2):
+            os.dup2(tee.stdin.fileno(), stream)
+        environment = {**environment, RUN_LOG: str(log)}
+    for name in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and then by the command
+        signal.signal(name, signal.SIG_DFL)
+    os.execve(command[0], list(command), {**os.environ, **environment})
+
+
+def _ignore_signals() -> None:
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Arguments are torchrun's. Returns: its exit status."""
+    # Each attempt to reach the first node would print a C++ stack. Read by the import, not by
+    # ranks.
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
+    from torch.distributed import DistNetworkError, DistStoreError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    del os.environ["TORCH_CPP_LOG_LEVEL"]
+    os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # default of a flag of torchrun
+    os.environ[LAUNCHER] = str(os.getpid())
+    for name in SIGNALS:
+        signal.signal(name, pass_on)
+    log = os.environ.get(RUN_LOG)
+    try:
+        with lock_folder(Path(log).parent) if log else nullcontext():
+            torchrun()
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        how = f"ended with status {failure.exitcode}"
+        if failure.exitcode < 0:
+            how = f"was ended by signal {-failure.exitcode} ({failure.signal_name()})"
+            how += ", as the kernel does when memory is short" * (failure.exitcode == -9)
+        where = f"above and in {log}" if log else "above"
+        process = f"process {failure.pid} on {socket.gethostname()}"
+        message = f"rank {rank} ({process}) {how}; what it printed is {where}. {AGAIN}"
+        status = max(failure.exitcode, 1)
+    except (DistNetworkError, DistStoreError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        message = (
+            f"nodes: expected the first one to answer on a free port, found: {reason}. Correct"
+            f" --master-addr and --master-port, or look at why the first node ended. {AGAIN}"
+        )
+        status = 1
+    else:
+        return 0
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def pass_on(number: int, frame: object) -> None:
+    """A signal for the processes of this one: they save and end, and then torchrun ends."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for process in map(int, children):
+        try:
+            os.kill(process, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""From options and flags to a training: what is refused, what it owns, what it becomes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ofa import devices
+from ofa.cli.main import main
+from ofa.errors import UserError
+from ofa.trainer import launch
+from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train, value_of
+from ofa.trainer.processes import Processes, ProcessOptions
+
+
+class Became(Exception):
+    """In place of ``os.execve``. Args: what this process would go on as."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_run(monkeypatch):
+    def become(*arguments):
+        raise Became(*arguments)
+
+    monkeypatch.setattr(launch, "become", become)
+    monkeypatch.setattr(devices, "usable_gpus", lambda: (0, ""))
+    for name in ("SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_ID", *launch.KEEP_FREED_MEMORY):
+        monkeypatch.delenv(name, raising=False)
+
+
+def started(options: LaunchOptions, *flags: str) -> tuple:
+    """Command, environment and log of a training."""
+    with pytest.raises(Became) as found:
+        train("a.tsv", options, flags)
+    return found.value.args
+
+
+def test_a_gpu_that_torch_cannot_use_ends_the_start_before_anything_is_moved(tmp_path, monkeypatch):
+    def refuse():
+        raise UserError("GPU 0: no kernels")
+
+    monkeypatch.setattr(devices, "usable_gpus", refuse)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint_last.pt").write_text("weeks of work")
+    options = LaunchOptions(out=str(tmp_path / "run"), fresh=True)
+    with pytest.raises(UserError, match="GPU 0: no kernels"):
+        train("a.tsv", options, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    started(options, "--cpu")
+
+
+def test_starting_over_moves_the_old_run_aside(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint_last.pt").write_text("weeks of work")
+    _, _, log = started(LaunchOptions(out=str(tmp_path / "run"), fresh=True))
+    (aside,) = tmp_path.glob("run.*")
+    assert (aside / "checkpoint_last.pt").read_text() == "weeks of work"
+    assert not (tmp_path / "run/checkpoint_last.pt").exists() and log == tmp_path / "run/train.log"
+
+
+@pytest.mark.parametrize(
+    "gpus, given, expected", [(0, "", "4294967296"), (0, "1000000", "1000000"), (1, "", None)]
+)
+def test_training_on_a_cpu_keeps_the_memory_that_it_frees(
+    tmp_path, monkeypatch, gpus, given, expected
+):
+    monkeypatch.setattr(devices, "usable_gpus", lambda: (gpus, ""))
+    for name in launch.KEEP_FREED_MEMORY:
+        monkeypatch.setenv(name, given)
+    _, environment, _ = started(LaunchOptions(out=str(tmp_path)))
+    assert [environment.get(name) for name in launch.KEEP_FREED_MEMORY] == [expected] * 2
+
+
+def test_another_node_owns_nothing_and_logs_nothing(tmp_path):
+    nodes = LaunchOptions(out=str(tmp_path / "run"), nodes=2, node_rank=1, master_addr="first")
+    command, *rest = started(nodes)
+    assert len(rest) == 1 and not (tmp_path / "run").exists()
+    assert " ".join(command[1:]).startswith(
+        "-m ofa.trainer.processes --nnodes 2 --node_rank 1 --nproc_per_node 1 --master_addr first"
+    )
+
+
+def test_a_missing_checkpoint_is_named_before_anything_is_made(tmp_path):
+    options = LaunchOptions(out=str(tmp_path / "run"), start=str(tmp_path / "none.pt"))
+    with pytest.raises(UserError, match=r"--from \(RESTORE\) expects a checkpoint, found no file"):
+        train("a.tsv", options, [])
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_the_recipe_go_before_the_options():
+    words = common_flags(LaunchOptions(batch_size=4, effective_batch=30), [], processes=3)
+    assert {"--batch-size=4", "--update-freq=3", "--distributed-world-size=3", "--cpu"} <= {*words}
+    own = common_flags(LaunchOptions(effective_batch=64), ["--update-freq", "2", "--bf16"], gpus=1)
+    assert not any(word.startswith(("--update-freq", "--fp16", "--cpu")) for word in own)
+    words = common_flags(LaunchOptions(gpu_precision="memory-efficient-fp16"), [], gpus=1)
+    assert {"--memory-efficient-fp16", "--fp16-scale-window=512"} <= {*words}
+    started_from = LaunchOptions(start="a.pt")
+    assert "--finetune-from-model=a.pt" in common_flags(started_from, [])
+    assert not any("finetune" in word for word in common_flags(started_from, ["--restore-file=b"]))
+
+
+def test_the_last_value_of_a_flag_counts():
+    flags = ["--lr", "1", "--lr=2", "--lrs=3"]
+    assert (value_of("--lr", flags), value_of("--x", flags)) == ("2", None)
+
+
+def test_a_line_is_an_option_of_the_task_template():
+    line = "[image] how many? -> [text]"
+    expected = ["--task=template", f"--template={line}", "--lr=1"]
+    assert named_templates(["--task", line, "--lr=1"]) == expected
+    assert named_templates([f"--task={line}", "--lr=1"]) == expected
+    assert named_templates(["--task", "caption"]) == ["--task", "caption"]
+
+
+def test_slurm_tells_nodes_ranks_and_one_port_for_all(monkeypatch):
+    monkeypatch.setenv("SLURM_NNODES", "4")
+    monkeypatch.setenv("SLURM_NODEID", "3")
+    monkeypatch.setenv("SLURM_JOB_ID", "20007")
+    found = Processes.of(ProcessOptions(master_addr="first"), gpus=8)
+    assert found == Processes(8, 4, 3, "first", 10_007) and found.count == 32
+    with pytest.raises(UserError, match="--nodes 4: expects --master-addr"):
+        Processes.of(ProcessOptions(), gpus=8)
+
+
+def test_settings_of_upstreams_scripts_are_read(monkeypatch, capsys):
+    for name, value in {"GPUS_PER_NODE": "2", "WORKER_CNT": "3", "MASTER_ADDR": "first"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert main(["train", "a.tsv", "--task=caption", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "--nnodes 3 --node_rank 1 --nproc_per_node 2 --master_addr first" in printed
+
+
+def test_recipes_are_known_by_name_task_and_alias():
+    from ofa.cli.train import recipe_of, recipes
+
+    assert {"caption-stage1", "caption-stage2", "vqa", "glue", "pretraining"} <= {*recipes()}
+    for name, folder, settings in (
+        ("caption", "caption", {}),
+        ("answer", "vqa", {}),
+        ("rte", "glue", {"DATASET": "rte"}),
+        ("instruction", "template", {"TASK": "instruction"}),
+        ("[image] what? -> [text]", "template", {"TASK": "[image] what? -> [text]"}),
+    ):
+        script, found = recipe_of(name)
+        assert (script.parent.name, found) == (folder, settings)
+    with pytest.raises(UserError, match="did you mean image_classify"):
+        recipe_of("image_classfy")
+
+
+def test_own_data_are_trained_on_from_random_weights_unless_a_checkpoint_is_named(
+    monkeypatch, tmp_path
+):
+    from ofa.cli import train as command
+
+    def become(words, settings):
+        raise Became(words, settings)
+
+    monkeypatch.setattr(command, "become", become)
+    for arguments, start in (([], "none"), (["--from", "a.pt"], "a.pt")):
+        with pytest.raises(Became) as found:
+            main(
+                [
+                    "train",
+                    "caption",
+                    "--data",
+                    str(tmp_path),
+                    "--size",
+                    "nano",
+                    *arguments,
+                    "--lr=1",
+                ]
+            )
+        words, settings = found.value.args
+        assert Path(words[1]).parts[-2:] == ("caption", "train_stage1.sh") and words[2:] == [
+            "--lr=1"
+        ]
+        assert settings["RESTORE"] == start and settings["DATA_DIR"] == str(tmp_path)
+        assert settings["SIZE"] == "nano" and os.access(settings["OFA_EXECUTABLE"], os.X_OK)
+
+
+def test_data_that_are_not_there_are_named(capsys):
+    assert main(["train", "caption", "--data", "nothing"]) == 2
+    assert "--data nothing: expected a folder" in capsys.readouterr().err
