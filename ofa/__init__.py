@@ -45,9 +45,10 @@ class _PackagePath(list):
 
 
 __path__ = _PackagePath(__path__)
-_checkout = Path(__file__).resolve().parent.parent
-if (_checkout / "setup.py").is_file():
-    __path__.append(str(_checkout))
+_folder = Path(__file__).resolve().parent.parent
+CHECKOUT = _folder if (_folder / "setup.py").is_file() else None  # None: installed from a wheel
+if CHECKOUT is not None:
+    __path__.append(str(CHECKOUT))
 
 if "fairseq" in sys.modules:  # the network and the commands alone do not need fairseq
     register_fairseq_plugin()

@@ -19,11 +19,12 @@ from typing import Any, TextIO
 
 import yaml
 
+import ofa
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = ofa.CHECKOUT or Path.cwd()  # where runs/ is
 PROGRAMS = {"ofa": [sys.executable, "-m", "ofa"], "python": [sys.executable]}
 INTERRUPTED = 130
 
@@ -52,6 +53,11 @@ def quickstart(args: QuickstartOptions) -> int:
     """
     if args.long and args.pretraining:
         raise UserError("--long: expects no --pretraining, which has one length; leave one out")
+    if args.pretraining and ofa.CHECKOUT is None:
+        raise UserError(
+            "--pretraining: expected a checkout, whose benchmarks it runs, found an installed"
+            " package; clone the repository and call run_scripts/pretraining/demo.sh there"
+        )
     run = StagedRun("pretraining" if args.pretraining else "quickstart", args.long)
     try:
         with lock_folder(run.folder):

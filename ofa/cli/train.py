@@ -134,7 +134,7 @@ def given(args: TrainOptions) -> dict[str, str]:
 def run_script(script: Path, settings: Mapping[str, str], flags: Sequence[str]) -> NoReturn:
     """This process goes on as the script, which calls ``ofa train`` with all flags."""
     environment = {EXECUTABLE: sys.executable, **settings}
-    if not (script.parents[2] / "setup.py").is_file():  # installed: files lie where the user is
+    if ofa.CHECKOUT is None:  # files lie where the user is
         environment["OFA_ROOT"] = os.getcwd()
     bash = shutil.which("bash")
     if bash is None:

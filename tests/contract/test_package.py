@@ -18,6 +18,7 @@ PARTS = (
     "data",
     "criterions",
     "tasks",
+    "run_scripts",
     "setup.py",
     "pyproject.toml",
     "README.md",
@@ -70,7 +71,7 @@ def test_a_wheel_holds_everything_under_one_name(wheel):
     assert {
         name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")
     } == {"ofa"}
-    for folder in ("ofa", "models", "data", "criterions", "tasks"):
+    for folder in ("ofa", "models", "data", "criterions", "tasks", "run_scripts"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_dir() or path.suffix == ".pyc":
                 continue
@@ -83,6 +84,24 @@ def test_a_wheel_holds_everything_under_one_name(wheel):
 def test_an_unpacked_wheel_imports(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     assert probe(tmp_path) == str(tmp_path / "ofa/models/encoder.py")
+
+
+def test_a_recipe_of_an_unpacked_wheel_trains_on_files_of_the_users_folder(wheel, tmp_path):
+    (tmp_path / "site").mkdir()
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    command = [sys.executable, "-c", "from ofa.cli.main import main; main()"]
+    done = subprocess.run(
+        [*command, "train", "vqa", "--size=base", "--dry-run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+    )
+    here = os.path.realpath(tmp_path)
+    assert f" {here}/dataset/vqa_data/vqa_train.tsv," in done.stdout
+    assert f"--user-dir={here}/site/ofa " in done.stdout
+    assert f"--finetune-from-model={here}/checkpoints/ofa_base.pt" in done.stdout
 
 
 def test_the_command_works_from_any_folder(tmp_path):
