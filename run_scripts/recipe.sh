@@ -1,4 +1,4 @@
-# Sourced first by the scripts: "sh SCRIPT" goes on in bash, --help prints the header of the script, HERE and ROOT are
+# Sourced first by the scripts: "sh SCRIPT" runs in bash, --help prints the header of the script, HERE and ROOT are
 # set, and "ofa" is the command of this environment, which is set up if need be ("ofa train" sets OFA_EXECUTABLE).
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 HERE=$(cd "$(dirname "$0")" && pwd)

@@ -5,13 +5,13 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options, task_options
-from ofa.io.flags import action, flags_of, option, options_of, words
+from ofa.io.flags import action, flags_of, option, options_of
 from ofa.io.text_files import read_lines
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,12 @@ class RequestOptions:
 
     task: str | None = option(None, "task, if the words below and the checkpoint do not tell")
     answers: str | None = option(None, "answers to choose from", metavar="TEXT,...")
-    columns: dict[str, str] = words(
-        "--COLUMN TEXT for each column that the task asks with: --question, --text, --hypothesis,"
-        " --instruction, --region X0,Y0,X1,Y1, ..."
+    columns: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "words": "--COLUMN TEXT for each column that the task asks with: --question, --text,"
+            " --hypothesis, --instruction, --region X0,Y0,X1,Y1, ..."
+        },
     )
 
 

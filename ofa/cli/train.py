@@ -4,13 +4,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import ofa
 from ofa.errors import UserError
-from ofa.io.flags import action, did_you_mean, option, others
+from ofa.io.flags import action, did_you_mean, option
 from ofa.task.template import is_template
 from ofa.trainer import launch
 from ofa.trainer.launch import LaunchOptions
@@ -34,14 +34,16 @@ class TrainOptions(LaunchOptions):
     size: SIZES | None = option(None, "of the model (default: that of the recipe)", env="SIZE")
     bpe_dir: str | None = option(None, "vocabulary folder", env="BPE_DIR")
     list: bool = option(False, "print the recipes and stop")
-    flags: tuple[str, ...] = others("Any flag of fairseq-train may follow, and wins.")
+    flags: tuple[str, ...] = field(
+        default=(), metadata={"others": "Any flag of fairseq-train may follow, and wins."}
+    )
 
 
 @action
 def train(args: TrainOptions) -> int:
     """A training: by a recipe, by a task and own data, or by the flags of fairseq-train.
 
-    A run that was stopped goes on by the same command. Settings of the environment are read as
+    A run that was stopped is resumed by the same command. Settings of the environment are read as
     well: SIZE DATA_DIR BPE_DIR SAVE_DIR RESTORE BATCH EFFECTIVE_BATCH PRECISION NPROC FRESH ...
 
     examples:
@@ -117,10 +119,9 @@ def given(args: TrainOptions) -> dict[str, str]:
     """Options as the settings that scripts read; those that nobody gave are left to the script."""
     settings = {}
     for item in fields(args):
-        value, names = getattr(args, item.name), item.metadata.get("env", ())
+        value, names = getattr(args, item.name), item.metadata.get("env", "").split()
         if names and value not in (None, False):
-            name = names if isinstance(names, str) else names[0]
-            settings[name] = str(int(value)) if isinstance(value, bool) else str(value)
+            settings[names[0]] = str(int(value)) if isinstance(value, bool) else str(value)
     if args.data and not Path(args.data).is_dir():
         if not names_files(args.data):
             raise UserError(
@@ -132,7 +133,7 @@ def given(args: TrainOptions) -> dict[str, str]:
 
 
 def run_script(script: Path, settings: Mapping[str, str], flags: Sequence[str]) -> NoReturn:
-    """This process goes on as the script, which calls ``ofa train`` with all flags."""
+    """This process becomes the script, which calls ``ofa train`` with all flags."""
     environment = {EXECUTABLE: sys.executable, **settings}
     if ofa.CHECKOUT is None:  # files lie where the user is
         environment["OFA_ROOT"] = os.getcwd()

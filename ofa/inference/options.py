@@ -130,7 +130,7 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         "processes on this machine; 0: one for each GPU, or one",
         least=0,
         also=("--nproc", "--processes"),
-        env=("NPROC", "GPUS_PER_NODE"),
+        env="NPROC GPUS_PER_NODE",
     )
     num_workers: int = option(0, "data workers per process")
     seed: int = option(7, "seed of sampling")

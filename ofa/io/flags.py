@@ -18,6 +18,7 @@ import difflib
 import inspect
 import logging
 import math
+import os
 import re
 import sys
 import textwrap
@@ -26,6 +27,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from types import ModuleType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from ofa.errors import UserError
 
 Options = TypeVar("Options")
 Run = TypeVar("Run", bound=Callable)
@@ -48,7 +51,7 @@ def option(default: Any = MISSING, help: str = "", **metadata: Any) -> Any:
         rest: all that follows, flags too.
         empty: the flag may stand alone.
         choices: the values allowed, or a function that returns them.
-        env: the setting, or settings, of the environment that takes the default's place.
+        env: the settings of the environment that take the default's place, separated by spaces.
         title: of the group in which the help lists it, if not that of the class.
     """
     return field(default=default, metadata={"help": help, **metadata})
@@ -70,19 +73,10 @@ def options_of(
     return field(default_factory=dict, metadata=metadata)
 
 
-def words(help: str) -> Any:
-    """A field for flags whose names nobody knows before the command runs: ``{"name": "text"}``."""
-    return field(default_factory=dict, metadata={"words": help})
-
-
-def others(help: str) -> Any:
-    """A field for the words that are no flags of the command, in their order."""
-    return field(default=(), metadata={"others": help})
-
-
 def add_flags(parser: "Parser", options: type) -> None:
     """A flag for every field with a help text, in groups by the ``TITLE`` of the declaring class,
-    which may also name flags to ignore with a warning: ``IGNORED``."""
+    which may also name flags to ignore with a warning: ``IGNORED``. Fields with the metadata
+    ``words`` get unknown flags with a word each, ``others`` all that is no flag."""
     hints = get_type_hints(options)
     for flag in getattr(options, "IGNORED", ()):
         parser.add_argument(flag, action=Ignored, help=argparse.SUPPRESS)
@@ -92,12 +86,10 @@ def add_flags(parser: "Parser", options: type) -> None:
             for given, hint in borrowed(options, item):
                 default = given.default if item.metadata["defaults"] else None
                 add_flag(group, given.name, hint, default, **given.metadata)
-        elif "words" in item.metadata:
-            parser.words = item.name
-            group.description = item.metadata["words"]
-        elif "others" in item.metadata:
-            parser.others, parser.allow_abbrev = item.name, False
-            group.description = item.metadata["others"]
+        elif text := item.metadata.get("words"):
+            parser.words, group.description = item.name, text
+        elif text := item.metadata.get("others"):
+            parser.others, parser.allow_abbrev, group.description = item.name, False, text
         elif item.metadata.get("help"):
             add_flag(group, item.name, hints[item.name], item.default, **item.metadata)
             if item.metadata.get("positional") and item.metadata.get("also"):
@@ -134,7 +126,7 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
     MISSING if it has to be given, UNSET for that of the parser. meta: as of ``option``.
     """
     settings, text = _value(name, hint, default, meta), meta["help"]
-    default = _setting(settings, default, meta.get("env", ()))
+    default = _setting(settings, default, meta.get("env", "").split())
     if default not in (MISSING, UNSET, None, "", ()) and not isinstance(default, bool):
         text += f" (default: {default})"
     settings["help"] = text.replace("%", "%%")
@@ -162,6 +154,19 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
     hidden = {"dest": name, "default": default, "help": argparse.SUPPRESS}
     for switch, value in switches.items():
         group.add_argument(switch, action="store_const", const=value, **hidden)
+
+
+def _setting(settings: Mapping[str, Any], default: Any, names: list[str]) -> Any:
+    """What the environment says of an option, else its default. Raises: UserError."""
+    for name, text in ((name, os.environ[name]) for name in names if os.environ.get(name)):
+        try:
+            value = True if "action" in settings else settings.get("type", str)(text)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{name}: {error}") from None
+        if value not in (known := settings.get("choices", (value,))):
+            raise UserError(f"{name} expects one of {', '.join(known)}, found '{text}'")
+        return value
+    return default
 
 
 def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
 
 
 def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> None:
-    """Go on as the processes of several nodes, if there are several and this is none of them."""
+    """Become the processes of several nodes, if there are several and this is none of them."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return
     processes = Processes.of(options, count_gpus(options.dry_run))

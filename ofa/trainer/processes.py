@@ -39,10 +39,10 @@ class ProcessOptions:
         "processes on this node; 0: one for each GPU, or one",
         also=("--nproc", "--processes"),
         least=0,
-        env=("NPROC", "GPUS_PER_NODE"),
+        env="NPROC GPUS_PER_NODE",
     )
     nodes: int | None = option(
-        None, "nodes of the run (default: SLURM's, or 1)", least=1, env=("NNODES", "WORKER_CNT")
+        None, "nodes of the run (default: SLURM's, or 1)", least=1, env="NNODES WORKER_CNT"
     )
     node_rank: int | None = option(None, "number of this node", least=0, env="NODE_RANK")
     master_addr: str | None = option(None, "address of the first node", env="MASTER_ADDR")
@@ -103,7 +103,7 @@ def _first_node(nodes: int) -> str:
 def become(
     command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
 ) -> NoReturn:
-    """This process goes on as the command, with its number and locks; the log gets what it prints
+    """This process becomes the command, with its number and locks; the log gets what it prints
     as well."""
     if log is not None:
         tee = subprocess.Popen(

@@ -1,7 +1,7 @@
 """Command lines made from dataclasses."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Optional
 
 import pytest
@@ -16,7 +16,6 @@ from ofa.io.flags import (
     option,
     options_of,
     read_options,
-    words,
 )
 
 
@@ -226,7 +225,7 @@ def test_the_flags_of_a_dataclass_are_listed_in_every_spelling():
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     beam: int = option(5, "hypotheses kept at each step")
-    columns: dict[str, str] = words("--COLUMN TEXT")
+    columns: dict[str, str] = field(default_factory=dict, metadata={"words": "--COLUMN TEXT"})
 
 
 def test_a_word_of_any_name_needs_a_text(capsys):

@@ -14,7 +14,7 @@ from ofa.trainer.processes import Processes, ProcessOptions
 
 
 class Became(Exception):
-    """In place of ``os.execve``. Args: what this process would go on as."""
+    """In place of ``os.execve``. Args: what this process would become."""
 
 
 @pytest.fixture(autouse=True)
