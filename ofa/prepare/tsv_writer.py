@@ -1,9 +1,7 @@
 """Rows with their images embedded, written through ``ofa.io.resumable``; the files of captions.
 
-A row of a caption file, for example, has five columns::
-
-    391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
-    uniq-id        image-id     caption, captions joined by &&   objects (empty)   image in base64
+391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
+uniq-id        image-id     caption, captions joined by &&   objects (empty)   image in base64
 """
 
 import functools
@@ -25,7 +23,6 @@ from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
-STAGE2, VAL, TEST = "caption_stage2_train.tsv", "caption_val.tsv", "caption_test.tsv"
 CAPTION_KINDS = {0: "id", 2: "texts", 4: "image"}  # column -> kind, as in the example
 IMAGE = "\0image"  # stands in a row where the image's base64 goes
 
@@ -36,12 +33,8 @@ class ImagePath(str):
 
 @dataclass(frozen=True)
 class Group:
-    """Rows, one after the other, that show the same image.
-
-    Args:
-        source: what the base64 text is made from.
-        rows: their columns, ``IMAGE`` for the image, ``ImagePath`` for a further one.
-    """
+    """Rows in a row that show the same image. Args: source: what its base64 text is made from.
+    rows: their columns, ``IMAGE`` for the image, ``ImagePath`` for a further one."""
 
     source: Any
     rows: tuple[tuple[str, ...], ...]
@@ -67,8 +60,7 @@ def cell_text(cell: str, image: str) -> str:
 
 
 def base64_of_file(path: str) -> str:
-    """The file in standard base64: its bytes as they are, or turned where its EXIF orientation
-    says so (``upright_file``)."""
+    """Its bytes as they are, or turned where its EXIF orientation says so (``upright_file``)."""
     return encode_image(upright_file(read_image(path), path))
 
 
@@ -121,30 +113,26 @@ class CaptionedImage:
 class CaptionCleaner:
     """Makes captions fit for a TSV and counts what it had to change."""
 
-    whitespace: int = 0
-    joined: int = 0
+    cleaned: int = 0
     empty: int = 0
 
     def __call__(self, caption: str) -> str:
         """One line without tabs and without ``&&``; empty if nothing is left."""
         text = one_line(caption)
-        self.whitespace += any(mark in caption.strip() for mark in "\t\r\n\v\f\x85\u2028\u2029")
-        self.joined += JOIN in text
+        self.cleaned += any(mark in caption.strip() for mark in "\t\r\n\v\f\x85\u2028\u2029")
+        self.cleaned += JOIN in text
         self.empty += not text
         return without_join(text)
 
     def counts(self) -> dict[str, int]:
         """For the manifest; logged as well."""
-        logger.info(
-            "captions: %d with tabs or line breaks and %d with '%s' cleaned, %d empty ones skipped",
-            *(self.whitespace, self.joined, JOIN, self.empty),
-        )
-        return {"captions_cleaned": self.whitespace + self.joined, "captions_empty": self.empty}
+        message = "captions: %d cleaned of tabs, line breaks or '%s', %d empty ones skipped"
+        logger.info(message, self.cleaned, JOIN, self.empty)
+        return {"captions_cleaned": self.cleaned, "captions_empty": self.empty}
 
 
 def coco_reference(images: Sequence[CaptionedImage]) -> str:
-    """The captions as a COCO annotation file, with the image ids as strings as they stand in the
-    TSV."""
+    """The captions as a COCO annotation file, with the image ids as strings, as in the TSV."""
     pairs = [(one.image_id, caption) for one in images for caption in one.captions]
     annotations = [
         {"id": number, "image_id": image_id, "caption": caption}

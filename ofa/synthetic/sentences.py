@@ -3,13 +3,12 @@
     >>> row("rte", seed=1, split="train", number=0)
     ('0', 'a red dog sings in the attic every night .', 'the red dog is inside .', 'entailment')
 
-Every row is decided by (seed, split, number). What a row tells decides whether it can be a training
-row or one of the others, so no test or validation row occurs in training.
+Every row is decided by (seed, split, number); none of test or validation occurs in training.
 """
 
 import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ofa.io.flags import action, option
@@ -65,8 +64,9 @@ def sst2(rng: random.Random) -> Row:
     """``not`` turns it round."""
     good, negated = rng.random() < 0.5, rng.random() < 0.5
     first, second = rng.sample(GOOD if good != negated else BAD, 2)
-    told = f"was not {first} and not {second}" if negated else f"was {first} and {second}"
-    color, animal, thing = rng.choice(COLORS), rng.choice(ANIMALS), rng.choice(THINGS)
+    negation = "not " * negated
+    told = f"was {negation}{first} and {negation}{second}"
+    color, animal, thing = map(rng.choice, (COLORS, ANIMALS, THINGS))
     return f"the {color} {animal} in the {thing} {told} .", str(int(good))
 
 
@@ -80,16 +80,15 @@ def side(place: str, right: bool = True) -> str:
 
 
 def inference(rng: random.Random, verdict: str) -> tuple[str, str]:
-    """A sentence, and one that follows from it, contradicts it, or is about what it does not
-    say."""
-    color, animal, place = rng.choice(COLORS), rng.choice(ANIMALS), rng.choice(PLACES)
+    """A sentence, and one that follows from it, contradicts it, or that it does not speak of."""
+    color, animal, place = map(rng.choice, (COLORS, ANIMALS, PLACES))
     told = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
     verb = rng.choice(VERBS)
     return f"a {color} {animal} {verb}s {where(place)} .", f"the {color} {animal} is {told} ."
 
 
 def mnli(rng: random.Random) -> Row:
-    verdict = rng.choice(list(VERDICTS))
+    verdict = rng.choice([*VERDICTS])
     return *inference(rng, verdict), VERDICTS[verdict]
 
 
@@ -101,7 +100,7 @@ def rte(rng: random.Random) -> Row:
 
 
 def mrpc(rng: random.Random) -> Row:
-    animal, place, verb = rng.choice(ANIMALS), rng.choice(PLACES), rng.choice(VERBS)
+    animal, place, verb = map(rng.choice, (ANIMALS, PLACES, VERBS))
     time, same, color = rng.choice(TIMES), rng.random() < 0.6, rng.choice(COLORS)
     first = f"every {time} the {color} {animal} {verb}s {where(place)} ."
     second = f"{side(place, same)} , a {color} {animal} {verb}s every {time} ."
@@ -111,16 +110,10 @@ def mrpc(rng: random.Random) -> Row:
 def qqp(rng: random.Random) -> Row:
     animal, color, same = rng.choice(ANIMALS), rng.choice(COLORS), rng.random() < 0.5
     about_place = rng.random() < 0.5
-    where_is, when_is = (
-        (f"where is the {animal} that is {color} ?", f"in which place is the {color} {animal} ?"),
-        (
-            f"when does the {animal} that is {color} come ?",
-            f"at what time does the {color} {animal} come ?",
-        ),
-    )
-    first = where_is[0] if about_place else when_is[0]
-    second = where_is[1] if about_place == same else when_is[1]
-    return first, second, str(int(same))
+    first = "where is the {0} that is {1} ?", "when does the {0} that is {1} come ?"
+    second = "in which place is the {1} {0} ?", "at what time does the {1} {0} come ?"
+    asked = first[not about_place], second[about_place != same]
+    return *(text.format(animal, color) for text in asked), str(int(same))
 
 
 def qnli(rng: random.Random) -> Row:
@@ -141,9 +134,8 @@ def qnli(rng: random.Random) -> Row:
 
 
 def gigaword(rng: random.Random) -> Row:
-    city, plan, thing = rng.choice(CITIES), rng.choice(PLANS), rng.choice(OBJECTS)
-    said, place, time = rng.choice(TIMES), rng.choice(PLACES), rng.choice(TIMES)
-    color = rng.choice(COLORS)
+    kinds = (CITIES, PLANS, OBJECTS, TIMES, PLACES, TIMES, COLORS)
+    city, plan, thing, said, place, time, color = map(rng.choice, kinds)
     texts = (
         f"officials in {city} said on {said} radio that they will {plan} the old {thing} of the"
         " town",
@@ -153,16 +145,7 @@ def gigaword(rng: random.Random) -> Row:
     return f"{rng.choice(texts)} .", f"{city} {plan}s {thing}"
 
 
-TASKS: dict[str, Callable[[random.Random], Row]] = {
-    "cola": cola,
-    "mnli": mnli,
-    "mrpc": mrpc,
-    "qnli": qnli,
-    "qqp": qqp,
-    "rte": rte,
-    "sst2": sst2,
-    "gigaword": gigaword,
-}
+TASKS = {task.__name__: task for task in (cola, mnli, mrpc, qnli, qqp, rte, sst2, gigaword)}
 NUMBERED = {"cola": (), "qnli": (), "rte": (), "qqp": ("1", "2")}  # and what follows the number
 
 
@@ -187,8 +170,7 @@ def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
 
 
 def all_texts(seed: int, count: int) -> Iterator[str]:
-    """The training texts of all tasks, and the words of their prompts and answers as often as
-    each row asks for them."""
+    """The training texts of all tasks, and the words of their prompts once for each row."""
     for number in range(count):
         for task in TASKS:
             texts = told(task, seed, "train", number)

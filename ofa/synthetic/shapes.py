@@ -1,8 +1,6 @@
-"""Scenes of synthetic shapes: small images from which OFA learns something in minutes.
+"""Scenes of synthetic shapes: one to four outlined, colored shapes on a textured background.
 
-A scene holds one to four outlined, colored shapes at free positions on a textured background.
-Everything about it is a function of ``(seed, split, index)``, so images and what is said of them
-are the same on every machine.
+Everything about a scene is a function of ``(seed, split, index)``, the same on every machine.
 
     >>> scene = make_scene(seed=1, split="train", index=0)
     >>> [thing.kind for thing in scene.things]
@@ -13,6 +11,7 @@ are the same on every machine.
 Coordinates: a scene is a unit square, x to the right and y down; boxes are ``(x0, y0, x1, y1)``.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Set
@@ -24,26 +23,15 @@ from PIL import Image, ImageDraw
 from ofa.io.image_grid import as_field
 
 COLORS = {
-    "red": (208, 30, 38),
-    "orange": (246, 126, 20),
-    "yellow": (248, 222, 40),
-    "lime": (160, 226, 40),
-    "green": (20, 122, 52),
-    "turquoise": (30, 196, 196),
-    "blue": (36, 72, 214),
-    "purple": (112, 36, 150),
-    "magenta": (232, 48, 160),
-    "brown": (112, 66, 30),
-    "black": (22, 22, 26),
-    "white": (250, 250, 250),
-}
+    "red": (208, 30, 38), "orange": (246, 126, 20), "yellow": (248, 222, 40),
+    "lime": (160, 226, 40), "green": (20, 122, 52), "turquoise": (30, 196, 196),
+    "blue": (36, 72, 214), "purple": (112, 36, 150), "magenta": (232, 48, 160),
+    "brown": (112, 66, 30), "black": (22, 22, 26), "white": (250, 250, 250),
+}  # fmt: skip
 BACKDROPS = {
-    "tan": (186, 168, 132),
-    "grey": (156, 156, 156),
-    "pink": (206, 162, 178),
-    "mint": (146, 186, 164),
-    "lilac": (166, 162, 198),
-}
+    "tan": (186, 168, 132), "grey": (156, 156, 156), "pink": (206, 162, 178),
+    "mint": (146, 186, 164), "lilac": (166, 162, 198),
+}  # fmt: skip
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 SIZES = {"small": (0.24, 0.28), "large": (0.38, 0.44)}  # width, as a part of the image's side
 # Without outlines a network learns the colors and then, for long, nothing else.
@@ -55,19 +43,18 @@ SHADE = 12  # by which the dark half of a texture differs from its backdrop
 FORMATS: dict[str, dict[str, int]] = {"jpeg": {"quality": 92, "subsampling": 0}, "png": {}}
 
 Box = tuple[float, float, float, float]
-Points = list[tuple[float, float]]
 
 
-def _regular(corners: int, inner: float = 1.0, turn: float = -90.0) -> Points:
+def _regular(corners: int, inner: float = 1.0, turn: float = -90.0) -> list[tuple[float, float]]:
     """Corners of a regular polygon, or of a star if ``inner`` < 1, on the circle of radius 1."""
     count = corners if inner == 1.0 else 2 * corners
-    radius = [1.0 if i % 2 == 0 or inner == 1.0 else inner for i in range(count)]
-    angle = [math.radians(turn + 360.0 * i / count) for i in range(count)]
-    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radius, angle)]
+    angles = [math.radians(turn + 360.0 * i / count) for i in range(count)]
+    radii = itertools.cycle((1.0, inner))
+    return [(radius * math.cos(a), radius * math.sin(a)) for a, radius in zip(angles, radii)]
 
 
 # Each is stretched to fill the shape's box. A ring is a circle with a hole.
-OUTLINES: dict[str, Points] = {
+OUTLINES: dict[str, list] = {
     "circle": _regular(48),
     "square": _regular(4, turn=-45.0),
     "triangle": _regular(3),
@@ -98,12 +85,11 @@ class Shape:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What the eye can tell apart; things of one kind are counted together."""
+        """Things of one kind are counted together."""
         return self.size, self.color, self.shape
 
     @property
     def look(self) -> tuple[str, str]:
-        """Color and shape."""
         return self.color, self.shape
 
     @property
@@ -120,10 +106,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things from left to right, and the background they lie on.
-
-    Args: period: of the texture, as a part of the side. noise_seed: of the background's grain.
-    """
+    """Things from left to right, and the background they lie on. Args: period: of the texture, as
+    a part of the side. noise_seed: of the background's grain."""
 
     scene_id: str
     things: tuple[Shape, ...]
@@ -143,14 +127,14 @@ class Scene:
 
     def to_json(self, side: int) -> dict:
         """Plain data. Args: side: of the image whose pixels ``box`` counts."""
-        sizes = {"width": side, "height": side}
-        background = {"texture": self.texture, "colour": self.backdrop, "period": self.period}
-        background["noise_seed"] = self.noise_seed
+        ground = {"texture": self.texture, "colour": self.backdrop, "period": self.period}
+        background = {**ground, "noise_seed": self.noise_seed}
         things = []
         for one in self.things:
             named = {"shape": one.shape, "colour": one.color, "size": one.size, "place": one.place}
             things.append({**named, "box": one.box_px(side), "rgb": list(one.rgb)})
-        return {"id": self.scene_id, **sizes, "background": background, "objects": things}
+        scene = {"id": self.scene_id, "width": side, "height": side, "background": background}
+        return {**scene, "objects": things}
 
 
 def make_scene(seed: int, split: str, index: int) -> Scene:
@@ -194,13 +178,9 @@ def make_split(
     seed: int, split: str, count: int, avoid: Set[tuple] = frozenset()
 ) -> Iterator[Scene]:
     """The first ``count`` scenes of a split whose descriptions are not in ``avoid``."""
-    index = 0
-    while count > 0:
-        scene = make_scene(seed, split, index)
-        index += 1
-        if scene.description() not in avoid:
-            count -= 1
-            yield scene
+    scenes = (make_scene(seed, split, index) for index in itertools.count())
+    new = (scene for scene in scenes if scene.description() not in avoid)
+    return itertools.islice(new, count)
 
 
 def make_splits(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
@@ -213,19 +193,15 @@ def make_splits(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
     return dict(reversed(scenes.items()))
 
 
-# -------------------------------------------------------------------------------------------
-# images
-
-
 def render(scene: Scene, size: int = 64) -> Image.Image:
     """The scene as an RGB image of ``size`` x ``size`` pixels."""
     image = Image.fromarray(_background(scene, size))
     for thing in scene.things:
         x0, y0, x1, y1 = (side * size for side in thing.box)
         left, top = math.floor(x0), math.floor(y0)
-        width, height = (OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top))
-        tile = Image.new("RGBA", (width, height))
         box = (x0 - left, y0 - top, x1 - left, y1 - top)
+        width, height = (OVERSAMPLING * math.ceil(side) for side in box[2:])
+        tile = Image.new("RGBA", (width, height))
         draw_oversampled(tile, thing, box, OUTLINE * size)
         tile = tile.reduce(OVERSAMPLING)
         image.paste(tile, (left, top), tile)
@@ -239,21 +215,12 @@ def draw_oversampled(tile: Image.Image, thing: Shape, box: Box, outline: float) 
     if thing.shape in ("circle", "ring"):
         pen.ellipse((x0, y0, x1, y1), thing.rgb, INK, width)
     else:
-        pen.polygon(_stretch(OUTLINES[thing.shape], (x0, y0, x1, y1)), thing.rgb, INK, width)
+        points = np.array(OUTLINES[thing.shape])
+        places = (points - points.min(axis=0)) / np.ptp(points, axis=0)  # 0 to 1
+        pen.polygon([*(places * (x1 - x0, y1 - y0) + (x0, y0)).flat], thing.rgb, INK, width)
     if thing.shape == "ring":
         hole = 0.25 * (x1 - x0)
         pen.ellipse((x0 + hole, y0 + hole, x1 - hole, y1 - hole), (0, 0, 0, 0), INK, width)
-
-
-def _stretch(outline: Points, box: Box) -> Points:
-    """The outline, scaled and moved to touch all four sides of the box."""
-
-    def scale(values: tuple[float, ...], start: float, end: float) -> list[float]:
-        low, high = min(values), max(values)
-        return [start + (value - low) / (high - low) * (end - start) for value in values]
-
-    xs, ys = zip(*outline)
-    return list(zip(scale(xs, box[0], box[2]), scale(ys, box[1], box[3])))
 
 
 def _background(scene: Scene, size: int) -> np.ndarray:

@@ -1,29 +1,11 @@
 """Synthetic shapes as training files in the columns of upstream.
 
-For finetuning (``write_finetuning``), in English or Chinese:
-
-    caption_*.tsv   as of every captioning data set (``ofa.prepare.tsv_writer``)
-    vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
-    refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the image
-    ans2label.json  every answer and its number
-    questions.txt, answers.txt, expressions.txt, boxes.txt   these training columns
-    scenes.jsonl    the scenes themselves
-
-For pretraining (``write_pretraining``), in English:
-
-    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type:
-                                  captions, questions, boxes; that of the tests ends with all other
-                                  phrases that mean the same regions
-    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of an image
-                                  from left to right
-    text_examples.tsv             id, text: sentences about these scenes and others, never shown
-
-For tasks that generate images (``write_codes``), by a tokenizer that has learned from these images:
-
-    image_examples.tsv            id, image, codes of the middle, half the side
-    image_gen_train.tsv           id, codes of the whole image, caption that tells all things and
-                                  where they lie; also of scenes that no other file has
-
+Finetuning: the files of every captioning data set (``ofa.prepare.tsv_writer``), ``vqa_*.tsv``,
+``refcoco_*.tsv`` (boxes in pixels) and their training columns as text files, and the scenes.
+Pretraining, in English: questions, captions and boxes of an image; its shapes from left to right;
+sentences about these scenes and others, never shown. The test rows of regions end with all other
+phrases that mean the same. Codes: of the middle of an image, half the side; of whole images, with
+captions that tell all things and where they lie, also of scenes that no other file has.
 ``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits.
 """
 
@@ -42,10 +24,17 @@ from ofa.errors import UserError
 from ofa.io.fingerprint import sha256_of
 from ofa.io.flags import action, option
 from ofa.io.resumable import fingerprint
-from ofa.prepare import negatives, tsv_writer
+from ofa.prepare import negatives
 from ofa.prepare.image_code_columns import tokenizer_files
 from ofa.prepare.source import WriteOptions, summary
-from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
+from ofa.prepare.tsv_writer import (
+    IMAGE,
+    CaptionedImage,
+    Group,
+    PreparedFolder,
+    last_column,
+    write_caption_files,
+)
 from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
 from ofa.synthetic.shapes import render as draw
 from ofa.synthetic.shapes_language import ENGLISH, LANGUAGES, drawing_caption, texts
@@ -54,14 +43,13 @@ from ofa.task.text import CONFIDENCE, JOIN
 from ofa.tokens.image_codes import codes_to_text
 
 VERSION, PRETRAINING_VERSION, CODES_VERSION = 4, 3, 2
-CAPTIONS = {"train": tsv_writer.STAGE2, "val": tsv_writer.VAL, "test": tsv_writer.TEST}
 DATASET = "synthetic_shapes"
 CAPTIONS_SHOWN = 2  # of a scene in pretraining; the files for finetuning have five
 ENCODED = 64  # images that are encoded together
 # of objects, in the order of their numbers
 NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 
-Pairs = Iterable[tuple[str, str]]  # questions and answers, or expressions and boxes
+Pairs = Sequence[tuple[str, str]]  # questions and answers, or expressions and boxes
 Rows = Iterable[tuple[str, ...]]
 # images of one size -> the codes of each, in rows
 Encode = Callable[[Sequence[Image.Image]], Any]
@@ -69,10 +57,8 @@ Encode = Callable[[Sequence[Image.Image]], Any]
 
 @dataclass(frozen=True)
 class ShapesFolder:
-    """A folder of files that are made of the same scenes.
-
-    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the images, pixels.
-    """
+    """Files that are made of the same scenes. Args: counts: scenes of ``train``, ``val`` and
+    ``test``. size: side of the images, pixels."""
 
     folder: str
     counts: dict[str, int]
@@ -93,25 +79,25 @@ class ShapesFolder:
         if out.is_finished():
             return out
 
-        def captioned(scene: Scene) -> CaptionedImage:
-            return CaptionedImage(scene.scene_id, tuple(words.captions(scene)), scene)
-
-        images = {split: list(map(captioned, scenes)) for split, scenes in self.scenes.items()}
+        images = {
+            split: [CaptionedImage(s.scene_id, tuple(words.captions(s)), s) for s in scenes]
+            for split, scenes in self.scenes.items()
+        }
         file = functools.partial(encode, size=self.size, image_format=self.image_format)
-        tsv_writer.write_caption_files(out, images, file, jobs)
-        columns: dict[str, Iterable[str]] = {}
+        write_caption_files(out, images, file, jobs)
+        told: dict[str, Iterable[str]] = {}
         for split, scenes in self.scenes.items():
             asked = list(map(words.questions, scenes))
-            meant = [list(self._boxes(words.expressions(scene))) for scene in scenes]
+            meant = [self._boxes(words.expressions(scene)) for scene in scenes]
             self._write_rows(out, f"vqa_{split}.tsv", split, question_rows(scenes, asked))
             self._write_rows(out, f"refcoco_{split}.tsv", split, map(box_rows, scenes, meant))
             if split == "train":
-                told = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
-                columns = dict(zip(("questions", "answers", "expressions", "boxes"), told))
+                columns = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
+                told = dict(zip(("questions", "answers", "expressions", "boxes"), columns))
         labels = {answer: label for label, answer in enumerate(words.answers())}
         text = json.dumps(labels, indent=1, ensure_ascii=False)
         out.write_text("ans2label.json", f"{text}\n", len(labels))
-        for name, column in columns.items():
+        for name, column in told.items():
             out.write_lines(f"{name}.txt", column)
         records = (
             {**image.source.to_json(self.size), "captions": image.captions}
@@ -146,61 +132,51 @@ class ShapesFolder:
         return out
 
     def write_codes(self, encode: Encode, tokenizer: str, drawings: int = 0) -> PreparedFolder:
-        """The files with codes.
-
-        Args:
-            encode: the tokenizer.
-            tokenizer: a digest of its weights; other weights make other files.
-            drawings: further scenes to learn drawing from: their codes take little room, and with
-                few images a model learns their grain by heart.
-        """
+        """The files with codes. Args: encode, tokenizer: it, and a digest of its weights. drawings:
+        further training scenes: with few images a model learns their grain by heart."""
         version = f"picture-world codes {VERSION}.{CODES_VERSION}"
         out = self._folder(version, "codes", "--pretrain --tokenizer", tokenizer, drawings)
         if out.is_finished():
             return out
         unseen = {s.description() for split in ("val", "test") for s in self.scenes[split]}
         for split, scenes in self.scenes.items():
-            out.write_groups(
-                file_name("image", split),
-                [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes],
-                functools.partial(self._images_and_middles, out, split, encode),
-            )
+            groups = [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes]
+            middles = functools.partial(self._images_and_middles, out, split, encode)
+            out.write_groups(file_name("image", split), groups, middles)
             more = make_split(self.seed, "drawings", drawings if split == "train" else 0, unseen)
-            drawn = [*scenes, *more]
             # the codes stand in place of an image
-            rows = [((f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)),) for scene in drawn]
-            out.write_groups(
-                f"image_gen_{split}.tsv",
-                [Group(scene, row) for scene, row in zip(drawn, rows)],
-                functools.partial(self._wholes, drawn, encode),
-            )
+            groups = [
+                Group(scene, ((f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)),))
+                for scene in (*scenes, *more)
+            ]
+            wholes = functools.partial(self._wholes, groups, encode)
+            out.write_groups(f"image_gen_{split}.tsv", groups, wholes)
         out.save_manifest(finished=True)
         return out
 
     def _folder(self, version: str, name: str, flags: str, *more: object) -> PreparedFolder:
         """The folder with a manifest of its own for these files. Args: more: settings."""
-        settings = (self.counts, self.size, self.seed, self.image_format, *more)
-        plan = fingerprint(version, *settings)
+        plan = fingerprint(version, self.counts, self.size, self.seed, self.image_format, *more)
         command = f"ofa prepare synthetic-shapes {flags}"
         return PreparedFolder(self.folder, plan, command, manifest=f"manifest_{name}.json")
 
     def _write_rows(self, out: PreparedFolder, name: str, split: str, rows: Iterable[Rows]) -> None:
-        """A file of the rows of each scene of a split, once or several times; the images are those
-        of the caption file. A scene without rows is not in it: of two twins one above the other
-        none can be pointed at."""
+        """A file of the rows of each scene of a split, once or several times. A scene without rows
+        is not in it: of two twins one above the other none can be pointed at."""
         groups = [Group(None, tuple(found)) for found in rows]
-        shown = [bool(group.rows) for group in groups]
         times = len(groups) // self.counts[split]
 
         def images(first: int) -> Iterator[str]:
             every = itertools.chain(*(self._images(out, split) for _ in range(times)))
-            return itertools.islice(itertools.compress(every, shown), first, None)
+            shown = (image for image, group in zip(every, groups) if group.rows)
+            return itertools.islice(shown, first, None)
 
-        out.write_groups(name, list(itertools.compress(groups, shown)), images)
+        out.write_groups(name, [group for group in groups if group.rows], images)
 
     def _images(self, out: PreparedFolder, split: str, first: int = 0) -> Iterator[str]:
         """Base64 of the images of a split from the given scene on, as the caption file has them."""
-        return tsv_writer.last_column(out.folder / CAPTIONS[split], first)
+        name = f"caption_{'stage2_train' if split == 'train' else split}.tsv"
+        return last_column(out.folder / name, first)
 
     def _images_and_middles(
         self, out: PreparedFolder, split: str, encode: Encode, first: int
@@ -211,13 +187,13 @@ class ShapesFolder:
         middles = (image.crop((start, start, end, end)) for image in images)
         return map("\t".join, zip(self._images(out, split, first), coded(middles, encode)))
 
-    def _wholes(self, scenes: list[Scene], encode: Encode, first: int) -> Iterator[str]:
+    def _wholes(self, groups: list[Group], encode: Encode, first: int) -> Iterator[str]:
         """Codes of whole images from the given one on."""
-        return coded((draw(scene, self.size) for scene in scenes[first:]), encode)
+        return coded((draw(group.source, self.size) for group in groups[first:]), encode)
 
     def _boxes(self, expressions: Iterable[tuple[str, Shape]]) -> Pairs:
         """Expressions and the boxes of what they mean."""
-        return ((text, self._box(thing)) for text, thing in expressions)
+        return [(text, self._box(thing)) for text, thing in expressions]
 
     def _box(self, thing: Shape) -> str:
         """``x0,y0,x1,y1`` in pixels."""
@@ -225,7 +201,7 @@ class ShapesFolder:
 
     def _pair_rows(self, scene: Scene) -> Rows:
         """Captions, questions and boxes."""
-        objects = JOIN.join(dict.fromkeys(f"{thing.color} {thing.shape}" for thing in scene.things))
+        objects = JOIN.join(dict.fromkeys(" ".join(thing.look) for thing in scene.things))
         for number, caption in enumerate(ENGLISH.captions(scene)[:CAPTIONS_SHOWN]):
             row_id = f"{scene.scene_id}_c{number}"
             yield row_id, IMAGE, caption, "", "", objects, DATASET, "caption"
@@ -235,11 +211,13 @@ class ShapesFolder:
         yield from self._region_rows(f"{scene.scene_id}_b", ENGLISH.expressions(scene))
 
     def _phrase_rows(self, scene: Scene) -> Rows:
-        """The other phrases that mean the regions of ``_pair_rows``: an answer is right if it is
-        any of them."""
+        """The other phrases that mean the regions of ``_pair_rows``: any of them is right."""
         known = dict(ENGLISH.expressions(scene))
-        phrases = ((one, thing) for thing in scene.things for one in pointing_at(scene, thing))
-        every = ((ENGLISH.the(phrase), thing) for phrase, thing in phrases)
+        every = (
+            (ENGLISH.the(phrase), thing)
+            for thing in scene.things
+            for phrase in pointing_at(scene, thing)
+        )
         others = ((text, thing) for text, thing in every if text not in known)
         return self._region_rows(f"{scene.scene_id}_p", others)
 
@@ -249,7 +227,7 @@ class ShapesFolder:
 
     def _object_rows(self, scene: Scene) -> Rows:
         """One row of all objects."""
-        named = [(thing, f"{thing.color} {thing.shape}") for thing in scene.things]
+        named = ((thing, " ".join(thing.look)) for thing in scene.things)
         cells = (f"{self._box(thing)},{NAMES.index(name)},{name}" for thing, name in named)
         yield scene.scene_id, IMAGE, JOIN.join(cells)
 

@@ -1,16 +1,15 @@
 """What is said of scenes of synthetic shapes, in English or Chinese.
 
-    >>> from ofa.synthetic.shapes import make_scene
-    >>> scene = make_scene(seed=1, split="train", index=0)
-    >>> ENGLISH.captions(scene)[0]
-    'two shapes on lilac paper: a brown arrow and an orange square'
-    >>> CHINESE.captions(scene)[0]
-    '一个橙色的小正方形和一个棕色的大箭头'
-
-In both languages the same is asked and pointed at (``ofa.synthetic.shapes_phrases``).
+>>> from ofa.synthetic.shapes import make_scene
+>>> scene = make_scene(seed=1, split="train", index=0)
+>>> ENGLISH.captions(scene)[0]
+'two shapes on lilac paper: a brown arrow and an orange square'
+>>> CHINESE.captions(scene)[0]
+'一个橙色的小正方形和一个棕色的大箭头'
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 
 from ofa.synthetic import shapes_phrases
@@ -18,14 +17,14 @@ from ofa.synthetic.shapes import BACKDROPS, COLORS, SHAPES, SIZES, TEXTURES, Sce
 from ofa.synthetic.shapes_phrases import ANSWERS, NUMBERS, PLACES, SIDES, Phrase, Question
 
 CAPTIONS_PER_SCENE, TEXTS_PER_SCENE = 5, 2
+RELATIONS = ("to the left of", "to the right of", "above", "below")
 
 
 class English:
     """Captions, phrases and questions in English; another language replaces the words.
 
-    Captions are formats: ``full`` and ``other`` are all things with their sizes, in one of the
-    usual words; ``short`` are all things without; ``..._reversed`` from right to left. They have
-    at most 20 words; those of four things leave the background out.
+    Captions are formats of at most 20 words: ``full`` and ``other`` are all things with their
+    sizes, in one of the usual words; ``short`` without; ``..._reversed`` from right to left.
     """
 
     size_words = {"large": ["large", "large", "big"], "small": ["small", "small", "little"]}
@@ -52,12 +51,10 @@ class English:
 
     def captions(self, scene: Scene) -> list[str]:
         """Five different captions, the way five people might describe the image."""
-        rng = scene.rng("captions")
-        found: list[str] = []
+        rng, found = scene.rng("captions"), list[str]()
         while len(found) < CAPTIONS_PER_SCENE:
-            one_kind = len(self.names(scene, rng)) == 1
-            told = self._tell_one(scene, rng) if one_kind else self._tell_many(scene, rng)
-            new = [sentence for sentence in dict.fromkeys(told) if sentence not in found]
+            tell = self._tell_one if len(self.names(scene, rng)) == 1 else self._tell_many
+            new = [text for text in dict.fromkeys(tell(scene, rng)) if text not in found]
             found += rng.sample(new, min(len(new), CAPTIONS_PER_SCENE - len(found)))
         return found
 
@@ -102,7 +99,6 @@ class English:
         return f"the {self.phrase(phrase)}"
 
     def ask(self, question: Question) -> str:
-        """The text of a question."""
         if question.about is None:
             return self.asked_for_all
         what = self.phrase(question.about, plural=question.kind == "number")
@@ -131,16 +127,13 @@ class English:
         return {size: rng.choice(some) if some[1:] else some[0] for size, some in choices}
 
     def _tell_one(self, scene: Scene, rng: random.Random) -> list[str]:
-        short, spot, ground = self.names(scene)[0], self.spot(scene), self.ground(scene)
+        said = {"spot": self.spot(scene), "ground": self.ground(scene)}
+        said["short"] = self.names(scene)[0]
         full = (self.names(scene, rng)[0] if "{full}" in one else "" for one in self.about_one)
-        return [
-            one.format(full=name, short=short, spot=spot, ground=ground)
-            for one, name in zip(self.about_one, full)
-        ]
+        return [one.format(full=name, **said) for one, name in zip(self.about_one, full)]
 
     def _tell_many(self, scene: Scene, rng: random.Random) -> list[str]:
-        full, short = self.names(scene, rng), self.names(scene)
-        ground = self.ground(scene)
+        full, short, ground = self.names(scene, rng), self.names(scene), self.ground(scene)
         said = {
             "full": self.listing(full),
             "full_reversed": self.listing(full[::-1]),
@@ -153,7 +146,7 @@ class English:
             "on_ground": f" on {ground}" if len(scene.things) < 4 else "",
         }
         sentences = [one.format(**said) for one in self.about_many]
-        first, last = scene.things[0], scene.things[-1]
+        first, *_, last = scene.things
         kinds = [thing.kind for thing in scene.things]
         if kinds.count(first.kind) == kinds.count(last.kind) == 1:
             sizes = self._choose_sizes(rng)
@@ -166,9 +159,8 @@ class English:
 def relation(a: Shape, b: Shape) -> str:
     """Where ``a`` lies as seen from ``b``, along the axis on which they are farther apart."""
     dx, dy = (p - q for p, q in zip(a.center, b.center))
-    if abs(dx) >= abs(dy):
-        return "to the left of" if dx < 0 else "to the right of"
-    return "above" if dy < 0 else "below"
+    beside, stacked = RELATIONS[:2], RELATIONS[2:]
+    return beside[dx >= 0] if abs(dx) >= abs(dy) else stacked[dy >= 0]
 
 
 def plural_of(noun: str) -> str:
@@ -189,20 +181,18 @@ ENGLISH = English()
 
 
 def texts(scene: Scene) -> list[str]:
-    """Different texts of at most 40 words, for learning language without images. They say some
-    things twice, in other words: what is masked in one place can be told from another."""
+    """Different texts of at most 40 words, for learning language without images. Some things are
+    said twice: what is masked in one place can be told from another."""
     rng, name, ground = scene.rng("texts"), ENGLISH.name, ENGLISH.ground(scene)
-    count, things = NUMBERS[len(scene.things)], " and ".join(ENGLISH.names(scene))
-    number = f"{count} {'shape' if count == 'one' else 'shapes'}"
+    things = " and ".join(ENGLISH.names(scene))
+    number = f"{NUMBERS[len(scene.things)]} shape{'s' * (len(scene.things) > 1)}"
     told = [
         f"{things} on {ground}. the ground is {scene.backdrop}, it has {scene.texture}",
         f"{number}: {things}, that makes {number} together",
     ]
-    shapes = [thing.shape for thing in scene.things]
-    most = max(shapes, key=shapes.count)
-    if shapes.count(most) > 1:
-        frequent = NUMBERS[shapes.count(most)]
-        told.append(f"{frequent} of the {number} are {plural_of(most)}: {things}")
+    most, count = Counter(thing.shape for thing in scene.things).most_common(1)[0]
+    if count > 1:
+        told.append(f"{NUMBERS[count]} of the {number} are {plural_of(most)}: {things}")
     a = rng.choice(scene.things)
     told += [
         f"{name(a)} is {where(a)}, the {a.shape} is {a.color} and lies {where(a)}",
@@ -217,8 +207,7 @@ def texts(scene: Scene) -> list[str]:
 
 
 def drawing_caption(scene: Scene) -> str:
-    """All that an image shows: ``a small red circle at the top left and a large blue star in the
-    middle on gray dots``."""
+    """All that an image shows: ``a small red circle at the top left and ... on gray dots``."""
     things = [f"{ENGLISH.name(thing, size=thing.size)} {where(thing)}" for thing in scene.things]
     return f"{ENGLISH.listing(things)} on {ENGLISH.ground(scene)}"
 
@@ -238,9 +227,7 @@ class Chinese(English):
         **_translated(TEXTURES, "纸 条纹 圆点 方格 斑点"),
         **_translated(PLACES, "左上角 上方 右上角 左边 中间 右边 左下角 下方 右下角"),
         **_translated(SIDES, "左边 右边 上方 下方"),
-        **_translated(
-            ("to the left of", "to the right of", "above", "below"), "左边 右边 上方 下方"
-        ),
+        **_translated(RELATIONS, "左边 右边 上方 下方"),
         **_translated(NUMBERS[1:], "一 两 三 四"),  # before the measure word 个
         **_translated(("yes", "no"), "有 没有"),
     }

@@ -1,17 +1,13 @@
-"""What can be seen in an image of synthetic shapes: colored, outlined shapes, found without any
-training.
+"""What can be seen in an image of synthetic shapes, found without any training.
 
     >>> from ofa.synthetic.shapes import make_scene, render
     >>> image = render(make_scene(seed=1, split="train", index=0))
     >>> [seen.look for seen in look_at([image])[0]]
     [('brown', 'arrow'), ('orange', 'square')]
 
-Every pixel is compared with the twelve colors, the black of outlines and the backdrops. A template
-of each shape, in several widths and at every place, adds up how much better it explains the pixels
-under it than bare background would; the best one is taken, then the best of those that do not
-overlap it, and so on. Then the shapes that are seen are compared with those that a text names.
-
-Letters of shapes: C colors, K templates, S side of the image.
+A template of each shape, in several widths, colors and at every place, adds up how much better it
+explains the pixels under it than bare background would; the best one is taken, then the best of
+those that do not overlap it, and so on. C colors, K templates, S side of the image.
 """
 
 import functools
@@ -26,19 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ofa.synthetic.shapes import (
-    BACKDROPS,
-    COLORS,
-    INK,
-    OUTLINE,
-    OVERSAMPLING,
-    SHADE,
-    SHAPES,
-    SIZES,
-    Box,
-    Shape,
-    draw_oversampled,
-)
+from ofa.synthetic import shapes as world
+from ofa.synthetic.shapes import COLORS, SHAPES, SIZES, Box, Shape
 from ofa.synthetic.shapes_language import plural_of
 from ofa.synthetic.shapes_phrases import NUMBERS
 
@@ -46,24 +31,18 @@ Look = tuple[str, str]  # color and shape
 
 # parts of the side
 WIDTHS_OF = {"small": (0.235, 0.265, 0.295), "large": (0.37, 0.40, 0.43)}
-TEMPLATES = [
-    (one, size, width) for one in SHAPES for size in WIDTHS_OF for width in WIDTHS_OF[size]
-]
+TEMPLATES = [(one, size, width) for one in SHAPES for size in SIZES for width in WIDTHS_OF[size]]
 WIDTHS = torch.tensor([width for *_, width in TEMPLATES])
 FILLS = torch.tensor([*COLORS.values()], dtype=torch.float32)
-PAPERS = torch.tensor([*BACKDROPS.values()], dtype=torch.float32)
-# standard deviation of a color channel: the shades of one name, and what a coder blurs
-NOISE = 28.0
-# how badly one pixel may speak against an explanation: a few wrong pixels must not outvote a shape
-WORST = 4.0
-# part of the highest possible evidence that a shape needs; what a tokenizer blurs has less
-CERTAIN = 0.2
+PAPERS = torch.tensor([*world.BACKDROPS.values()], dtype=torch.float32)
+NOISE = 28.0  # standard deviation of a color channel: shades of one name, what a coder blurs
+WORST = 4.0  # how badly a pixel may speak against a shape: a few wrong ones must not outvote it
+CERTAIN = 0.2  # part of the highest possible evidence that a shape needs
 OVERLAP = 0.2  # part of the smaller box that may be shared with a shape that is already seen
 FEWEST = 8  # pixels of a color below which it is not looked for
 MOST = 6  # shapes that are looked for in an image
 
 
-@torch.no_grad()
 def look_at(images: Sequence[Image.Image], size: int = 64) -> list[list[Shape]]:
     """The shapes of every image, from left to right, with boxes of a template's width. Args: size:
     side to which other images are reduced or enlarged."""
@@ -97,15 +76,12 @@ def _overlapping(box: Box, size: int) -> Tensor:
 
 
 def _evidence(pixels: Tensor) -> Tensor:
-    """How much better each template in each color explains the pixels than background does.
-
-    Returns: log-likelihood ratios float[C, K, S, S], the place being the template's upper left
-        corner; 0 where they are too low to count.
-    """
+    """Log-likelihood ratios float[C, K, S, S] of templates, by their upper left corners, over bare
+    background; 0 where they are too low to count."""
     size, masks = len(pixels), _templates(len(pixels))
-    background = _likelihood(pixels, torch.cat([PAPERS, PAPERS - SHADE])).amax(dim=0)
+    background = _likelihood(pixels, torch.cat([PAPERS, PAPERS - world.SHADE])).amax(dim=0)
     fills = _likelihood(pixels, FILLS) - background  # (C, S, S)
-    ink = _likelihood(pixels, torch.tensor([INK], dtype=torch.float32)) - background
+    ink = _likelihood(pixels, torch.tensor([world.INK], dtype=torch.float32)) - background
     corner, free = torch.arange(size), size - (WIDTHS * size)[:, None, None]
     inside = (corner[:, None] <= free) & (corner <= free)
     least = CERTAIN * WORST * masks.sum(dim=(1, 2, 3))[:, None, None]
@@ -127,21 +103,17 @@ def _likelihood(pixels: Tensor, colors: Tensor) -> Tensor:
 
 @functools.cache
 def _templates(size: int) -> Tensor:
-    """float[K, 2, W, W], W the largest width: the part of each pixel that belongs to the fill, and
-    to the outline."""
-    largest, masks = math.ceil(float(WIDTHS.max()) * size), []
+    """float[K, 2, W, W], W the largest width: parts of each pixel that are fill, and outline."""
+    fine, largest, masks = world.OVERSAMPLING, math.ceil(float(WIDTHS.max()) * size), []
     for shape, kind, width in TEMPLATES:
-        tile = Image.new("RGBA", (OVERSAMPLING * largest,) * 2)
-        thing = Shape(shape, "white", kind, (0.0, 0.0, width, width), (255, 255, 255))
-        draw_oversampled(tile, thing, (0, 0, width * size, width * size), OUTLINE * size)
+        tile, box = Image.new("RGBA", (fine * largest,) * 2), (0.0, 0.0, width * size, width * size)
+        thing = Shape(shape, "white", kind, box, (255, 255, 255))
+        world.draw_oversampled(tile, thing, box, world.OUTLINE * size)
         pixels = torch.from_numpy(np.asarray(tile, dtype=np.float32) / 255)
-        shown = pixels.view(largest, OVERSAMPLING, largest, OVERSAMPLING, 4).mean(dim=(1, 3))
+        shown = pixels.view(largest, fine, largest, fine, 4).mean(dim=(1, 3))
         masks.append(torch.stack([shown[..., 0], shown[..., 3] - shown[..., 0]]))
     return torch.stack(masks)
 
-
-# -------------------------------------------------------------------------------------------
-# texts
 
 _SINGULAR = {plural_of(shape): shape for shape in SHAPES}
 _THING = re.compile(
@@ -165,11 +137,8 @@ def things_named(text: str) -> list[Look]:
 
 @dataclass(frozen=True)
 class Check:
-    """How an image fits its text.
-
-    Args: named: things that the text names. seen: those that the image shows. right: how many are
-        both, in color and shape.
-    """
+    """How an image fits its text. Args: named: things that the text names. seen: those that the
+    image shows. right: how many are both, in color and shape."""
 
     named: int
     seen: int
@@ -196,7 +165,7 @@ def check(images: Sequence[Image.Image], texts: Sequence[str]) -> list[Check]:
 
 
 class SyntheticShapesScorer:
-    """How well images of synthetic shapes fit texts, as other scorers compare images and texts."""
+    """How well images of synthetic shapes fit texts, in the way of other scorers."""
 
     def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> np.ndarray:
         """float64[N] in [0, 1], higher = fits better; 0 for a text that names nothing."""

@@ -1,13 +1,12 @@
 """Phrases that mean shapes of a scene, and questions about them; without any language yet.
 
-A phrase is a handful of attributes. Whether a thing has them is decided by the scene, never by how
-a sentence was made, so that questions, boxes and whatever else is asked share one meaning of the
-words. Questions are chosen so that no answer is frequent: first what is asked about, then one of
-the answers that are possible there, then a question with that answer.
+Whether a thing has the attributes of a phrase is decided by the scene, never by how a sentence was
+made: questions, boxes and whatever else is asked share one meaning of the words.
 """
 
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ofa.synthetic.shapes import COLORS, SHAPES, SIZES, Scene, Shape
@@ -49,7 +48,6 @@ class Phrase:
 
     @property
     def words(self) -> int:
-        """How much is said."""
         return 4 - (self.size, self.color, self.shape, self.side).count(None)
 
 
@@ -80,18 +78,17 @@ def pointing_at(scene: Scene, thing: Shape) -> list[Phrase]:
 
 
 def pointed_at(scene: Scene) -> list[tuple[Phrase, Shape]]:
-    """One phrase for each thing that can be told from the others, from left to right.
-
-    A place is said in a third of them, or if nothing else tells the thing from its twin.
-    """
+    """One phrase for each thing that can be told from the others, from left to right. A place is
+    said in a third of them, or if nothing else tells the thing from its twin."""
     rng, found = scene.rng("expressions"), []
     for thing in scene.things:
         phrases = pointing_at(scene, thing)
         plain = [phrase for phrase in phrases if phrase.side is None]
         placed = [phrase for phrase in phrases if phrase.side is not None]
-        if phrases:
-            without = plain and (not placed or rng.random() < 2 / 3)
-            found.append((rng.choice(plain if without else placed), thing))
+        if plain and (not placed or rng.random() < 2 / 3):
+            placed = plain
+        if placed:
+            found.append((rng.choice(placed), thing))
     return found
 
 
@@ -106,42 +103,36 @@ class Question:
 
 
 def questions(scene: Scene) -> list[Question]:
-    """Different questions about the scene; the same scene is always asked the same."""
-    rng = scene.rng("questions")
-    found: list[Question] = []
+    """Different questions about the scene, the same each time. No answer is frequent: first the
+    kind is chosen, then one of the answers possible there, then a question with that answer."""
+    rng, found = scene.rng("questions"), list[Question]()
     while len(found) < QUESTIONS_PER_SCENE:
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         possible = [question for question in candidates(scene, kind) if question not in found]
         if possible:  # a number can always be asked for
             answer = rng.choice(sorted({question.answer for question in possible}))
             possible = [question for question in possible if question.answer == answer]
-            plain = [question.about is None or question.about.side is None for question in possible]
-            found.append(rng.choices(possible, [PLAIN if one else 1 for one in plain])[0])
+            placed = [bool(question.about and question.about.side) for question in possible]
+            found.append(rng.choices(possible, [1 if one else PLAIN for one in placed])[0])
     return found
 
 
 def candidates(scene: Scene, kind: str) -> list[Question]:
     """All questions of a kind that can be asked of the scene without doubt about the answer."""
-    about: dict[str, Iterable[Question]] = {
-        "number": _about_numbers(scene),
-        "existence": _about_existence(scene),
-    }
-    attributes = (one for thing in scene.things for one in _about_thing(scene, thing, kind))
-    return list(dict.fromkeys(about.get(kind, attributes)))
+    about = {"number": _about_numbers, "existence": _about_existence}
+    attributes = functools.partial(_about_attributes, kind=kind)
+    return list(dict.fromkeys(about.get(kind, attributes)(scene)))
 
 
-def _about_thing(scene: Scene, thing: Shape, kind: str) -> Iterator[Question]:
-    """Questions for one attribute of a thing that other attributes single out."""
-    for phrase in pointing_at(scene, thing):
-        if kind != "place" and getattr(phrase, kind) is None:
-            yield Question(kind, getattr(thing, kind), phrase)
-        if kind == "place" and phrase.side is None and _is_clearly_placed(thing):
-            yield Question(kind, thing.place, phrase)
-
-
-def _is_clearly_placed(thing: Shape) -> bool:
-    borders = (1 / 3, 2 / 3)
-    return all(abs(v - border) >= CLEARLY_IN_NINTH for v in thing.center for border in borders)
+def _about_attributes(scene: Scene, kind: str) -> Iterator[Question]:
+    """Questions for one attribute of a thing that others single out; for a clear place."""
+    unsaid, borders = "side" if kind == "place" else kind, (1 / 3, 2 / 3)
+    for thing in scene.things:
+        least = min(abs(v - border) for v in thing.center for border in borders)
+        if kind != "place" or least >= CLEARLY_IN_NINTH:
+            for phrase in pointing_at(scene, thing):
+                if getattr(phrase, unsaid) is None:
+                    yield Question(kind, getattr(thing, kind), phrase)
 
 
 def _about_numbers(scene: Scene) -> Iterator[Question]:

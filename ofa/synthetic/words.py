@@ -1,9 +1,7 @@
 """Synthetic words: small images of made-up words, from which OFA learns to read in minutes.
 
-A word is a row of letters drawn by chance, so nothing but the image tells what comes next. Words
-of validation and test occur in no training image. Everything about an image is a function of
-``(seed, split, index)`` and the world's settings; the letters are those of the font that Pillow
-brings along, so no file is needed.
+Letters come by chance, so nothing but the image tells the next one. Everything about an image is a
+function of ``(seed, split, index)`` and the world's settings, in the font that Pillow brings along.
 
     >>> sign = make_sign(World(), "train", 0)
     >>> sign.text, render(sign, World()).size
@@ -74,12 +72,9 @@ class World:
 class Sign:
     """A word and how it looks.
 
-    Args:
-        noise_seed: of the background's grain.
-        ink, paper: RGB of letters and background.
-        size: of the word, as a part of the largest that fits (0 to 1).
-        place: of the word in the free space, from left and from top (0 to 1).
-        turn: degrees, to the left.
+    Args: noise_seed: of the background's grain. ink, paper: RGB of letters and background. size: of
+        the word, as a part of the largest that fits (0 to 1). place: of the word in the free space,
+        from left and from top (0 to 1). turn: degrees, to the left.
     """
 
     sign_id: str
@@ -93,8 +88,7 @@ class Sign:
 
 
 def make_sign(world: World, split: str, index: int) -> Sign:
-    """Sign ``index`` of an endless split. Raises: UserError if the letters make no word for the
-    split."""
+    """Sign ``index`` of an endless split."""
     rng = random.Random(f"sign world/{world.seed}/{split}/{index}")
     named = f"{split}_{index}", _word(world, split, rng), rng.randrange(2**31)
     if world.plain:
@@ -131,12 +125,10 @@ def _colors(rng: random.Random) -> tuple[Rgb, Rgb]:
 
 
 def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
-    """The first ``count`` signs of a split."""
     return (make_sign(world, split, index) for index in range(count))
 
 
 def render(sign: Sign, world: World) -> Image.Image:
-    """The sign as an RGB image."""
     margin = round(MARGIN * world.height)
     room = world.width - 2 * margin, world.height - 2 * margin
     mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
@@ -147,7 +139,9 @@ def render(sign: Sign, world: World) -> Image.Image:
         margin + round(part * (free - side))
         for part, free, side in zip(sign.place, room, (width, height))
     )
-    image = Image.fromarray(_paper(sign, world))
+    noise = np.random.RandomState(sign.noise_seed)  # the legacy generator's stream never changes
+    grain = noise.randint(-6, 7, size=(world.height, world.width, 1))
+    image = Image.fromarray((np.asarray(sign.paper) + grain).clip(0, 255).astype(np.uint8))
     image.paste(sign.ink, (left, top), large.reduce(OVERSAMPLING))
     return image
 
@@ -162,16 +156,8 @@ def letters(text: str) -> Image.Image:
     return mask
 
 
-def _paper(sign: Sign, world: World) -> np.ndarray:
-    """uint8[height, width, 3]: the background with a little grain."""
-    noise = np.random.RandomState(sign.noise_seed)  # the legacy generator's stream never changes
-    grain = noise.randint(-6, 7, size=(world.height, world.width, 1))
-    return (np.asarray(sign.paper) + grain).clip(0, 255).astype(np.uint8)
-
-
 def encode(sign: Sign, world: World) -> str:
-    """The image as a PNG file in base64: small, and without the blur that JPEG gives to
-    letters."""
+    """A PNG file in base64: small, and without the blur that JPEG gives to letters."""
     return as_field(render(sign, world), optimize=True)
 
 
