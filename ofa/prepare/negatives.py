@@ -1,24 +1,17 @@
-"""The files that wrong examples of pretraining are drawn from, collected from the training rows.
+"""The files that wrong examples of pretraining are drawn from (``ofa.data.negatives``), collected
+from the training rows.
 
-::
-
-    all_captions.txt   every caption once, a line each: captions of other images
-    object.txt         every name of an object once: takes the place of another object in a caption
-    type2ans.json      {"how many": ["2", "1", ...], "yes or no": ["yes"], ..., "other": [...]}:
-                       answers to questions of the same kind
-
-The kind of a question is how it begins: ``is``, ``does``, ``can``, ... ask for yes or no, all
-others go by their first two words (``how many``, ``what color``). An answer belongs to the kind
-that it answers most often. Kinds of a single answer have no wrong one to offer: their answers go to
-``other``, from which answers of unknown kind are drawn as well.
+The kind of a question is how it begins; an answer belongs to the kind that it answers most often.
+Kinds of a single answer have no wrong one to offer: their answers go to ``other``.
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import tempfile
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,24 +44,18 @@ DONE = "negative_samples.json"  # what the files were made from
 
 
 def question_kind(question: str) -> str:
-    """``"How many dogs are there?"`` -> ``"how many"``; ``"Is it red?"`` -> ``"yes or no"``;
-    ``other`` without words."""
+    """``"How many dogs are there?"`` -> ``"how many"``; ``"Is it red?"`` -> ``"yes or no"``."""
     words = clean_question(question).rstrip(" ?").split()[:2]
-    if words and words[0] in CLOSED:
-        return YES_NO
-    return " ".join(words) or OTHER
+    return YES_NO if CLOSED.intersection(words[:1]) else " ".join(words) or OTHER
 
 
 class NegativeSamples:
     """Collects captions, objects and answers row by row; a context manager, for captions wait in a
-    temporary file.
-
-    Args: folder: where the temporary file is; None: where the system has them.
-    """
+    temporary file. Args: folder: where it is; None: where the system has them."""
 
     def __init__(self, folder: str | Path | None = None):
         self.objects: set[str] = set()
-        self.answers: dict[str, Counter] = {}  # kind -> how often it has which answer
+        self.answers: defaultdict[str, Counter] = defaultdict(Counter)  # kind -> counts
         self._captions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder)
         # 64 bits of every caption: 8 bytes of memory each, however long it is
         self._digests = array("Q")
@@ -80,11 +67,8 @@ class NegativeSamples:
         self._captions.close()
 
     def add_pair(self, row: Mapping[str, str], where: str = "") -> None:
-        """A row of an image and texts.
-
-        Args: row: ``caption question answers objects type``. where: ``file:row`` for messages.
-        Raises: UserError for an unknown type, and for answers that break the grammar.
-        """
+        """A row of an image and texts. Args: row: ``caption question answers objects type``. where:
+        ``file:row``. Raises: UserError for an unknown type, or answers that break the grammar."""
         kind = kind_of_pair(row["type"])
         if kind not in PAIR_TYPES:
             raise UserError(
@@ -97,11 +81,10 @@ class NegativeSamples:
             self.add_caption(row["caption"])
         elif kind == "qa":
             answer = learned_answer(row["answers"], where).strip()
-            self.answers.setdefault(question_kind(row["question"]), Counter())[answer] += 1
+            self.answers[question_kind(row["question"])][answer] += 1
 
     def add_caption(self, caption: str) -> None:
-        # a line each, whatever some programs take for a line break
-        text = " ".join(caption.split())
+        text = " ".join(caption.split())  # one line for every program
         if text:
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             self._digests.append(int.from_bytes(digest, "little"))
@@ -122,14 +105,12 @@ class NegativeSamples:
     def captions(self) -> Iterator[str]:
         """Every caption once, in the order of their first rows, as lines."""
         _, first = np.unique(np.frombuffer(self._digests, dtype=np.uint64), return_index=True)
-        is_first = np.zeros(len(self._digests), dtype=bool)
-        is_first[first] = True
+        is_first = np.isin(np.arange(len(self._digests)), first, assume_unique=True)
         self._captions.seek(0)
-        return (line for line, new in zip(self._captions, is_first) if new)
+        return itertools.compress(self._captions, is_first)
 
     def answers_by_kind(self) -> dict[str, list[str]]:
-        """Kinds in the order of the alphabet, ``other`` last; the answers of each by how often
-        they are given."""
+        """By the alphabet, ``other`` last; the answers of each kind by how often they are given."""
         total = sum(self.answers.values(), Counter())
         by_count = sorted(total, key=lambda answer: (-total[answer], answer))
         kind_of: dict[str, tuple[int, str]] = {}
@@ -140,10 +121,9 @@ class NegativeSamples:
         lists: dict[str, list[str]] = {}
         for answer in by_count:
             lists.setdefault(kind_of[answer][1], []).append(answer)
-        known = {
-            kind: lists[kind] for kind in sorted(lists) if kind != OTHER and len(lists[kind]) > 1
-        }
-        settled = {answer for answers in known.values() for answer in answers}
+        lists.pop(OTHER, None)
+        known = {kind: lists[kind] for kind in sorted(lists) if len(lists[kind]) > 1}
+        settled = set().union(*known.values())
         rest = [answer for answer in by_count if answer not in settled]
         # whoever draws from it needs another answer than the right one
         return {**known, OTHER: rest if len(rest) > 1 else by_count}
@@ -159,12 +139,8 @@ class NegativeSamples:
         counts[ANSWERS] = len(set().union(*kinds.values()))
         for name, purpose in FILES.items():
             if counts[name] < 2:
-                logger.warning(
-                    "%s: %d entries, too few to draw wrong %s from",
-                    folder / name,
-                    counts[name],
-                    purpose,
-                )
+                message = "%s: %d entries, too few to draw wrong %s from"
+                logger.warning(message, folder / name, counts[name], purpose)
         return counts
 
 
@@ -188,11 +164,9 @@ def build(args: NegativesOptions) -> None:
     example: ofa negatives build --data vision_language_examples.tsv --detection
     detection_examples.tsv --out negative_sample
     """
-    pairs = [_open(path, args.selected_cols, 8, "--selected-cols") for path in args.data]
-    objects = [
-        _open(path, args.detection_selected_cols, 3, "--detection-selected-cols")
-        for path in args.detection
-    ]
+    pairs = _open(args.data, args.selected_cols, 8, "--selected-cols")
+    columns = args.detection_selected_cols
+    objects = _open(args.detection, columns, 3, "--detection-selected-cols")
     made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
     out = Path(args.out)
     ours = _read(out / DONE)
@@ -203,12 +177,10 @@ def build(args: NegativesOptions) -> None:
         if not ours:
             keep_files_of_others(out)
         (out / DONE).unlink(missing_ok=True)
-        for file in pairs:
-            for texts, where in _texts(file, file.selected_cols[2:]):
-                found.add_pair(dict(zip(PAIR_COLUMNS, texts)), where)
-        for file in objects:
-            for (text,), where in _texts(file, file.selected_cols[2:]):
-                found.add_detections(text, where)
+        for texts, where in _texts(pairs):
+            found.add_pair(dict(zip(PAIR_COLUMNS, texts)), where)
+        for (text,), where in _texts(objects):
+            found.add_detections(text, where)
         counts = found.write(out)
         write_json(out / DONE, {"made_from": made_from, "entries": counts}, indent=1)
     print(
@@ -217,8 +189,7 @@ def build(args: NegativesOptions) -> None:
 
 
 def keep_files_of_others(folder: Path) -> None:
-    """Rename files that are not known to be ours to ``NAME.old``, such as those that upstream
-    provides."""
+    """Rename files that are not known to be ours, such as upstream's, to ``NAME.old``."""
     for name in FILES:
         path, old = path_below(folder, name), path_below(folder, f"{name}.old")
         if path.exists() and not old.exists():
@@ -226,19 +197,19 @@ def keep_files_of_others(folder: Path) -> None:
             os.replace(path, old)
 
 
-def _open(path: str, columns: str, expected: int, flag: str) -> Rows:
-    file = open_rows(path, columns)
-    if len(file.selected_cols) != expected:
-        raise UserError(
-            f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}"
-        )
-    return file
+def _open(paths: Sequence[str], columns: str, expected: int, flag: str) -> list[Rows]:
+    files = [open_rows(path, columns) for path in paths]
+    if files and len(files[0].selected_cols) != expected:
+        found = len(files[0].selected_cols)
+        raise UserError(f"{flag}={columns}: expects {expected} columns, found {found}")
+    return files
 
 
-def _texts(file: Rows, columns: Sequence[int]) -> Iterator[tuple[list[str], str]]:
-    """(texts of some columns, ``file:row``) of every row, with progress."""
-    for row in counted(range(len(file)), len(file), file.path, "rows"):
-        yield file.texts(row, columns), file.where(row)
+def _texts(files: Sequence[Rows]) -> Iterator[tuple[list[str], str]]:
+    """(texts without id and image, ``file:row``) of every row, with progress."""
+    for file in files:
+        for row in counted(range(len(file)), len(file), file.path, "rows"):
+            yield file.texts(row, file.selected_cols[2:]), file.where(row)
 
 
 def _state(file: Rows) -> list:
