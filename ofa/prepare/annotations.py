@@ -1,9 +1,5 @@
-"""Annotation files of others: lists in JSON files, JSON lines and CSV files become entries, each
-with its place; what is wrong with single entries is collected.
-
-    for entry in list_of("q.json", record["questions"], "question", NEEDS, named_by="question_id"):
-        with problems.at(entry.where):  # "q.json: entry 0, question 10"
-            text = words_of(entry["question"], "a question")
+"""Annotations of others: lists in JSON files, JSON lines, CSV files and folders of ``datasets``
+become entries, each with its place; what is wrong with single entries is collected.
 """
 
 import csv
@@ -18,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io import json_files
 from ofa.io.image_files import TABLE, ImageFolders
 from ofa.io.text_files import read_lines
-from ofa.io.values import SHOWN, RowError, finding, load_values, one_line
+from ofa.io.values import SHOWN, RowError, WrittenFloat, finding, one_line
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
@@ -32,10 +29,7 @@ RIGHT_FILE = "is this the right annotation file?"
 @dataclass
 class Problems:
     """Entries that cannot become rows: all are collected, then said at once, or skipped and
-    counted.
-
-    Args: skip: leave them out instead of stopping.
-    """
+    counted. Args: skip: leave them out instead of stopping."""
 
     skip: bool
     messages: list[str] = field(default_factory=list)
@@ -73,31 +67,27 @@ class Entry(dict[str, Any]):
         self.where = where
 
 
-def check_keys(entry: Mapping[str, Any], keys: Sequence[str], where: str, hint: str) -> None:
-    """Raises: UserError for an entry that lacks a key. Args: hint: end of the message."""
-    lacking = [key for key in keys if key not in entry]
+def _entry(value: Any, where: str, needs: Sequence[str], hint: str) -> Entry:
+    """Raises: UserError for anything but an object with the keys it needs."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object, found {finding(value)}; {hint}")
+    lacking = [key for key in needs if key not in value]
     if lacking:
         raise UserError(
-            f"{where}: expected an entry with {', '.join(map(repr, keys))}, found one without"
+            f"{where}: expected an entry with {', '.join(map(repr, needs))}, found one without"
             f" {lacking[0]!r}; {hint}"
         )
+    return Entry(value, where)
 
 
 def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
     """A JSON object with these keys. Raises: UserError naming the file and what is wrong."""
-    try:
-        record = load_values(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected JSON, found {error}; is the download complete?"
-        ) from None
-    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
+    expected = f"JSON with the keys {', '.join(keys)}"
+    record = json_files.read_json(path, expected, kind=dict, fraction=WrittenFloat)
+    lacking = [key for key in keys if key not in record]
     if lacking:
         raise UserError(
-            f"{path}: expected an object with the keys {', '.join(keys)}, found none called"
-            f" {lacking[0]!r}; {RIGHT_FILE}"
+            f"{path}: expected {expected}, found none called {lacking[0]!r}; {RIGHT_FILE}"
         )
     return record
 
@@ -110,49 +100,35 @@ def list_of(
     hint: str = RIGHT_FILE,
     named_by: str = "",
 ) -> Iterator[Entry]:
-    """The entries of a list in a file.
-
-    Args:
-        what: they are: ``question``.
-        needs: keys of every entry. hint: end of the message if one is missing.
-        named_by: key of the id by which messages name an entry as well.
-    Raises: UserError naming the file, and the entry, for anything but a list of objects.
-    """
+    """The entries of a list in a file. Args: what: they are: ``question``. needs: keys of every
+    entry. hint: end of messages. named_by: key of the id by which messages name an entry as well.
+    Raises: UserError for anything but a list of objects."""
     if not isinstance(entries, list):
         raise UserError(f"{path}: expected a list of {what}s, found {finding(entries)}; {hint}")
-    for number, entry in enumerate(entries):
-        where = f"{path}: {what} {number}"
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: expected an object, found {finding(entry)}; {hint}")
-        check_keys(entry, needs, where, hint)
+    for number, value in enumerate(entries):
+        entry = _entry(value, f"{path}: {what} {number}", needs, hint)
         if isinstance(entry.get(named_by), (str, int, float)):
-            where = f"{path}: entry {number}, {what} {one_line(str(entry[named_by]))[:SHOWN]}"
-        yield Entry(entry, where)
+            name = one_line(str(entry[named_by]))[:SHOWN]
+            entry.where = f"{path}: entry {number}, {what} {name}"
+        yield entry
 
 
 def read_json_lines(
     path: str, needs: Sequence[str] = (), hint: str = RIGHT_FILE
 ) -> Iterator[Entry]:
-    """The objects of a JSONL file. Args: needs, hint: as of ``list_of``. Raises: UserError naming
-    the line."""
-    expected = "expected one JSON object per line, found"
+    """The objects of a JSONL file. Args: needs, hint: as of ``list_of``."""
     for where, line in numbered_lines(path, "of one JSON object each"):
-        try:
-            entry = load_values(line)
-        except ValueError as error:
-            raise UserError(f"{where}: {expected} {error}; is the file complete?") from None
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: {expected} {line[:SHOWN]!r}")
-        check_keys(entry, needs, where, hint)
-        yield Entry(entry, where)
+        expected = "one JSON object per line"
+        value = json_files.parse_json(line, where, expected, fraction=WrittenFloat)
+        yield _entry(value, where, needs, hint)
 
 
 def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
-    """The rows of a CSV file with a header. Args: delimiter: None: a tab for ``.tsv``, else a
-    comma."""
+    """The rows of a CSV file with a header. Args: delimiter: if not that of the name."""
     delimiter, row = delimiter or ("\t" if path.endswith(TABLE) else ","), None
+    limit = csv.field_size_limit(sys.maxsize)  # the process's: a field may be an image
     try:
-        with _long_fields(), open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             names = Counter(reader.fieldnames or ())
             if len(names) < names.total():
@@ -174,18 +150,47 @@ def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
         raise UserError(
             f"{path}: expected a CSV file in UTF-8 with a header, found {error}"
         ) from None
+    finally:
+        csv.field_size_limit(limit)
     if row is None:
         raise UserError(f"{path}: expected a header and rows, found no row")
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Fields of any length, such as an image; the limit is the process's."""
-    before = csv.field_size_limit(sys.maxsize)
+def is_saved(folder: str | Path) -> bool:
+    return (Path(folder) / "dataset_dict.json").is_file()
+
+
+def open_saved(folder: str | Path) -> Mapping[str, Any]:
+    """Split -> dataset. Raises: UserError if it cannot be read or the library is missing."""
     try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+        from datasets import load_from_disk
+    except ImportError:
+        raise UserError(
+            f"{folder}: reading it needs the library 'datasets'; install it (pip install datasets),"
+            " or give the original files"
+        ) from None
+    try:
+        return load_from_disk(str(folder))
+    except Exception as error:  # whatever is wrong with its files: the library raises many kinds
+        raise UserError(
+            f"{folder}: expected a folder of save_to_disk, found one that cannot be read ({error});"
+            " save it again"
+        ) from None
+
+
+def files_below(folder: str | Path) -> list[str]:
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def saved_rows(where: str, rows: Any, columns: Sequence[str]) -> Iterator[Entry]:
+    """The rows of a split. Raises: UserError if a column is missing."""
+    if not set(columns) <= set(rows.column_names):
+        raise UserError(
+            f"{where}: expected the columns {', '.join(columns)}, found"
+            f" {', '.join(rows.column_names)}; is it another data set?"
+        )
+    for number, row in enumerate(rows):
+        yield Entry(row, f"{where}: row {number}")
 
 
 def numbered_lines(path: str, expected: str) -> Iterator[tuple[str, str]]:
@@ -199,17 +204,9 @@ def numbered_lines(path: str, expected: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path}: expected lines {expected}, found an empty file")
 
 
-def line_number(where: str) -> str:
-    """``a.txt:17`` -> ``17``."""
-    return where.rpartition(":")[2]
-
-
 def read_prefixes(given: Sequence[str] | None, files: Sequence[str]) -> list[str]:
-    """``--id-prefix`` -> the prefix of the ids of each file.
-
-    Args: given: one per file; empty: the files' names without ending; None: no prefix.
-    Raises: UserError if there is another number of them, or one twice.
-    """
+    """``--id-prefix`` -> the prefix of the ids of each file. Args: given: one per file; empty: the
+    files' names without ending; None: no prefix. Raises: UserError if they do not fit."""
     if given is None:
         return [""] * len(files)
     prefixes = list(given) or [f"{Path(path).stem}_" for path in files]

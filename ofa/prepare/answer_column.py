@@ -44,12 +44,8 @@ FULL_STOP = re.compile(r"\.(?!\d)")
 
 
 def normal_answer(answer: str) -> str:
-    """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``.
-
-    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where
-    they belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
-    Source: vqaEval.py of the VQA challenge.
-    """
+    """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``. An answer
+    of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter. Source: its vqaEval.py."""
     text = whole = " ".join(answer.lower().split())
     for mark in MARKS:  # spaces and digits of the answer as it was, as there
         joins = DIGITS_COMMA.search(whole) or f"{mark} " in whole or f" {mark}" in whole
@@ -80,8 +76,8 @@ def answer_column(scores: dict[str, float]) -> str:
 
 
 def answer_of(value: Any) -> str:
-    """The answer of one person, without the marks that separate answers in the column: a text, a
-    number, or ``{"answer": ...}``. Raises: RowError for none."""
+    """The answer of one person, a text, a number, or ``{"answer": ...}``, without the marks that
+    separate answers in the column. Raises: RowError for none."""
     words = words_of(value, "an answer", "answer").replace(CONFIDENCE, " ")
     text = without_join(words).strip()
     if not text:

@@ -21,8 +21,6 @@ CAPTIONS_FILE = "is this a captions file?"
 
 @dataclass(frozen=True, kw_only=True)
 class CocoCaptionsOptions(SourceOptions):
-    """Captions in COCO's format."""
-
     annotations: tuple[str, ...] = option(
         (), "captions_train2014.json and the like; optional with --split"
     )
@@ -93,10 +91,7 @@ def captions_of(
 def images_from_coco(
     options: CocoCaptionsOptions, cleaner: CaptionCleaner, problems: Problems
 ) -> list[CaptionedImage]:
-    """Images of the annotations in the order of their ids. Several files may caption one image.
-
-    Raises: UserError if an id names two images, or none.
-    """
+    """Images of the annotations in the order of their ids. Several files may caption one image."""
     paths, ids = options.annotations, Ids("image")
     # by prefix and ``id_key``: image id and file; place of the first caption, and all captions
     names: dict[str, tuple[str, str]] = {}
@@ -162,13 +157,11 @@ def split_by_karpathy(
                 " the same images?"
             )
         with problems.at(entry.where):
-            captions = (
-                captioned.captions
-                if captioned
-                else tuple(
-                    filter(None, [cleaner(text_of(text, "a sentence", "raw")) for text in texts])
-                )
-            )
+            if captioned:
+                captions = captioned.captions
+            else:
+                cleaned = [cleaner(text_of(text, "a sentence", "raw")) for text in texts]
+                captions = tuple(filter(None, cleaned))
             if captions:
                 splits[split].append(CaptionedImage(image_id, captions, str(file)))
     return splits

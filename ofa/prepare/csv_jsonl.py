@@ -1,11 +1,8 @@
 """People's own data: a CSV file with a header or a JSONL file, one entry per row -> the training
-files of a task.
+files of a task, which declares the columns.
 
     image,question,answer       {"image": "a.jpg", "caption": ["A dog.", "A brown dog runs."]}
     a.jpg,what is it?,a dog     {"image": "b.jpg", "text": "left dog", "box": [10, 20, 110, 220]}
-
-A column of another name is named with ``--columns image=photo``. Which columns there are, and what
-each holds, the task declares.
 """
 
 import argparse
@@ -46,14 +43,10 @@ logger = logging.getLogger(__name__)
 
 SPLITS = {name: name for name in ("train", "val", "test")}
 SPLITS |= dict.fromkeys(("valid", "validation", "dev"), "val")
-# of every task; else the row's number, and the image's name without its ending
-OPTIONAL = ("id", "image_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTableOptions(ImageOptions, TableOptions):
-    """People's own table."""
-
     files: tuple[str, ...] = option(help="a row or a line per entry", positional=True)
     task: str = option(help="task that the data are for: caption, vqa, refcoco, ...")
     images: tuple[str, ...] = option((), "folders or TSV files of the images, if there are any")
@@ -79,8 +72,6 @@ def character(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CsvOptions(OwnTableOptions):
-    """The same as CSV."""
-
     delimiter: str | None = option(
         None, "between columns, if not a tab in .tsv files or else a comma", parse=character
     )
@@ -89,8 +80,7 @@ class CsvOptions(OwnTableOptions):
 def read_own_table(
     kind: str, options: OwnTableOptions, problems: Problems, spec: "TaskSpec | None" = None
 ) -> PreparedDataset:
-    """The files of a task. Args: kind: ``csv`` or ``jsonl``. spec: the task; None: that of
-    ``--task``."""
+    """Args: kind: ``csv`` or ``jsonl``. spec: the task; None: that of ``--task``."""
     from ofa.tasks import spec_of
 
     spec = spec or spec_of(options.task)
@@ -110,7 +100,6 @@ def read_rows(
             f"--images: task '{spec.name}' expects the folder of the images that the table names,"
             " found none; give it"
         )
-    check_option(spec, options)
     rows: list[TableRow] = []
     known: dict[str, None] = {}  # columns of any row
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
@@ -140,31 +129,27 @@ def read_rows(
     return placed
 
 
-def check_option(spec: "TaskSpec", options: OwnTableOptions) -> None:
-    """Raises: UserError for names in ``--columns`` that the task does not know."""
+def check_columns(
+    spec: "TaskSpec", called: Mapping[str, str], known: Collection[str], where: str
+) -> None:
+    """Raises: UserError for names in ``--columns`` that the task does not know, and if no row has a
+    column of the task. Args: called: column -> its name in the table, where it is another one."""
     columns = sorted(file_columns(spec).values(), key=spec.columns.index)
     columns = [column for column in columns if column.kind != "id"]
     others = [*(CORNERS if spec.has("box") else ()), "id", "split"]
     others += ["image_id"] if spec.has("image") else []
-    known = {*others, *(name for column in columns for name in column.names)}
     listed = ", ".join(dict.fromkeys([*(column.public_name for column in columns), *others]))
-    for name, column in options.columns:
-        if name not in known:
-            raise UserError(
-                f"--columns {name}={column}: task {spec.name!r} knows the columns {listed};"
-                " correct the name before '='"
-            )
-
-
-def check_columns(
-    spec: "TaskSpec", called: Mapping[str, str], known: Collection[str], where: str
-) -> None:
-    """Raises: UserError if no row has a column of the task. A row without it has null there.
-    Args: called: column -> its name in the table, where it is another one."""
-    for column in file_columns(spec).values():
+    unknown = called.keys() - {*others, *(name for column in columns for name in column.names)}
+    if unknown:
+        name = min(unknown)
+        raise UserError(
+            f"--columns {name}={called[name]}: task {spec.name!r} knows the columns {listed};"
+            " correct the name before '='"
+        )
+    for column in columns:
         there = any(called.get(name, name) in known for name in column.names)
         there |= column.kind == "box" and all(called.get(name, name) in known for name in CORNERS)
-        if column.needed and column.kind != "id" and not there:
+        if column.needed and not there:
             name = column.public_name
             raise UserError(
                 f"{where}: expected a column {called.get(name, name)!r} for the task's {name!r},"
@@ -191,14 +176,15 @@ def place(
 
 
 def words_of_programs(row: TableRow, spec: "TaskSpec") -> Iterator[tuple[str, str]]:
-    """Name and finding of texts such as ``nan``, which programs write for a missing value: they
-    may be meant."""
-    texts = [
-        (column.public_name, row.value(column))
+    """Name and finding of texts such as ``nan``, which programs write for a missing value."""
+    texts = {
+        column.public_name: row.value(column)
         for column in file_columns(spec).values()
         if column.kind in ("text", "texts", "label", "answer")
-    ]
-    for name, value in [*texts, *((name, row.values.get(name)) for name in OPTIONAL)]:
+    }
+    # of every task; else the row's number, and the image's name without its ending
+    texts |= {name: row.values.get(name) for name in ("id", "image_id")}
+    for name, value in texts.items():
         if isinstance(value, str) and (found := not_one_text(value)):
             yield name, f"a text as {name!r}, found {value[:SHOWN]!r}, {found}"
 

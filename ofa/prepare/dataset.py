@@ -1,5 +1,4 @@
-"""What a data set holds, before any image is opened, and how it is written: plan, check of every
-image, files, manifest."""
+"""What a data set holds, before any image is opened, and how it is written."""
 
 import hashlib
 import itertools
@@ -76,8 +75,7 @@ class PreparedDataset:
         self, splits: Mapping[str, list[CaptionedImage]], name: str = "caption"
     ) -> None:
         """The files of captioning. Args: splits: images of train, val and test. name: how those
-        with images begin. Raises: UserError if an id names two images or comes twice, or an image
-        stands in two splits, under whatever ids."""
+        with images begin. Raises: UserError for an image, or its id, that is not of one place."""
         split_of: dict[Any, str] = {}
         ids = Ids(
             "image",
@@ -98,8 +96,7 @@ class PreparedDataset:
     def image_paths(self) -> list[str]:
         """Every image once, in order of the path."""
         paths = {path for groups in self.files.values() for group in groups for path in group.paths}
-        paths.update(image.source for images in self.images_of.values() for image in images)
-        return sorted(paths)
+        return sorted(paths.union(one.source for some in self.images_of.values() for one in some))
 
     def named(self) -> str:
         """What was read, for messages."""
@@ -114,12 +111,8 @@ def label_text(labels: Mapping[str, int]) -> tuple[str, int]:
 def split_at_random(
     items: Sequence[Any], keys: Sequence[Any], val: float, seed: int, test: float = 0.0
 ) -> dict[str, list]:
-    """``train``, ``val`` and ``test`` parts; what shares a key (its image) stays together; the
-    same each time.
-
-    Args: val, test: fractions of the keys, rounded, at least one unless 0. Raises: UserError if
-    none would be left for training.
-    """
+    """Parts for ``train``, ``val`` and ``test``, the same each time; what shares a key (its image)
+    stays together. Args: val, test: fractions of the keys, rounded, at least one unless 0."""
     order = sorted(set(keys))
     counts = [max(1, round(part * len(order))) if part else 0 for part in (val, test)]
     if not (0 <= val < 1 and 0 <= test < 1) or sum(counts) >= len(order):
@@ -139,13 +132,8 @@ def split_at_random(
 
 def write_dataset(kind: str, found: PreparedDataset, options: Any) -> PreparedFolder:
     """Write the files, or continue an interrupted call; nothing is written if an image or a row
-    is broken.
-
-    Args:
-        kind: as in ``ofa prepare KIND``.
-        options: ``out``; ``skip_broken``: leave out what is unusable instead of stopping; ``jobs``.
-    Raises: UserError that names the unusable images or rows.
-    """
+    is broken. Args: kind: as in ``ofa prepare KIND``. options: ``out``, ``skip_broken``, ``jobs``.
+    Raises: UserError that names the unusable images or rows."""
     paths, skip_broken, jobs = found.image_paths(), options.skip_broken, getattr(options, "jobs", 1)
     if not paths and not found.readers:
         raise UserError(f"{found.named()}: no row to write; are these the right files?")
@@ -199,8 +187,7 @@ def write_files(
 
 
 def check_readers(found: PreparedDataset, skip_broken: bool) -> int:
-    """Read all rows of texts once. Returns: how many are skipped. Raises: UserError that names
-    wrong rows, or a file without any."""
+    """Read all rows of texts once. Returns: how many are skipped."""
     problems = Problems(skip_broken)
     counts = {name: sum(1 for _ in read(problems)) for name, read in found.readers.items()}
     problems.settle()
@@ -215,11 +202,8 @@ def check_readers(found: PreparedDataset, skip_broken: bool) -> int:
 def look_at_images(
     found: PreparedDataset, paths: Sequence[str], skip_broken: bool, jobs: int, notes: Path
 ) -> dict[str, Any]:
-    """What the manifest says of the images: number, bytes and one SHA-256 (over the images' own,
-    in order of the path) of those used, how many are turned, and which are unusable and why.
-
-    Raises: UserError for unusable ones, unless they are to be skipped.
-    """
+    """What the manifest says of the images; SHA-256 is over those of the images, in order of the
+    path. Raises: UserError for unusable ones, unless they are to be skipped."""
     looked = look_at_all(paths, jobs, notes)
     faults = {path: fault_of(image, found.sizes.get(path)) for path, image in looked.items()}
     broken = {path: fault for path, fault in faults.items() if fault}

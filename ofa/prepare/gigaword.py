@@ -1,27 +1,21 @@
 """Texts and their summaries, one per line of two files, or a ``datasets`` folder on disk -> rows
-``source, target``.
-
-Known files of a folder: those of Gigaword's summaries as they are passed around
-(``train.article.txt`` and ``train.title.txt``, ``train.src.txt`` and ``train.tgt.txt``, ...).
-"""
+``source, target``."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.annotations import Problems
+from ofa.prepare.annotations import Entry, Problems, files_below, is_saved, open_saved, saved_rows
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.hugging_face import files_below, is_saved, open_saved, saved_rows
 from ofa.prepare.source import Source, TextOptions
 
-KNOWN = {  # split -> how its two files are called
+KNOWN = {  # split -> how its two files are called, in the copies that are passed around
     "train": "train.article.txt train.title.txt  train.src.txt train.tgt.txt  train.src train.tgt",
     "dev": "valid.article.filter.txt valid.title.filter.txt  valid.article.txt valid.title.txt"
     "  dev.src.txt dev.tgt.txt  valid.src valid.tgt  dev.src dev.tgt",
@@ -34,8 +28,6 @@ LINES = "texts and their summaries, one per line in both files"
 
 @dataclass(frozen=True, kw_only=True)
 class GigawordOptions(TextOptions):
-    """Texts and summaries."""
-
     data: str | None = option(None, "folder of such files, or of DatasetDict.save_to_disk")
     train: tuple[str, str] | None = option(None, LINES, metavar=FILES)
     dev: tuple[str, str] | None = option(None, LINES, metavar=FILES)
@@ -46,18 +38,19 @@ def read_gigaword(options: GigawordOptions, problems: Problems) -> PreparedDatas
     """The splits that are given, or lie in the folder."""
     data, found = options.data, PreparedDataset()
     if data is not None and is_saved(data):
-        splits, found.inputs = open_saved(data), files_below(data)
+        saved, found.inputs = open_saved(data), files_below(data)
         for split, name in SAVED.items():
-            if name in splits:
-                reader = partial(saved_pairs, split, f"{data}/{name}", splits[name])
-                found.readers[f"gigaword_{split}.tsv"] = reader
+            if name in saved:
+                read = partial(saved_rows, f"{data}/{name}", saved[name], ("document", "summary"))
+                found.readers[f"gigaword_{split}.tsv"] = partial(rows_of, split, read)
         return found
     known = {} if data is None else known_pairs(data)
     for split in SAVED:
         pair = getattr(options, split) or known.get(split)
         if pair:
             found.inputs = [*found.inputs, *pair]
-            found.readers[f"gigaword_{split}.tsv"] = partial(paired_lines, split, *pair)
+            read = partial(paired_lines, *pair)
+            found.readers[f"gigaword_{split}.tsv"] = partial(rows_of, split, read)
     if not found.readers:
         raise UserError(
             f"{data or '--train'}: expected texts and summaries, found none; give the folder as"
@@ -72,11 +65,10 @@ def known_pairs(folder: str) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for split, text in KNOWN.items():
         names = text.split()
-        for place, a, b in (
-            (place, *pair) for place in places for pair in zip(names[::2], names[1::2])
-        ):
-            if (place / a).is_file() and (place / b).is_file():
-                found.setdefault(split, (str(place / a), str(place / b)))
+        for place, pair in itertools.product(places, zip(names[::2], names[1::2])):
+            texts, summaries = (place / name for name in pair)
+            if texts.is_file() and summaries.is_file():
+                found.setdefault(split, (str(texts), str(summaries)))
     if not found:
         examples = " and ".join(KNOWN["train"].split()[:2])
         raise UserError(
@@ -86,9 +78,7 @@ def known_pairs(folder: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def paired_lines(
-    split: str, texts: str, summaries: str, problems: Problems
-) -> Iterator[tuple[str, str]]:
+def paired_lines(texts: str, summaries: str) -> Iterator[Entry]:
     """Line for line. Raises: UserError if the files differ in length."""
     lines = itertools.zip_longest(read_lines(texts), read_lines(summaries))
     for number, (text, summary) in enumerate(lines, start=1):
@@ -98,27 +88,21 @@ def paired_lines(
                 f"{short}: expected a line for each line of {long}, found {number - 1}; do the"
                 " files belong together?"
             )
-        with problems.at(f"{texts}:{number}"):
-            yield checked(split, text, summary)
+        yield Entry({"document": text, "summary": summary}, f"{texts}:{number}")
 
 
-def saved_pairs(split: str, where: str, rows: Any, problems: Problems) -> Iterator[tuple[str, str]]:
-    """The rows of a split on disk."""
-    for row in saved_rows(where, rows, ("document", "summary")):
-        with problems.at(row.where):
-            summary = row["summary"]
-            if summary is None and split == "test":
-                summary = ""
-            text = text_of(row["document"], "a text")
-            yield checked(split, text, text_of(summary, "a summary"))
-
-
-def checked(split: str, text: str, summary: str) -> tuple[str, str]:
-    """The row; those of the test split may be without a summary. Raises: RowError."""
-    text, summary = one_line(text), one_line(summary)
-    if not text or (not summary and split != "test"):
-        raise RowError(f"a {'summary' if text else 'text'}, found an empty line")
-    return text, summary
+def rows_of(
+    split: str, read: Callable[[], Iterator[Entry]], problems: Problems
+) -> Iterator[tuple[str, str]]:
+    """Rows of the test split may be without a summary."""
+    for entry in read():
+        with problems.at(entry.where):
+            summary = "" if split == "test" and entry["summary"] is None else entry["summary"]
+            text = one_line(text_of(entry["document"], "a text"))
+            summary = one_line(text_of(summary, "a summary"))
+            if not text or (not summary and split != "test"):
+                raise RowError(f"a {'summary' if text else 'text'}, found an empty line")
+            yield text, summary
 
 
 SOURCES = {

@@ -1,10 +1,4 @@
-"""GLUE, as its authors ship it (one folder of TSVs per task) or as a ``datasets`` folder on disk ->
-rows of the seven tasks.
-
-    CoLA/train.tsv    gj04 <tab> 1 <tab> <tab> Our friends won't buy this analysis.
-                      -> 0 <tab> Our friends ... <tab> 1
-    mnli/ (datasets)  premise, hypothesis, label 0 of (entailment, neutral, contradiction)
-                      -> premise <tab> hypothesis <tab> 1
+"""GLUE, as its authors ship it (one folder of TSVs per task) or as a ``datasets`` folder on disk.
 
 Labels are converted by name: their numbers differ between distributions (``ofa.tasks.glue``). Test
 rows have none; they all stay, in their order, because a submission numbers them.
@@ -20,9 +14,8 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.annotations import Problems, one_of
+from ofa.prepare.annotations import Problems, files_below, is_saved, one_of, open_saved, saved_rows
 from ofa.prepare.dataset import PreparedDataset, Reader
-from ofa.prepare.hugging_face import files_below, is_saved, open_saved, saved_rows
 from ofa.prepare.source import Source, TextOptions
 
 UNDECIDED = "-"  # the annotators did not agree; such rows are left out
@@ -35,72 +28,62 @@ class GlueSource:
     """How a task is distributed.
 
     Args:
-        folder: of the original files. texts, label: their columns. saved: text columns of the
-            ``datasets`` folder, if other ones.
-        labels: name of a label -> as the task's file has it. numbered: originals have that itself.
+        folder: of the original files. texts, label: their columns. header: of training files, if
+            they have none themselves. saved: text columns of the ``datasets`` folder, if others.
+        labels: a label, by its name or as originals have it -> as the task's file has it.
         leading: columns of the task's file before the texts; the first is the number of the row.
-        header: of original training files, if they have none themselves.
     """
 
     folder: str
     texts: tuple[str, ...]
-    label: str
     labels: Mapping[str, str]
-    numbered: bool = False
+    label: str = "label"
     leading: int = 0
+    header: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "dev", "test")
-    header: tuple[str, ...] = ()
 
 
-SENTENCES = ("sentence1", "sentence2")
+def two_labels(no: str, yes: str) -> dict[str, str]:
+    """Their numbers are the same in every distribution."""
+    return {no: "0", yes: "1", "0": "0", "1": "1"}
+
+
+PAIR = ("sentence1", "sentence2")
 ENTAILED = {"entailment": "entailment", "not_entailment": "not_entailment"}
+EQUIVALENT = two_labels("not_equivalent", "equivalent")
 TASKS = {
     "cola": GlueSource(
         "CoLA",
         ("sentence",),
-        "label",
-        {"unacceptable": "0", "acceptable": "1"},
-        numbered=True,
+        two_labels("unacceptable", "acceptable"),
         leading=1,
         header=("source", "label", "mark", "sentence"),
     ),
     "mnli": GlueSource(
         "MNLI",
-        SENTENCES,
-        "gold_label",
+        PAIR,
         {"neutral": "0", "entailment": "1", "contradiction": "2"},
+        "gold_label",
         saved=("premise", "hypothesis"),
         splits=("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched"),
     ),
-    "mrpc": GlueSource(
-        "MRPC",
-        ("#1 String", "#2 String"),
-        "Quality",
-        {"not_equivalent": "0", "equivalent": "1"},
-        numbered=True,
-        saved=SENTENCES,
-    ),
-    "qnli": GlueSource("QNLI", ("question", "sentence"), "label", ENTAILED, leading=1),
+    "mrpc": GlueSource("MRPC", ("#1 String", "#2 String"), EQUIVALENT, "Quality", saved=PAIR),
+    "qnli": GlueSource("QNLI", ("question", "sentence"), ENTAILED, leading=1),
     "qqp": GlueSource(
         "QQP",
         ("question1", "question2"),
+        two_labels("not_duplicate", "duplicate"),
         "is_duplicate",
-        {"not_duplicate": "0", "duplicate": "1"},
-        numbered=True,
         leading=3,
     ),
-    "rte": GlueSource("RTE", SENTENCES, "label", ENTAILED, leading=1),
-    "sst2": GlueSource(
-        "SST-2", ("sentence",), "label", {"negative": "0", "positive": "1"}, numbered=True
-    ),
+    "rte": GlueSource("RTE", PAIR, ENTAILED, leading=1),
+    "sst2": GlueSource("SST-2", ("sentence",), two_labels("negative", "positive")),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlueOptions(TextOptions):
-    """Folders of GLUE."""
-
     data: str = option(help="folder of the tasks' folders; with one --tasks also that task's own")
     tasks: tuple[str, ...] = option(
         (), "tasks to prepare, if not all that are there", choices=tuple(TASKS)
@@ -108,39 +91,27 @@ class GlueOptions(TextOptions):
 
 
 def read_glue(options: GlueOptions, problems: Problems) -> list[PreparedDataset]:
-    """Every task by itself: what is finished stays when another is added."""
-    return [read_task(name, place) for name, place in find_tasks(options).items()]
-
-
-def find_tasks(options: GlueOptions) -> dict[str, Path]:
-    """The tasks in a folder of folders, or the one task whose folder it is, and their places.
-
-    Raises: UserError if one is missing or there is none.
-    """
+    """The tasks in a folder of folders, or the one task whose folder it is; every one by itself:
+    what is finished stays when another is added."""
     folder, names = Path(options.data), options.tasks
     if not folder.is_dir():
         raise UserError(
             f"{folder}: expected a folder with the files of GLUE, found none; check --data"
         )
-    places = {plain_name(path.name): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    places = {"".join(filter(str.isalnum, path.name.lower())): path for path in below}
     if len(names) == 1 and (is_saved(folder) or any(folder.glob("*.tsv"))):
         places = {names[0]: folder}
     chosen = names or [name for name in TASKS if name in places]
     missing = [name for name in chosen if name not in places]
     if missing or not chosen:
-        wanted = missing or TASKS
-        listed = ", ".join(f"{TASKS[name].folder} or {name}" for name in wanted)
+        listed = ", ".join(f"{TASKS[name].folder} or {name}" for name in missing or TASKS)
         raise UserError(
             f"{folder}: expected folders {listed}, found"
             f" {', '.join(path.name for path in places.values()) or 'none'}; give the folder that"
             " holds them, or of one task its own folder and --tasks NAME"
         )
-    return {name: places[name] for name in chosen}
-
-
-def plain_name(folder: str) -> str:
-    """``SST-2`` -> ``sst2``."""
-    return "".join(letter for letter in folder.lower() if letter.isalnum())
+    return [read_task(name, places[name]) for name in chosen]
 
 
 class TestProblems(Problems):
@@ -151,19 +122,17 @@ class TestProblems(Problems):
 
 
 def read_task(name: str, place: Path) -> PreparedDataset:
-    """One task, of either distribution. Raises: UserError if it has no training or validation
-    rows."""
+    """One task, of either distribution; it needs training and validation rows."""
     source, readers = TASKS[name], dict[str, Reader]()
     saved = open_saved(place) if is_saved(place) else {}
     for split in source.splits:
         path, kept = place / f"{split}.tsv", split.replace("dev", "validation")
+        test = split.startswith("test")
         if kept in saved:
-            where = f"{place}/{kept}"
-            readers[split] = partial(saved_rows_of, source, where, split, saved[kept])
+            readers[split] = partial(saved_rows_of, source, f"{place}/{kept}", test, saved[kept])
         elif not saved and path.is_file():
-            readers[split] = partial(original_rows, source, str(path), split)
-    for split in source.splits[:2]:
-        if split not in readers:
+            readers[split] = partial(original_rows, source, str(path), test)
+        elif split in source.splits[:2]:
             raise UserError(
                 f"{place}: expected {', '.join(f'{split}.tsv' for split in source.splits)} or a"
                 f" folder of save_to_disk with such splits, found none for '{split}'; is the"
@@ -177,15 +146,11 @@ def read_task(name: str, place: Path) -> PreparedDataset:
     )
 
 
-def original_rows(source: GlueSource, path: str, split: str, problems: Problems) -> Iterator[Row]:
+def original_rows(source: GlueSource, path: str, test: bool, problems: Problems) -> Iterator[Row]:
     """Rows of an original TSV. Quotes in it are text."""
-    test = split.startswith("test")
     problems = TestProblems(skip=False) if test else problems
-    labels = {**source.labels}
-    labels |= {label: label for label in source.labels.values()} if source.numbered else {}
     needs = source.texts if test else (*source.texts, source.label)
-    lines = enumerate(read_lines(path), start=1)
-    header = source.header
+    lines, header = enumerate(read_lines(path), start=1), source.header
     if test or not header:
         header = tuple(cell.strip() for cell in next(lines, (1, ""))[1].split("\t"))
     missing = [column for column in needs if column not in header]
@@ -198,10 +163,10 @@ def original_rows(source: GlueSource, path: str, split: str, problems: Problems)
         where, cells = f"{path}:{line}", text.split("\t")
         values = dict(zip(header, cells))
         with problems.at(where):
-            for column in needs:
-                if column not in values:
-                    most = f"{len(header)} columns, found {len(cells)}"
-                    raise RowError(f"{most}, none for '{column}'")
+            lacking = [column for column in needs if column not in values]
+            if lacking:
+                most = f"{len(header)} columns, found {len(cells)}"
+                raise RowError(f"{most}, none for '{lacking[0]}'")
             index = next((values[name] for name in NUMBERS if test and name in values), None)
             if index not in (None, str(number)):
                 raise UserError(
@@ -210,34 +175,31 @@ def original_rows(source: GlueSource, path: str, split: str, problems: Problems)
                 )
             label = "" if test else values[source.label].strip()
             texts = [values[column] for column in source.texts]
-            yield from row_of(source, number, texts, label, labels, test)
+            yield from row_of(source, number, texts, label, test)
 
 
 def saved_rows_of(
-    source: GlueSource, where: str, split: str, rows: Any, problems: Problems
+    source: GlueSource, where: str, test: bool, rows: Any, problems: Problems
 ) -> Iterator[Row]:
     """Rows of a split of a ``datasets`` folder."""
-    test = split.startswith("test")
     problems = TestProblems(skip=False) if test else problems
     columns = source.saved or source.texts
-    names = label_names(where, rows) if "label" in rows.column_names else None
+    names = label_names(where, rows) if "label" in rows.column_names else {}
     for number, row in enumerate(saved_rows(where, rows, columns if test else (*columns, "label"))):
         with problems.at(row.where):
             label = row.get("label")
-            if names is not None and label is not None:
-                label = names.get(label, str(label))
+            label = "" if label is None else names.get(label, str(label))
             texts = [text_of(row[column], f"a text as {column!r}") for column in columns]
-            yield from row_of(source, number, texts, label or "", source.labels, test)
+            yield from row_of(source, number, texts, label, test)
 
 
-def label_names(where: str, rows: Any) -> dict[int, str] | None:
-    """Number -> name of a label, -1 for none; None if they stand as words. Raises: UserError for
-    numbers without names."""
+def label_names(where: str, rows: Any) -> dict[int, str]:
+    """Number -> name of a label, -1 for none; empty if they stand as words."""
     feature = rows.features["label"]
     if getattr(feature, "names", None):
         return {-1: "", **dict(enumerate(feature.names))}
     if getattr(feature, "dtype", "") == "string":
-        return None
+        return {}
     raise UserError(
         f"{where}: expected labels with names (ClassLabel), found plain numbers ({feature}); what"
         " they mean differs between distributions: save the data set with its features, or with"
@@ -246,24 +208,18 @@ def label_names(where: str, rows: Any) -> dict[int, str] | None:
 
 
 def row_of(
-    source: GlueSource,
-    number: int,
-    texts: Sequence[str],
-    label: str,
-    labels: Mapping[str, str],
-    test: bool,
+    source: GlueSource, number: int, texts: Sequence[str], label: str, test: bool
 ) -> Iterator[Row]:
-    """The columns of a row, which of a test file may lack its label; nothing if it is undecided.
-    Raises: RowError."""
+    """The columns of a row; nothing if it is undecided. A test row may lack its label."""
     words = [one_line(text) for text in texts]
     if label == UNDECIDED:
         return
     if label or not test:
-        one_of(label, labels, "a label")
+        one_of(label, source.labels, "a label")
         if not all(words):
             raise RowError("words in every text, found an empty one")
-    leading = (str(number), *[""] * (source.leading - 1)) if source.leading else ()
-    yield (*leading, *words, labels.get(label, ""))
+    leading = (str(number), "", "")[: source.leading]
+    yield (*leading, *words, source.labels.get(label, ""))
 
 
 SOURCES = {

@@ -1,9 +1,5 @@
-"""ImageNet: folders named by synset, or lists of files, and the synsets' words -> rows of the
-classification files.
-
-/9j/4AAQ... <tab> 769 <tab> rugby ball
-image     label, counted from 1 in the order of the synset file
-"""
+"""ImageNet: folders named by synset, or lists of files, and the synsets' words -> rows ``image
+<tab> 769 <tab> rugby ball``, the label counted from 1 in the order of the synset file."""
 
 import logging
 from collections import Counter
@@ -29,8 +25,6 @@ CLASS_FOLDERS = "a folder per synset, or a list of lines 'file synset' or 'file 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagenetOptions(SourceOptions):
-    """ImageNet, or any folders named by class."""
-
     train: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
     val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
     test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
@@ -41,10 +35,8 @@ class ImagenetOptions(SourceOptions):
 
 
 def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDataset:
-    """``imagenet_1k_train.tsv``, ``imagenet_1k_val.tsv`` and ``class2label.json`` (words -> label).
-
-    A list has lines ``file synset``, ``file label`` or those of Kaggle's ``LOC_val_solution.csv``.
-    """
+    """Files by split, and ``class2label.json`` (words -> label). A list has lines ``file synset``,
+    ``file label`` or those of Kaggle's ``LOC_val_solution.csv``."""
     splits = given_splits(options)
     synsets = read_synsets(options.synsets, options.first_words_only)
     labels = {synset: number for number, synset in enumerate(synsets, start=1)}
@@ -67,9 +59,7 @@ def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDatas
 
 def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
     """Synset -> words, in the order of the labels: lines ``n02119789 kit fox, Vulpes macrotis``.
-
-    Args: first_only: keep what stands before the first comma.
-    """
+    Args: first_only: keep what stands before the first comma."""
     synsets: dict[str, str] = {}
     for where, line in numbered_lines(path, "'synset words'"):
         synset, _, words = line.partition("\t" if "\t" in line else " ")

@@ -1,10 +1,7 @@
 """MUGE's captions of goods (ECommerce-IC) as published -> caption files.
 
-    IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛"]}  or one text
-    IC_train.tsv     007c72 <tab> /9j/4AAQ...   the image in base64
-
-Of the test set only the images are published: its rows have no captions, and the result file
-becomes an upload by ``ofa submit muge``.
+IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛"]}  or one text
+IC_train.tsv     007c72 <tab> /9j/4AAQ...   the image in base64; all there is of the test set
 """
 
 from dataclasses import dataclass
@@ -24,8 +21,6 @@ TEXTS = ("text", "texts", "caption", "captions")
 
 @dataclass(frozen=True, kw_only=True)
 class MugeOptions(ImageOptions):
-    """MUGE's Chinese captions."""
-
     train: str = option(help="lines with image_id and text (one, or a list)")
     val: str | None = option(None, "the same; or images without texts", metavar="JSONL|TSV")
     test: str | None = option(
@@ -63,8 +58,7 @@ def read_muge(options: MugeOptions, problems: Problems) -> PreparedDataset:
 def captions_by_image(
     path: str, cleaner: CaptionCleaner, problems: Problems
 ) -> dict[str, tuple[str, list[str]]]:
-    """Image id -> place of its first line, and its texts. An image may come on several lines; of
-    a test set texts may be missing."""
+    """Image id -> place of its first line, and its texts. An image may come on several lines."""
     found: dict[str, tuple[str, list[str]]] = {}
     ids = Ids("image", "write the id of an image the same way everywhere")
     for entry in read_json_lines(path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
-from ofa.prepare.annotations import Problems, find_image, line_number, numbered_lines
+from ofa.prepare.annotations import Problems, find_image, numbered_lines
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import Source, SourceOptions, given_splits
 from ofa.prepare.tsv_writer import IMAGE
@@ -23,8 +23,6 @@ ILLEGIBLE = "###"
 
 @dataclass(frozen=True, kw_only=True)
 class OcrOptions(SourceOptions):
-    """Lists of images and texts."""
-
     train: str | None = option(None, "images and texts of ocr_train.tsv")
     val: str | None = option(None, "images and texts of ocr_val.tsv")
     test: str | None = option(None, "images and texts of ocr_test.tsv")
@@ -43,7 +41,7 @@ def read_ocr_lists(options: OcrOptions, problems: Problems) -> PreparedDataset:
                 if text == ILLEGIBLE:
                     illegible += 1
                     continue
-                cells = f"{split}_{line_number(where)}", IMAGE, text
+                cells = f"{split}_{where.rpartition(':')[2]}", IMAGE, text
                 rows.append((find_image(images, name), cells))
         found.add_rows(f"ocr_{split}.tsv", rows, f"{split}_texts")
         found.counts[f"{split}_illegible"] = illegible

@@ -1,16 +1,10 @@
 """RefCOCO, RefCOCO+ and RefCOCOg as the REFER toolkit ships them -> rows of the grounding files.
 
 ``refs(unc).p`` is a pickled list of references, ``instances.json`` has images and boxes ``[x, y,
-width, height]``::
-
-    {"ref_id": 79, "ann_id": 1, "image_id": 60623, "split": "val", "sentences": [{"sent": ...,
-    "raw": ...}], ...}
-
-    79_0 <tab> 60623 <tab> the bowl with a lit candle <tab> 409.0,237.0,545.0,353.0 <tab>
-    /9j/4AAQ...
+width, height]``; a row per sentence: ``79_0``, ``79_1``, ...
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,16 +25,12 @@ SPLITS = ("train", "val", "testA", "testB", "test")
 NEEDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
 REFS_FILE = "is it refs(...).p of the REFER toolkit?"
 INSTANCES_FILE = "is it instances.json of the REFER toolkit?"
-
-
 # whose splits there are, the usual one first
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefcocoOptions(ImageOptions):
-    """RefCOCO, RefCOCO+ or RefCOCOg."""
-
     data: str = option(help="folder with refs(...).p and instances.json")
     split_by: Literal["unc", "google", "umd"] | None = option(
         None, "whose split: the name in refs(...).p, if not the usual one"
@@ -53,7 +43,7 @@ class RefcocoOptions(ImageOptions):
 def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence."""
     refs, instances = locate(kind, options)
-    images, known = ImageFolders(options.images), Instances(instances)
+    images, regions = ImageFolders(options.images), regions_of(instances)
     rows, ids = [], Ids("reference", "is the list put together of two?")
     for reference in read_references(refs):
         split, where = reference["split"], reference.where
@@ -66,22 +56,19 @@ def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> Prep
             ref_id = words_of(reference["ref_id"], "a ref_id")
             image_id = words_of(reference["image_id"], "an image_id")
             ids.add(ref_id, where)
-            name, size, box = known.find(reference, image_id)
+            name, size, box = regions(reference, image_id)
             path = find_image(images, name)
             for i, sentence in enumerate(reference["sentences"]):
                 text = sentence.get(options.sentences)
                 text = sentence["sent"] if text in (None, "") else text
                 values = {"id": f"{ref_id}_{i}", "image_id": image_id, "text": text, "box": box}
-                rows.append(TableRow(where, values, split, path, size))
+                rows.append(TableRow(where, values, split, path, size, box_format="xywh"))
     inputs = [refs, instances]
     return dataset_of("refcoco", rows, problems, options, inputs, f"{kind}_{{}}.tsv")
 
 
 def locate(kind: str, options: RefcocoOptions) -> tuple[str, str]:
-    """``refs(unc).p`` and ``instances.json`` in the folder, or in its sub-folder ``refcoco+``.
-
-    Raises: UserError that says what lies there instead.
-    """
+    """``refs(unc).p`` and ``instances.json`` in the folder, or in its sub-folder ``refcoco+``."""
     data, split_by = Path(options.data), options.split_by or SPLIT_BY[kind][0]
     name = kind.replace("plus", "+")  # as the toolkit calls it
     for folder in (data, data / name):
@@ -106,48 +93,41 @@ def read_references(path: str) -> Iterator[Entry]:
         yield reference
 
 
-class Instances:
-    """The images and boxes of ``instances.json``, by ``id_key``."""
+def regions_of(path: str) -> Callable[[Entry, str], tuple[str, tuple[int, int], list]]:
+    """Images and boxes of ``instances.json``. Returns: reference and its image's id -> file and
+    size of the image, box; raises RowError."""
+    record = read_json(path, "images", "annotations")
+    images = _by_id(path, record["images"], "image", ("file_name", "width", "height"), _image_of)
+    boxes = _by_id(path, record["annotations"], "annotation", ("image_id", "bbox"), _box_of)
 
-    def __init__(self, path: str):
-        self.path = path
-        record = read_json(path, "images", "annotations")
-        # file name, width and height
-        self.images = self._by_id(record["images"], "image", "file_name width height", _image_of)
-        # image id, and x, y, width, height
-        self.boxes = self._by_id(record["annotations"], "annotation", "image_id bbox", _box_of)
-
-    def _by_id(
-        self, entries: Any, what: str, needs: str, read: Callable[[Entry], Any]
-    ) -> dict[str, Any]:
-        found, ids = {}, Ids(what, "is the file put together of two?")
-        for entry in list_of(self.path, entries, what, ("id", *needs.split()), INSTANCES_FILE):
-            try:
-                entry_id = words_of(entry["id"], "an id")
-                found[id_key(entry_id)] = read(entry)
-            except (RowError, ValueError) as error:
-                wrong = error if isinstance(error, RowError) else f"numbers, found {error}"
-                raise UserError(f"{entry.where}: expected {wrong}; {INSTANCES_FILE}") from None
-            ids.add(entry_id, entry.where)
-        return found
-
-    def find(
-        self, reference: Mapping[str, Any], image_id: str
-    ) -> tuple[str, tuple[int, int], list[float]]:
-        """File and size of the image of a reference, and its box, xyxy. Raises: RowError."""
+    def find(reference: Entry, image_id: str) -> tuple[str, tuple[int, int], list]:
         ann_id = words_of(reference["ann_id"], "an ann_id")
         hint = "is that the file of another data set?"
-        if id_key(image_id) not in self.images:
-            raise RowError(f"its image {image_id} in {self.path}, found none; {hint}")
-        of_image, box = self.boxes.get(id_key(ann_id), ("", []))
+        if id_key(image_id) not in images:
+            raise RowError(f"its image {image_id} in {path}, found none; {hint}")
+        of_image, box = boxes.get(id_key(ann_id), ("", []))
         if of_image != id_key(image_id):
-            raise RowError(
-                f"its annotation {ann_id} of image {image_id} in {self.path}, found none; {hint}"
-            )
-        if len(box) != 4:
-            raise RowError(f"a box of four numbers, found {box}")
-        x, y, width, height = box
-        return *self.images[id_key(image_id)], [x, y, x + width, y + height]
+            place = f"its annotation {ann_id} of image {image_id} in {path}"
+            raise RowError(f"{place}, found none; {hint}")
+        return *images[id_key(image_id)], box
+
+    return find
+
+
+def _by_id(
+    path: str, entries: Any, what: str, needs: Sequence[str], read: Callable[[Entry], Any]
+) -> dict[str, Any]:
+    """By ``id_key``."""
+    found, ids = {}, Ids(what, "is the file put together of two?")
+    for entry in list_of(path, entries, what, ("id", *needs), INSTANCES_FILE):
+        try:
+            entry_id = words_of(entry["id"], "an id")
+            found[id_key(entry_id)] = read(entry)
+        except (RowError, ValueError) as error:
+            wrong = error if isinstance(error, RowError) else f"numbers, found {error}"
+            raise UserError(f"{entry.where}: expected {wrong}; {INSTANCES_FILE}") from None
+        ids.add(entry_id, entry.where)
+    return found
 
 
 def _image_of(entry: Entry) -> tuple[str, tuple[int, int]]:
@@ -155,7 +135,7 @@ def _image_of(entry: Entry) -> tuple[str, tuple[int, int]]:
     return name, (read_integer(entry["width"]), read_integer(entry["height"]))
 
 
-def _box_of(entry: Entry) -> tuple[str, list[float]]:
+def _box_of(entry: Entry) -> tuple[str, list]:
     if not isinstance(entry["bbox"], list):
         raise RowError(f"a bbox of four numbers, found {finding(entry['bbox'])}")
     box = list(map(read_decimal, entry["bbox"]))

@@ -1,7 +1,5 @@
-"""RefCOCO-CN -> rows of the Chinese grounding files, ``refcoco_cn_train.tsv`` and so on.
-
-As published (TSV), or a JSONL file with the images beside it; both become the published columns
-(uniq-id, text, x0,y0,x1,y1, image)::
+"""RefCOCO-CN -> rows of the Chinese grounding files: as published (TSV), or a JSONL file with the
+images beside it; both become the published columns.
 
     79_1 <tab> 左边的红色汽车 <tab> 10.5,20.0,200.0,150.0 <tab> /9j/4AAQ...
     {"id": "79_1", "image": "a.jpg", "text": "左边的红色汽车", "box": [10.5, 20, 200, 150]}
@@ -29,8 +27,6 @@ PUBLISHED_COLS = "0,3,1,2"  # of id, image, text and box
 
 @dataclass(frozen=True, kw_only=True)
 class RefcocoCnOptions(SourceOptions, TableOptions):
-    """RefCOCO-CN."""
-
     train: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
     val: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
     testA: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
@@ -43,22 +39,22 @@ class RefcocoCnOptions(SourceOptions, TableOptions):
 def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDataset:
     """The splits that are given."""
     spec = replace(spec_of("refcoco"), default_cols=PUBLISHED_COLS)
-    splits, names = given_splits(options), ("images", "columns", "box_format", "out")
-    rows: list[TableRow] = []
+    names = ("images", "columns", "box_format", "out")
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    splits, rows = given_splits(options), list[TableRow]()
     for split, path in splits.items():
         if path.endswith(TABLE):
             rows += published_rows(path, split, problems)
-            continue
-        if not options.images:
+        elif not options.images:
             raise UserError(
                 f"--{split} {path}: expected --images with the images of a JSONL file, found"
                 " none; give it"
             )
-        given: dict[str, Any] = {name: getattr(options, name) for name in names}
-        table = OwnTableOptions(files=(path,), task="refcoco", **given)
-        own_rows = read_rows("jsonl", table, problems, spec)
-        check_ids(own_rows, of_images=False)
-        rows += [replace(row, split=split) for row in own_rows]
+        else:
+            table = OwnTableOptions(files=(path,), task="refcoco", **given)
+            own_rows = read_rows("jsonl", table, problems, spec)
+            check_ids(own_rows, of_images=False)
+            rows += [replace(row, split=split) for row in own_rows]
     inputs = list(splits.values())
     return dataset_of(spec, rows, problems, options, inputs, "refcoco_cn_{}.tsv")
 

@@ -1,16 +1,12 @@
-"""SNLI-VE: pairs of a Flickr30k image and a sentence, as downloaded -> rows of the entailment
-files.
-
-252244149.jpg#1r1n <tab> 252244149 <tab> /9j/4AAQ... <tab> hypothesis <tab> caption (premise) <tab>
-neutral
-"""
+"""SNLI-VE: pairs of a Flickr30k image and a sentence, as downloaded -> rows of the entailment files
+(id, image-id, image, hypothesis, caption, label)."""
 
 from dataclasses import dataclass
 
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, text_of, words_of
-from ofa.prepare.annotations import Problems, find_image, line_number, one_of, read_json_lines
+from ofa.prepare.annotations import Problems, find_image, one_of, read_json_lines
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source, given_splits
 from ofa.prepare.table import TableRow, dataset_of
@@ -22,8 +18,6 @@ KEYS = ("Flickr30K_ID", "sentence2", "sentence1", "gold_label")
 
 @dataclass(frozen=True, kw_only=True)
 class SnliVeOptions(ImageOptions):
-    """SNLI-VE and the images of Flickr30k."""
-
     train: str | None = option(None, "snli_ve_train.jsonl")
     dev: str | None = option(None, "snli_ve_dev.jsonl")
     test: str | None = option(None, "snli_ve_test.jsonl")
@@ -43,7 +37,7 @@ def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
                 label = text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})")
                 image_id = words_of(pair["Flickr30K_ID"], "a Flickr30K_ID")
                 if pair.get("pairID") is None:
-                    pair["pairID"] = f"{split}_{line_number(pair.where)}"
+                    pair["pairID"] = f"{split}_{pair.where.rpartition(':')[2]}"
                 values = {
                     "id": words_of(pair["pairID"], "a pairID"),
                     "image_id": image_id,

@@ -1,8 +1,4 @@
-"""The declaration of a kind of ``ofa prepare``: its options, how they are read into a data set, and
-what its help says.
-
-    SOURCES = {"muge": Source(MugeOptions, read_muge, writes="...", example="ofa prepare muge ...")}
-"""
+"""A kind of ``ofa prepare``: its options, how they are read into a data set, what its help says."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,8 +21,6 @@ UNSETTLED = ("out", "jobs", "skip_broken")  # options that decide nothing of the
 
 @dataclass(frozen=True, kw_only=True)
 class OutOptions:
-    """Where the files go."""
-
     out: str = option(help="folder to write")
 
 
@@ -41,8 +35,6 @@ class TextOptions(OutOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions(OutOptions, JobsOptions):
-    """How files are written."""
-
     seed: int = option(1, "seed of all random choices")
 
 
@@ -77,14 +69,9 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of ``ofa prepare``.
-
-    Args:
-        options: dataclass of its flags.
-        read: options -> the data set, or several with a manifest each; what is wrong with single
-            entries goes to the problems.
-        writes: the files it makes. manifest: its name. example: a command.
-    """
+    """A kind of ``ofa prepare``. Args: options: dataclass of its flags. read: options -> the data
+    set, or several with a manifest each; what is wrong with single entries goes to the problems.
+    writes: the files it makes. manifest: its name. example: a command."""
 
     options: Any
     read: Callable[[Any, Problems], PreparedDataset | list[PreparedDataset]]

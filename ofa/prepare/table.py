@@ -1,10 +1,7 @@
 """Rows under a task's names of its columns -> the files of the task: one rule per kind of column.
 
-    TableRow("a.jsonl:7", {"id": "7", "text": "left dog", "box": [1, 2, 3, 4]}, image="img/a.jpg")
-
-becomes, for the task ``refcoco``::
-
-    7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...
+TableRow("a.jsonl:7", {"id": "7", "text": "left dog", "box": [1, 2, 3, 4]}, image="img/a.jpg")
+7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...   for the task ``refcoco``
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,9 +47,8 @@ class TableRow:
     """A row of the table, under the task's names of the columns.
 
     Args:
-        where: ``photos.csv:17``. image: path of the (first) image. others: column -> path of a
-            further image.
-        number: of the row, its default id. prefix: of ids.
+        where: ``photos.csv:17``. number: of the row, its default id. prefix: of ids.
+        image: path of the (first) image. others: column -> path of a further image.
         size: width and height of the image as it is annotated: the box is one of stored pixels.
         box_format: as of ``TableOptions``. keep_case: answers stay as they are typed.
     """
@@ -102,8 +98,7 @@ def dataset_of(
         options: ``val_fraction``, if there is one, divides the rows by image.
         inputs: the annotation files that were read.
         name: how the files are called, if not as the task says: ``refcocog_{}.tsv``.
-        choose_answers: training rows -> the answer set; may change the rows. None: all that they
-            teach.
+        choose_answers: training rows, which it may change -> the answer set; None: all they teach.
     """
     if isinstance(spec, str):
         from ofa.tasks import spec_of
@@ -126,13 +121,11 @@ def dataset_of(
     problems.settle()
     number_classes(found, columns, filled, choose_answers)
     for split, part in filled.items():
-        if not part:
-            continue
         end = spec.usage.validation if split == "val" and not name else split
         file = (name or f"{spec.files[0]}_{{}}.tsv").format(end)
-        if spec.has("image"):
+        if part and spec.has("image"):
             found.add_rows(file, part, f"{split}_rows")
-        else:
+        elif part:
             found.readers[file] = partial(_cells, part)
     return found
 
@@ -157,9 +150,7 @@ def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> l
             if not texts:
                 raise RowError(f"a {column.public_name}, found an empty text")
             captions.setdefault((row.image_id, row.image), []).extend(texts)
-    return [
-        CaptionedImage(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()
-    ]
+    return [CaptionedImage(name, tuple(texts), path) for (name, path), texts in captions.items()]
 
 
 def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems) -> Filled:
@@ -188,8 +179,8 @@ def number_classes(
     parts: Mapping[str, Filled],
     choose_answers: Callable[[Filled], Mapping[str, int]] | None,
 ) -> None:
-    """The label file of a column that holds any class, whose numbers stand in the column before if
-    that is no column of the task; the answer set of what training rows teach."""
+    """The label file of a column of any classes, whose numbers stand in the column before if that
+    is no column of the task; the answer set of what training rows teach."""
     for number, column in columns.items():
         if column.kind == "label" and not column.labels:
             rows = [cells for part in parts.values() for _, cells in part]
@@ -200,12 +191,9 @@ def number_classes(
                 for cells in rows:
                     cells[number - 1] = str(labels[cells[number]])
         elif column.kind == "answer" and parts["train"]:
-            if choose_answers is None:
-                taught = (learned_answer(cells[number]) for _, cells in parts["train"])
-                answers: Mapping[str, int] = number_answers(taught)
-            else:
-                answers = choose_answers(parts["train"])
-            found.texts[ANSWER_SET] = label_text(answers)
+            taught = (learned_answer(cells[number]) for _, cells in parts["train"])
+            chosen = choose_answers(parts["train"]) if choose_answers else number_answers(taught)
+            found.texts[ANSWER_SET] = label_text(chosen)
 
 
 def _cells(rows: Filled, problems: Problems) -> Iterator[list[str]]:
@@ -261,26 +249,22 @@ def _score(value: Any, expected: str = "answers with confidences from 0 to 1") -
 
 
 def answers_of(row: TableRow, value: Any) -> str:
-    """Of one answer, of several people's, or of answers with confidences: a JSON object, or as a
-    TSV has them."""
+    """Of one answer, of several people's, or with confidences: an object, or as a TSV has them."""
     same = str if row.keep_case else str.lower
-    if isinstance(value, dict) and "answer" not in value:
-        scored = [(answer_of(answer), _score(score)) for answer, score in value.items()]
-    elif isinstance(value, str) and CONFIDENCE in value:
+    if isinstance(value, str) and CONFIDENCE in value:
         try:
-            parsed = parse_answers(value)
+            value = parse_answers(value)
         except UserError as error:
             raise RowError(str(error).removeprefix("expects ")) from None
-        scored = [(answer_of(answer), _score(score)) for answer, score in parsed.items()]
-    else:
+    elif not isinstance(value, dict) or "answer" in value:
         several = isinstance(value, list)
         parts = value if several else text_of(value, "an answer", "answer").split(JOIN)
         given = [part for part in parts if not isinstance(part, str) or part.strip()]
-        answers = [same(answer_of(part)) for part in given]
-        scored = list(confidences(answers).items()) if answers else []
+        value = confidences([same(answer_of(part)) for part in given])
     scores: dict[str, float] = {}
-    for answer, score in scored:
-        scores[same(answer)] = max(score, scores.get(same(answer), score))
+    for answer, score in value.items():
+        name = same(answer_of(answer))
+        scores[name] = max(_score(score), scores.get(name, 0.0))
     if not scores:
         raise RowError("an answer, found an empty text")
     return answer_column(scores)
@@ -312,8 +296,7 @@ def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
 def corners_in_pixels(
     box: tuple[float, ...], box_format: str, size: tuple[int, int]
 ) -> tuple[float, ...]:
-    """xyxy in pixels. Args: size: width and height of the image. Raises: RowError for numbers that
-    cannot be of this format."""
+    """xyxy in pixels of an image of this size."""
     corners, _, norm = box_format.partition("_")
     found = ",".join(f"{number:g}" for number in box)
     if norm and not in_fractions(box):
@@ -331,8 +314,7 @@ def corners_in_pixels(
 
 
 def clipped(box: Sequence[float], size: tuple[int, int]) -> str:
-    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``, within the image of this width and
-    height."""
+    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``, within the image."""
     (x0, y0, x1, y1), (width, height) = box, size
     found = ",".join(f"{number:g}" for number in box)
     if x1 <= x0 or y1 <= y0:

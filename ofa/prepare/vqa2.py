@@ -1,9 +1,5 @@
 """VQA v2: questions and annotations with ten answers each, as downloaded -> rows of the question
-answering files.
-
-question_id <tab> image_id <tab> What is in the bowl? <tab> 1.0|!+dessert&&0.3|!+pudding <tab> <tab>
-/9j/4AAQ...
-"""
+answering files, with answers such as ``1.0|!+dessert&&0.3|!+pudding``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +10,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, finding, id_key, one_line, text_of, words_of
-from ofa.prepare.annotations import Problems, find_image, list_of, read_json, read_prefixes
+from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json, read_prefixes
 from ofa.prepare.answer_column import (
     answer_column,
     answer_of,
@@ -28,7 +24,6 @@ from ofa.prepare.table import Filled, TableRow, dataset_of
 from ofa.task.answers import read_label_file
 from ofa.task.text import CONFIDENCE, learned_answer, parse_answers
 
-SPLITS = ("train", "val", "test")
 ANSWERS = 3  # column of the files
 # of a test question: the column may not be empty, and the figure 0 scores nothing
 NO_ANSWER = f"0.0{CONFIDENCE}no"
@@ -38,8 +33,6 @@ ANNOTATION_KEYS = ("question_id", "image_id", "answers")
 
 @dataclass(frozen=True, kw_only=True)
 class Vqa2Options(ImageOptions):
-    """Questions and answers in the format of VQA v2."""
-
     questions: tuple[str, ...] = option(help="question files, of any splits")
     annotations: tuple[str, ...] = option((), "annotation files; none for test questions")
     id_prefix: tuple[str, ...] | None = option(
@@ -60,19 +53,8 @@ class Vqa2Options(ImageOptions):
     )
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Annotation of a question. Args: file: of it. scores: answer -> confidence, highest first."""
-
-    file: str
-    question_id: str
-    image_id: str
-    scores: dict[str, float]
-
-
 def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
-    """``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set of the training
-    questions."""
+    """A file per split, and the answer set of the training questions."""
     rows, counts = read_questions(options, problems), dict[str, int]()
     problems.settle()
     choose = partial(choose_answers, options, counts)
@@ -83,40 +65,30 @@ def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
 
 
 def choose_answers(options: Vqa2Options, counts: dict[str, int], rows: Filled) -> Mapping[str, int]:
-    """The answer set: that of ``--ans2label-file``, or the answers that ``--min-answer-count``
-    questions teach.
-
-    With a file, or a count above 1, training keeps only its answers, and questions that have one;
-    what is left out is counted.
-    Args: rows: of training.
-    """
+    """The answer set: that of ``--ans2label-file``, or what ``--min-answer-count`` questions teach.
+    With a file, or a count above 1, training keeps only its answers, and questions that have one.
+    Args: rows: of training."""
     path, least = options.ans2label_file, options.min_answer_count
-    if path is None:
-        labels = number_answers((learned_answer(cells[ANSWERS]) for _, cells in rows), least)
-        if least == 1:
-            return labels
-    else:
-        labels = read_label_file(path)
+    taught = (learned_answer(cells[ANSWERS]) for _, cells in rows)
+    labels = read_label_file(path) if path else number_answers(taught, least)
+    if not path and least == 1:
+        return labels
     counts |= {"answers_left_out": 0, "questions_left_out": 0}
-    kept = []
-    for image, cells in rows:
+    every, rows[:] = list(rows), []
+    for image, cells in every:
         scores = parse_answers(cells[ANSWERS])
         known = {answer: score for answer, score in scores.items() if answer in labels}
         counts["answers_left_out"] += len(scores) - len(known)
         counts["questions_left_out"] += not known
         if known:
             cells[ANSWERS] = answer_column(known)
-            kept.append((image, cells))
-    if not kept:
+            rows.append((image, cells))
+    if not rows:
+        which = f"that {least} questions have; lower --min-answer-count"
+        which = f"of {path}; is it the label file of another data set?" if path else which
         raise UserError(
-            f"{', '.join(options.annotations)}: no training question has an answer "
-            + (
-                f"of {path}; is it the label file of another data set?"
-                if path
-                else f"that {least} questions have; lower --min-answer-count"
-            )
+            f"{', '.join(options.annotations)}: no training question has an answer {which}"
         )
-    rows[:] = kept
     return labels
 
 
@@ -131,55 +103,50 @@ def read_questions(options: Vqa2Options, problems: Problems) -> list[TableRow]:
             " order"
         )
     prefixes += [""] * (len(annotations) - len(prefixes))
-    images, ids = ImageFolders(options.images), Ids("question")
-    answers, rows = read_answers(options, prefixes, problems), []
+    images, rows = ImageFolders(options.images), []
+    answers = read_answers(options, prefixes, problems)
+    ids, hint = Ids("question"), "is it a VQA question file?"
     for path, prefix in zip(files, prefixes):
         record = read_json(path, "questions")
         split = options.split or ("train" if options.val_fraction else _split_of(path, record))
-        hint = "is it a VQA question file?"
-        for entry in list_of(
-            path, record["questions"], "question", QUESTION_KEYS, hint, "question_id"
-        ):
+        listed = record["questions"]
+        for entry in list_of(path, listed, "question", QUESTION_KEYS, hint, "question_id"):
             with problems.at(entry.where):
                 question_id = words_of(entry["question_id"], "a question_id")
                 image_id = words_of(entry["image_id"], "an image_id")
                 ids.add(question_id, entry.where, prefix)
-                values = {
-                    "id": question_id,
-                    "image_id": image_id,
-                    "question": words_of(entry["question"], "a question", "question"),
-                }
+                values = {"id": question_id, "image_id": image_id}
+                values["question"] = words_of(entry["question"], "a question", "question")
                 image = find_image(images, *_names(entry, record, image_id))
                 answered = answers.get(prefix + id_key(question_id))
-                values["answer"] = answer_column(_scores(answered, image_id, split)) or NO_ANSWER
+                values["answer"] = _answers(answered, image_id, split)
                 rows.append(TableRow(entry.where, values, split, image, prefix=prefix))
     others = [answered for key, answered in answers.items() if key not in ids.first]
     if others:
+        first = others[0]["question_id"]
         problems.add(
-            f"{others[0].file}: expected answers to the questions given, found {len(others)} of"
-            f" other questions (first: question {others[0].question_id}); is it the annotation file"
-            " of another data set or split?"
+            f"{others[0].where}: expected answers to the questions given, found {len(others)} of"
+            f" other questions (first: question {first}); is it the annotation file of another"
+            " data set or split?"
         )
     return rows
 
 
-def _scores(answered: Answered | None, image_id: str, split: str) -> dict[str, float]:
-    """Answer -> confidence of a question. Raises: RowError if its annotation is of another image,
-    or it has none, which a test question may."""
-    if answered and id_key(answered.image_id) != id_key(image_id):
+def _answers(answered: Entry | None, image_id: str, split: str) -> str:
+    """The column of a question, which only a test question may be without."""
+    if answered and id_key(answered["image_id"]) != id_key(image_id):
         raise RowError(
-            f"answers about its image {image_id}, found those in {answered.file} about image"
-            f" {answered.image_id}; is it the annotation file of another data set?"
+            f"answers about its image {image_id}, found those in {answered.where} about image"
+            f" {answered['image_id']}; is it the annotation file of another data set?"
         )
-    scores = answered.scores if answered else {}
-    if not scores and split != "test":
+    if not (answered and answered["answers"]) and split != "test":
         raise RowError("answers in --annotations, found none")
-    return scores
+    return (answered and answered["answers"]) or NO_ANSWER
 
 
 def _split_of(path: str, record: Mapping[str, Any]) -> str:
     subtype = str(record.get("data_subtype", ""))
-    for name in SPLITS:
+    for name in ("train", "val", "test"):
         if subtype.startswith(name):
             return name
     raise UserError(
@@ -190,41 +157,34 @@ def _split_of(path: str, record: Mapping[str, Any]) -> str:
 
 def read_answers(
     options: Vqa2Options, prefixes: Sequence[str], problems: Problems
-) -> dict[str, Answered]:
-    """Question id (``id_key``) -> what its annotation says."""
-    answers: dict[str, Answered] = {}
-    ids = Ids("annotated question")
-    hint = "is it a VQA annotation file?"
+) -> dict[str, Entry]:
+    """Question id (``id_key``) -> its annotation, with the column of the answers; its file."""
+    answers: dict[str, Entry] = {}
+    ids, hint = Ids("annotated question"), "is it a VQA annotation file?"
     for path, prefix in zip(options.annotations, prefixes):
-        record = read_json(path, "annotations")
-        for entry in list_of(
-            path, record["annotations"], "annotation", ANNOTATION_KEYS, hint, "question_id"
-        ):
+        listed = read_json(path, "annotations")["annotations"]
+        for entry in list_of(path, listed, "annotation", ANNOTATION_KEYS, hint, "question_id"):
             with problems.at(entry.where):
                 question_id = words_of(entry["question_id"], "a question_id")
                 image_id = words_of(entry["image_id"], "an image_id")
-                texts = _texts(entry["answers"])
+                if not isinstance(entry["answers"], list):
+                    raise RowError(f"a list of answers, found {finding(entry['answers'])}")
+                texts = [  # an empty text is no answer
+                    answer_of(answer)
+                    for answer in entry["answers"]
+                    if one_line(text_of(answer, "an answer", "answer"))
+                ]
                 ids.add(question_id, entry.where, prefix)
                 if not options.answers_as_written:
                     texts = list(map(normal_answer, texts))
-                scores = confidences(texts) if texts else {}
-                key = prefix + id_key(question_id)
-                answers[key] = Answered(path, question_id, image_id, scores)
+                known = {"question_id": question_id, "image_id": image_id}
+                known["answers"] = answer_column(confidences(texts))
+                answers[prefix + id_key(question_id)] = Entry(known, path)
     return answers
 
 
-def _texts(answers: object) -> list[str]:
-    """What people said; an empty text is no answer. Raises: RowError for what is no list of
-    answers."""
-    if not isinstance(answers, list):
-        raise RowError(f"a list of answers, found {finding(answers)}")
-    texts = [answer for answer in answers if one_line(text_of(answer, "an answer", "answer"))]
-    return list(map(answer_of, texts))
-
-
 def _names(entry: Mapping[str, Any], record: Mapping[str, Any], image_id: str) -> list[str]:
-    """File names under which the image may lie: as stated, as in COCO 2014 and as in COCO
-    2017. Raises: RowError."""
+    """File names of the image: as stated, as in COCO 2014 and as in COCO 2017."""
     subtype = str(entry.get("data_subtype", record.get("data_subtype", "")))
     subtype = "test2015" if subtype.startswith("test") else subtype
     stated = [words_of(entry["file_name"], "a file_name")] if "file_name" in entry else []
