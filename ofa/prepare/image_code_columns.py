@@ -3,9 +3,6 @@ tasks that have one.
 
     generation   uniq-id, codes of the whole image, caption in lower case   one row per caption
     pretraining  image-id, image, codes of its middle   half the side, cropped, then encoded
-
-An image is made square and resized (``make_square``) to the side that is encoded, or to twice that
-side for pretraining.
 """
 
 import io
@@ -116,12 +113,10 @@ def encode(args: EncodeOptions) -> None:
         settings=settings,
         left_out=[f"{where}: {reason}" for where, reason in broken.items()],
     )
-    groups = (caption_groups if args.purpose == "generation" else image_groups)(
-        images, chosen, args
-    )
-    encode_some = codec.image_encoder(tokenizer, args.sample)
+    group = caption_groups if args.purpose == "generation" else image_groups
+    groups, coder = group(images, chosen, args), codec.image_encoder(tokenizer, args.sample)
     out.write_groups(
-        path.name, groups, lambda first: cells(images, chosen[first:], args, size, encode_some)
+        path.name, groups, lambda first: cells(images, chosen[first:], args, size, coder)
     )
     out.save_manifest(finished=True, left_out=len(broken))
     if broken:
@@ -160,12 +155,8 @@ def readable(images: Images, path: str) -> tuple[list[int], dict[str, str]]:
 
 
 def caption_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -> list[Group]:
-    """Rows for generation. Captions that are joined by ``&&`` become a row each: ``7_0``, ``7_1``,
-    ...
-
-    Raises: UserError naming file and row for a row without caption; for a folder, which has no
-    captions.
-    """
+    """Rows for generation, several captions of an image as ``7_0``, ``7_1``, ... Raises: UserError
+    naming the row for one without caption; for a folder, which has none."""
     if isinstance(images, FolderImages):
         raise UserError(
             f"{images.where(0)}: --for generation expects a TSV with captions, found a folder of"
@@ -181,18 +172,13 @@ def caption_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -
                 f"{images.where(index)}: expects a caption in column {args.text_column}, found"
                 " none; is --text-column right (columns count from 0)?"
             )
-        several = len(captions) > 1
-        rows = [
-            (f"{name}_{number}" if several else name, IMAGE, caption)
-            for number, caption in enumerate(captions)
-        ]
-        groups.append(Group(index, tuple(rows)))
+        rows = [(f"{name}_{number}", IMAGE, text) for number, text in enumerate(captions)]
+        groups.append(Group(index, tuple(rows) if rows[1:] else ((name, IMAGE, captions[0]),)))
     return groups
 
 
 def image_groups(images: Images, chosen: Sequence[int], args: EncodeOptions) -> list[Group]:
-    """Rows for pretraining; ``IMAGE`` stands for two columns. Files of a folder are called by
-    their names."""
+    """Rows for pretraining; ``IMAGE`` stands for two columns."""
     if isinstance(images, FolderImages):
         names = [Path(images.files[index]).stem for index in chosen]
     else:
@@ -235,8 +221,7 @@ def cells(
 
 
 def stored_image(images: Images, index: int, side: int, args: EncodeOptions) -> bytes:
-    """The image as a file of ``side`` x ``side`` pixels: of a TSV the very file, if it has
-    them already."""
+    """A file of ``side`` x ``side`` pixels: of a TSV the very file, if it has them already."""
     image = images[index]
     if image.size == (side, side) and isinstance(images, TsvImages):
         return images.data(index)
