@@ -11,7 +11,7 @@ from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.io.flags import Parser, add_declared, command
 from ofa.process_state import silence_known_warnings
 
-# Kind of ``ofa prepare`` -> (module with its ``Source`` or action, what it is).
+# Kind of ``ofa prepare`` -> (module that declares it, what it is).
 KINDS = {
     "coco-captions": ("prepare.coco_captions", "captions in COCO's format and a folder of images"),
     "vqa2": ("prepare.vqa2", "questions and answers in the format of VQA v2"),
@@ -122,11 +122,12 @@ def _fill(parser: Parser, module: str, name: str) -> None:
             found.fill = partial(_fill, found, where, kind)
         return
     declared = importlib.import_module(f"ofa.{module}")
-    if source := getattr(declared, "SOURCES", {}).get(name):
-        run = partial(source.prepare, name)
-        command(parser, source.options, run, f"example: {source.example}", source.description)
-    else:
-        add_declared(parser, declared, name)
+    if name in KINDS:
+        from ofa.prepare.source import SOURCES
+
+        if name in SOURCES:
+            return command(parser, *SOURCES[name])
+    add_declared(parser, declared, name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -47,8 +47,9 @@ def normal_answer(answer: str) -> str:
     """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``. An answer
     of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter. Source: its vqaEval.py."""
     text = whole = " ".join(answer.lower().split())
+    thousands = DIGITS_COMMA.search(whole)
     for mark in MARKS:  # spaces and digits of the answer as it was, as there
-        joins = DIGITS_COMMA.search(whole) or f"{mark} " in whole or f" {mark}" in whole
+        joins = thousands or f"{mark} " in whole or f" {mark}" in whole
         text = text.replace(mark, "" if joins else " ")
     words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
     return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole

@@ -12,7 +12,7 @@ from ofa.io.paths import path_within
 from ofa.io.values import Ids, RowError, id_key, text_of, words_of
 from ofa.prepare.annotations import Problems, list_of, read_json, read_prefixes
 from ofa.prepare.dataset import PreparedDataset, split_at_random
-from ofa.prepare.source import Source, SourceOptions
+from ofa.prepare.source import SourceOptions, source
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -37,8 +37,16 @@ class CocoCaptionsOptions(SourceOptions):
     )
 
 
+@source(CocoCaptionsOptions, "coco-captions")
 def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> PreparedDataset:
-    """Captions of the annotations, divided by Karpathy's file or at random."""
+    """Captions of the annotations, divided by Karpathy's file or at random.
+
+    Writes caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv,
+    *_caption_coco_format.json, captions.txt and manifest.json.
+
+    example: ofa prepare coco-captions --split dataset_coco.json --images coco --out
+    dataset/caption_data
+    """
     check_options(options)
     cleaner = CaptionCleaner()
     images = images_from_coco(options, cleaner, problems)
@@ -165,15 +173,3 @@ def split_by_karpathy(
             if captions:
                 splits[split].append(CaptionedImage(image_id, captions, str(file)))
     return splits
-
-
-SOURCES = {
-    "coco-captions": Source(
-        CocoCaptionsOptions,
-        read_coco_captions,
-        "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
-        "*_caption_coco_format.json, captions.txt",
-        "ofa prepare coco-captions --split dataset_coco.json --images coco --out "
-        "dataset/caption_data",
-    )
-}

@@ -9,7 +9,6 @@ import argparse
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ofa.errors import UserError
@@ -25,7 +24,7 @@ from ofa.prepare.annotations import (
     read_prefixes,
 )
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source, TableOptions
+from ofa.prepare.source import ImageOptions, TableOptions, source
 from ofa.prepare.table import (
     CORNERS,
     TableRow,
@@ -77,23 +76,29 @@ class CsvOptions(OwnTableOptions):
     )
 
 
+@source(CsvOptions, "csv")
+@source(OwnTableOptions, "jsonl")
 def read_own_table(
-    kind: str, options: OwnTableOptions, problems: Problems, spec: "TaskSpec | None" = None
+    options: OwnTableOptions, problems: Problems, spec: "TaskSpec | None" = None
 ) -> PreparedDataset:
-    """Args: kind: ``csv`` or ``jsonl``. spec: the task; None: that of ``--task``."""
+    """The files of the task. Args: spec: it; None: that of ``--task``.
+
+    Writes the files of the task, such as vqa_train.tsv and vqa_val.tsv and manifest.json.
+
+    example: ofa prepare KIND photos.KIND --task vqa_gen --images photos --columns image=file
+    answer=response --val-fraction 0.1 --out data/photos
+    """
     from ofa.tasks import spec_of
 
     spec = spec or spec_of(options.task)
-    rows = read_rows(kind, options, problems, spec)
+    rows = read_rows(options, problems, spec)
     columns = file_columns(spec)
     if spec.has("id") and not holds_captions(columns):
         check_ids(rows, has_image_ids(columns))
     return dataset_of(spec, rows, problems, options, options.files)
 
 
-def read_rows(
-    kind: str, options: OwnTableOptions, problems: Problems, spec: "TaskSpec"
-) -> list[TableRow]:
+def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") -> list[TableRow]:
     """The rows of all files under the task's column names, with their splits and images."""
     if spec.has("image") and not options.images:
         raise UserError(
@@ -103,8 +108,11 @@ def read_rows(
     rows: list[TableRow] = []
     known: dict[str, None] = {}  # columns of any row
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
-        of_csv = getattr(options, "delimiter", None)
-        for entry in read_csv(path, of_csv) if kind == "csv" else read_json_lines(path):
+        if isinstance(options, CsvOptions):
+            entries = read_csv(path, options.delimiter)
+        else:
+            entries = read_json_lines(path)
+        for entry in entries:
             known |= dict.fromkeys(entry)
             values = {**entry, **{name: entry.get(column) for name, column in options.columns}}
             rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
@@ -115,7 +123,8 @@ def read_rows(
         with problems.at(row.where):
             row = place(row, options, spec, images)
             found = list(words_of_programs(row, spec))
-            if found and kind == "csv":  # there, null, lists and objects are words as well
+            # in CSV, null, lists and objects are words as well
+            if found and isinstance(options, CsvOptions):
                 raise RowError(f"{found[0][1]}; if it is meant, write it in JSONL")
             words += [(name, row.where) for name, _ in found]
             placed.append(row)
@@ -207,15 +216,3 @@ def check_ids(rows: Sequence[TableRow], of_images: bool) -> None:
             images.add((row.image_id, row.image))
             image_id = row.image_id.removeprefix(row.prefix)
             image_ids.add(image_id, f"{row.where} ({row.image})", row.prefix)
-
-
-SOURCES = {
-    kind: Source(
-        options,
-        partial(read_own_table, kind),
-        "the files of the task, such as vqa_train.tsv and vqa_val.tsv",
-        f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file "
-        f"answer=response --val-fraction 0.1 --out data/photos",
-    )
-    for kind, options in (("csv", CsvOptions), ("jsonl", OwnTableOptions))
-}

@@ -13,7 +13,7 @@ from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
 from ofa.prepare.annotations import Entry, Problems, files_below, is_saved, open_saved, saved_rows
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import Source, TextOptions
+from ofa.prepare.source import TextOptions, source
 
 KNOWN = {  # split -> how its two files are called, in the copies that are passed around
     "train": "train.article.txt train.title.txt  train.src.txt train.tgt.txt  train.src train.tgt",
@@ -34,8 +34,17 @@ class GigawordOptions(TextOptions):
     test: tuple[str, str] | None = option(None, LINES, metavar=FILES)
 
 
+@source(GigawordOptions, "gigaword")
 def read_gigaword(options: GigawordOptions, problems: Problems) -> PreparedDataset:
-    """The splits that are given, or lie in the folder."""
+    """The splits that are given, or lie in the folder.
+
+    Writes gigaword_train.tsv, gigaword_dev.tsv, gigaword_test.tsv (of the files that are given) and
+    manifest.json.
+
+    example: ofa prepare gigaword --train train.article.txt train.title.txt --dev
+    valid.article.filter.txt valid.title.filter.txt --test input.txt task1_ref0.txt --out
+    dataset/gigaword_data
+    """
     data, found = options.data, PreparedDataset()
     if data is not None and is_saved(data):
         saved, found.inputs = open_saved(data), files_below(data)
@@ -103,15 +112,3 @@ def rows_of(
             if not text or (not summary and split != "test"):
                 raise RowError(f"a {'summary' if text else 'text'}, found an empty line")
             yield text, summary
-
-
-SOURCES = {
-    "gigaword": Source(
-        GigawordOptions,
-        read_gigaword,
-        "gigaword_train.tsv, gigaword_dev.tsv, gigaword_test.tsv (of the files that are given)",
-        "ofa prepare gigaword --train train.article.txt train.title.txt --dev "
-        "valid.article.filter.txt valid.title.filter.txt --test input.txt task1_ref0.txt --out "
-        "dataset/gigaword_data",
-    )
-}

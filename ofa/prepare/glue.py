@@ -16,7 +16,7 @@ from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
 from ofa.prepare.annotations import Problems, files_below, is_saved, one_of, open_saved, saved_rows
 from ofa.prepare.dataset import PreparedDataset, Reader
-from ofa.prepare.source import Source, TextOptions
+from ofa.prepare.source import TextOptions, source
 
 UNDECIDED = "-"  # the annotators did not agree; such rows are left out
 Row = tuple[str, ...]
@@ -90,9 +90,17 @@ class GlueOptions(TextOptions):
     )
 
 
+@source(GlueOptions, "glue")
 def read_glue(options: GlueOptions, problems: Problems) -> list[PreparedDataset]:
-    """The tasks in a folder of folders, or the one task whose folder it is; every one by itself:
-    what is finished stays when another is added."""
+    """Every task by itself: what is finished stays when another is added.
+
+    Writes cola_train.tsv, cola_dev.tsv, cola_test.tsv and so on (MNLI: mnli_dev_matched.tsv,
+    mnli_dev_mismatched.tsv, ...) and a manifest per task. Labels are converted by name.
+
+    example: ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds CoLA, MNLI,
+    MRPC, QNLI, QQP, RTE, SST-2 as they are downloaded, or cola, mnli, ... as
+    DatasetDict.save_to_disk writes them.
+    """
     folder, names = Path(options.data), options.tasks
     if not folder.is_dir():
         raise UserError(
@@ -220,17 +228,3 @@ def row_of(
             raise RowError("words in every text, found an empty one")
     leading = (str(number), "", "")[: source.leading]
     yield (*leading, *words, source.labels.get(label, ""))
-
-
-SOURCES = {
-    "glue": Source(
-        GlueOptions,
-        read_glue,
-        "cola_train.tsv, cola_dev.tsv, cola_test.tsv and so on (MNLI: mnli_dev_matched.tsv, "
-        "mnli_dev_mismatched.tsv, ...)",
-        "ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds CoLA, MNLI, "
-        "MRPC, QNLI, QQP, RTE, SST-2 as they are downloaded, or cola, mnli, ... as "
-        "DatasetDict.save_to_disk writes them.",
-        manifest="a manifest per task. Labels are converted by name",
-    )
-}

@@ -14,7 +14,7 @@ from ofa.io.image_files import ImageFolders, is_hidden, list_images
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems, find_image, numbered_lines
 from ofa.prepare.dataset import PreparedDataset, label_text
-from ofa.prepare.source import Source, SourceOptions, given_splits
+from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,15 @@ class ImagenetOptions(SourceOptions):
     first_words_only: bool = option(False, "only the words before the first comma")
 
 
+@source(ImagenetOptions, "imagenet")
 def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDataset:
-    """Files by split, and ``class2label.json`` (words -> label). A list has lines ``file synset``,
-    ``file label`` or those of Kaggle's ``LOC_val_solution.csv``."""
+    """Folders, or lists of lines ``file synset``, ``file label`` or those of Kaggle.
+
+    Writes imagenet_1k_train.tsv, imagenet_1k_val.tsv, class2label.json and manifest.json.
+
+    example: ofa prepare imagenet --train ILSVRC/train --val LOC_val_solution.csv --images
+    ILSVRC/val --synsets LOC_synset_mapping.txt --out dataset/imagenet_1k_data
+    """
     splits = given_splits(options)
     synsets = read_synsets(options.synsets, options.first_words_only)
     labels = {synset: number for number, synset in enumerate(synsets, start=1)}
@@ -119,14 +125,3 @@ def _from_list(
                 )
             pairs.append((find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), label))
     return pairs
-
-
-SOURCES = {
-    "imagenet": Source(
-        ImagenetOptions,
-        read_imagenet,
-        "imagenet_1k_train.tsv, imagenet_1k_val.tsv, class2label.json",
-        "ofa prepare imagenet --train ILSVRC/train --val LOC_val_solution.csv --images ILSVRC/val "
-        "--synsets LOC_synset_mapping.txt --out dataset/imagenet_1k_data",
-    )
-}

@@ -12,7 +12,7 @@ from ofa.io.image_files import TABLE, ImageFolders, table_images
 from ofa.io.values import Ids, RowError, text_of, words_of
 from ofa.prepare.annotations import Problems, find_image, read_json_lines
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source, given_splits
+from ofa.prepare.source import ImageOptions, given_splits, source
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 IDS = ("image_id", "img_id", "id")
@@ -28,8 +28,15 @@ class MugeOptions(ImageOptions):
     )
 
 
+@source(MugeOptions, "muge")
 def read_muge(options: MugeOptions, problems: Problems) -> PreparedDataset:
-    """The splits that are given."""
+    """The splits that are given.
+
+    Writes the files of coco-captions that there are texts for and manifest.json.
+
+    example: ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv
+    --images IC_train.tsv IC_valid.tsv --out dataset/muge_data
+    """
     files = given_splits(options)
     images, cleaner = ImageFolders(options.images), CaptionCleaner()
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
@@ -75,14 +82,3 @@ def captions_by_image(
                 found[image_id] = entry.where, []
             found[image_id][1].extend(filter(None, map(cleaner, texts)))
     return found
-
-
-SOURCES = {
-    "muge": Source(
-        MugeOptions,
-        read_muge,
-        "the files of coco-captions that there are texts for",
-        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images "
-        "IC_train.tsv IC_valid.tsv --out dataset/muge_data",
-    )
-}

@@ -14,7 +14,7 @@ from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems, find_image, numbered_lines
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import Source, SourceOptions, given_splits
+from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.tsv_writer import IMAGE
 
 QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
@@ -29,8 +29,16 @@ class OcrOptions(SourceOptions):
     images: tuple[str, ...] = option((), "folders of the image files, if not that of each list")
 
 
+@source(OcrOptions, "ocr")
 def read_ocr_lists(options: OcrOptions, problems: Problems) -> PreparedDataset:
-    """One file per split, ``ocr_train.tsv`` and so on."""
+    """One file per split.
+
+    Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given) and manifest.json.
+
+    example: ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words --out
+    dataset/ocr_data. A list has lines 'image TAB text', as PaddleOCR's, or 'image, "text"', as
+    those of ICDAR.
+    """
     files = given_splits(options)
     found = PreparedDataset(inputs=list(files.values()))
     for split, path in files.items():
@@ -59,15 +67,3 @@ def parted(line: str) -> tuple[str, str]:
     if not one_line(text):
         raise RowError(f"an image and its text, found {line[:SHOWN]!r}")
     return name.strip(), one_line(text)
-
-
-SOURCES = {
-    "ocr": Source(
-        OcrOptions,
-        read_ocr_lists,
-        "ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given)",
-        "ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words --out "
-        "dataset/ocr_data. A list has lines 'image TAB text', as PaddleOCR's, or 'image, "
-        '"text"\', as those of ICDAR.',
-    )
-}

@@ -6,7 +6,6 @@ width, height]``; a row per sentence: ``79_0``, ``79_1``, ...
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.values import Ids, RowError, finding, id_key, words_of
 from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source
+from ofa.prepare.source import ImageOptions, source
 from ofa.prepare.table import TableRow, dataset_of
 
 SPLITS = ("train", "val", "testA", "testB", "test")
@@ -40,8 +39,14 @@ class RefcocoOptions(ImageOptions):
     )
 
 
+@source(RefcocoOptions, *SPLIT_BY)
 def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> PreparedDataset:
-    """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence."""
+    """One file per split, one row per sentence.
+
+    Writes KIND_SPLIT.tsv for every split and manifest.json.
+
+    example: ofa prepare KIND --data refer/data --images train2014 --out dataset/KIND_data
+    """
     refs, instances = locate(kind, options)
     images, regions = ImageFolders(options.images), regions_of(instances)
     rows, ids = [], Ids("reference", "is the list put together of two?")
@@ -140,14 +145,3 @@ def _box_of(entry: Entry) -> tuple[str, list]:
         raise RowError(f"a bbox of four numbers, found {finding(entry['bbox'])}")
     box = list(map(read_decimal, entry["bbox"]))
     return id_key(words_of(entry["image_id"], "an image_id")), box
-
-
-SOURCES = {
-    kind: Source(
-        RefcocoOptions,
-        partial(read_refcoco, kind),
-        f"{kind}_SPLIT.tsv for every split",
-        f"ofa prepare {kind} --data refer/data --images train2014 --out dataset/{kind}_data",
-    )
-    for kind in SPLIT_BY
-}

@@ -16,7 +16,7 @@ from ofa.io.values import Ids, words_of
 from ofa.prepare.annotations import Problems
 from ofa.prepare.csv_jsonl import OwnTableOptions, check_ids, read_rows
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import Source, SourceOptions, TableOptions, given_splits
+from ofa.prepare.source import SourceOptions, TableOptions, given_splits, source
 from ofa.prepare.table import TableRow, dataset_of
 from ofa.tasks import spec_of
 
@@ -36,8 +36,15 @@ class RefcocoCnOptions(SourceOptions, TableOptions):
     )
 
 
+@source(RefcocoCnOptions, "refcoco-cn")
 def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDataset:
-    """The splits that are given."""
+    """The splits that are given.
+
+    Writes refcoco_cn_SPLIT.tsv for every split and manifest.json.
+
+    example: ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl
+    --images train2014 --out dataset/refcoco_cn_data
+    """
     spec = replace(spec_of("refcoco"), default_cols=PUBLISHED_COLS)
     names = ("images", "columns", "box_format", "out")
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
@@ -52,7 +59,7 @@ def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDa
             )
         else:
             table = OwnTableOptions(files=(path,), task="refcoco", **given)
-            own_rows = read_rows("jsonl", table, problems, spec)
+            own_rows = read_rows(table, problems, spec)
             check_ids(own_rows, of_images=False)
             rows += [replace(row, split=split) for row in own_rows]
     inputs = list(splits.values())
@@ -72,14 +79,3 @@ def published_rows(path: str, split: str, problems: Problems) -> Iterator[TableR
                 text = words_of(text, "a text in column 1")
                 values = {"id": uniq_id, "text": text, "box": box}
                 yield TableRow(where, values, split, image, stored_form(image)[0])
-
-
-SOURCES = {
-    "refcoco-cn": Source(
-        RefcocoCnOptions,
-        read_refcoco_cn,
-        "refcoco_cn_SPLIT.tsv for every split",
-        "ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl --images "
-        "train2014 --out dataset/refcoco_cn_data",
-    )
-}

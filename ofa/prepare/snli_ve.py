@@ -8,7 +8,7 @@ from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, text_of, words_of
 from ofa.prepare.annotations import Problems, find_image, one_of, read_json_lines
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source, given_splits
+from ofa.prepare.source import ImageOptions, given_splits, source
 from ofa.prepare.table import TableRow, dataset_of
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -23,8 +23,15 @@ class SnliVeOptions(ImageOptions):
     test: str | None = option(None, "snli_ve_test.jsonl")
 
 
+@source(SnliVeOptions, "snli-ve")
 def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
-    """One file per split, ``snli_ve_train.tsv`` and so on."""
+    """One file per split.
+
+    Writes snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv and manifest.json.
+
+    example: ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test
+    snli_ve_test.jsonl --images flickr30k_images --out dataset/snli_ve_data
+    """
     images, files = ImageFolders(options.images), given_splits(options)
     rows, undecided = [], dict.fromkeys(files, 0)
     for split, path in files.items():
@@ -52,14 +59,3 @@ def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
     found = dataset_of("snli_ve", rows, problems, options, inputs, "snli_ve_{}.tsv")
     found.counts |= {f"{split}_undecided": number for split, number in undecided.items()}
     return found
-
-
-SOURCES = {
-    "snli-ve": Source(
-        SnliVeOptions,
-        read_snli_ve,
-        "snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv",
-        "ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test "
-        "snli_ve_test.jsonl --images flickr30k_images --out dataset/snli_ve_data",
-    )
-}

@@ -1,12 +1,17 @@
-"""A kind of ``ofa prepare``: its options, how they are read into a data set, what its help says."""
+"""How a kind of ``ofa prepare`` is declared: its options, and how they are read into a data set.
+
+@source(MugeOptions, "muge")
+def read_muge(options: MugeOptions, problems: Problems) -> PreparedDataset: ...
+"""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from ofa.errors import UserError
-from ofa.io.flags import name_and_value, option
+from ofa.io.flags import action, name_and_value, option
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import ResumableFolder
 from ofa.prepare.annotations import Problems
@@ -16,6 +21,9 @@ SPLITS = ("train", "val", "dev", "testA", "testB", "test")
 EMBEDDED = (
     " Image files are embedded as they are; those with an EXIF orientation are turned upright."
 )
+# kind -> the last arguments of ``command``, of the modules that are imported
+SOURCES: dict[str, tuple[type, Callable[[Any], None], str, str]] = {}
+Read = TypeVar("Read", bound=Callable[..., PreparedDataset | list[PreparedDataset]])
 UNSETTLED = ("out", "jobs", "skip_broken")  # options that decide nothing of the content
 
 
@@ -67,35 +75,35 @@ class TableOptions:
     )
 
 
-@dataclass(frozen=True)
-class Source:
-    """A kind of ``ofa prepare``. Args: options: dataclass of its flags. read: options -> the data
-    set, or several with a manifest each; what is wrong with single entries goes to the problems.
-    writes: the files it makes. manifest: its name. example: a command."""
+def source(options: Any, *kinds: str) -> Callable[[Read], Read]:
+    """Declare a kind of ``ofa prepare``: a function of options and problems that reads the data
+    set, or several with a manifest each. Its docstring is the help, as of ``action``. Of several
+    kinds, it takes the kind first, and KIND in the docstring stands for it."""
 
-    options: Any
-    read: Callable[[Any, Problems], PreparedDataset | list[PreparedDataset]]
-    writes: str
-    example: str
-    manifest: str = "manifest.json"
+    def declare(read: Read) -> Read:
+        for kind in kinds:
+            run = partial(prepare, kind, partial(read, kind) if len(kinds) > 1 else read)
+            texts = (text.replace("KIND", kind) for text in vars(action(read))["texts"])
+            _, example, description = texts
+            description += EMBEDDED if "images" in options.__dataclass_fields__ else ""
+            SOURCES[kind] = options, run, example, description
+        return read
 
-    @property
-    def description(self) -> str:
-        images = "images" in self.options.__dataclass_fields__
-        return f"Writes {self.writes} and {self.manifest}.{EMBEDDED if images else ''}"
+    return declare
 
-    def prepare(self, kind: str, options: Any) -> None:
-        """Read, check and write; print which files were written."""
-        problems = Problems(options.skip_broken)
-        read = self.read(options, problems)
-        problems.settle()
-        given = dataclasses.asdict(options)
-        for found in read if isinstance(read, list) else [read]:
-            if problems.messages:
-                found.counts["entries_left_out"] = len(problems.messages)
-            if not found.settings:
-                found.settings = {name: given[name] for name in given if name not in UNSETTLED}
-            summary(write_dataset(kind, found, options))
+
+def prepare(kind: str, read: Callable[[Any, Problems], Any], options: Any) -> None:
+    """Read, check and write; print which files were written."""
+    problems = Problems(options.skip_broken)
+    found = read(options, problems)
+    problems.settle()
+    given = dataclasses.asdict(options)
+    for one in found if isinstance(found, list) else [found]:
+        if problems.messages:
+            one.counts["entries_left_out"] = len(problems.messages)
+        if not one.settings:
+            one.settings = {name: given[name] for name in given if name not in UNSETTLED}
+        summary(write_dataset(kind, one, options))
 
 
 def given_splits(options: Any) -> dict[str, str]:

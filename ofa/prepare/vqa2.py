@@ -19,7 +19,7 @@ from ofa.prepare.answer_column import (
     number_answers,
 )
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source
+from ofa.prepare.source import ImageOptions, source
 from ofa.prepare.table import Filled, TableRow, dataset_of
 from ofa.task.answers import read_label_file
 from ofa.task.text import CONFIDENCE, learned_answer, parse_answers
@@ -53,8 +53,16 @@ class Vqa2Options(ImageOptions):
     )
 
 
+@source(Vqa2Options, "vqa2")
 def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
-    """A file per split, and the answer set of the training questions."""
+    """A file per split, and the answer set of the training questions.
+
+    Writes vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (of the questions that there are),
+    trainval_ans2label.json and manifest.json.
+
+    example: ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations
+    v2_mscoco_*_annotations.json --images train2014 val2014 test2015 --out dataset/vqa_data
+    """
     rows, counts = read_questions(options, problems), dict[str, int]()
     problems.settle()
     choose = partial(choose_answers, options, counts)
@@ -193,15 +201,3 @@ def _names(entry: Mapping[str, Any], record: Mapping[str, Any], image_id: str) -
         return [*stated, f"{image_id}.jpg", image_id]
     number = f"{int(digits):012d}.jpg"
     return [*stated, f"{subtype}/COCO_{subtype}_{number}", f"COCO_{subtype}_{number}", number]
-
-
-SOURCES = {
-    "vqa2": Source(
-        Vqa2Options,
-        read_vqa2,
-        "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (of the questions that there are), "
-        "trainval_ans2label.json",
-        "ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations "
-        "v2_mscoco_*_annotations.json --images train2014 val2014 test2015 --out dataset/vqa_data",
-    )
-}

@@ -81,7 +81,7 @@ def test_a_table_becomes_rows_by_the_kinds_of_the_columns(tmp_path):
     path = write_json_lines(tmp_path / "t.jsonl", lines)
     photos, problems = (str(tmp_path / "photos"),), Problems(skip=True)
     options = OwnTableOptions(files=(path,), task="toy", images=photos, out=str(tmp_path))
-    found = read_own_table("jsonl", options, problems, spec)
+    found = read_own_table(options, problems, spec)
     (group,) = found.files["toy_train.tsv"]
     boxes = "1.0,2.0,30.0,20.0,0,dog&&0.0,0.0,9.0,9.0,1,cat"
     assert [row[:5] for row in group.rows] == [("0", "pets", "x&&y", "0.25", boxes)]
