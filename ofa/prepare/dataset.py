@@ -17,14 +17,9 @@ from ofa.io.fingerprint import sha256_of
 from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
 from ofa.io.resumable import MANIFEST, fingerprint
 from ofa.io.values import Ids
+from ofa.prepare import tsv_writer
 from ofa.prepare.annotations import Problems
-from ofa.prepare.tsv_writer import (
-    CaptionedImage,
-    Group,
-    PreparedFolder,
-    base64_of_file,
-    write_caption_files,
-)
+from ofa.prepare.tsv_writer import CaptionedImage, Group, PreparedFolder
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +164,7 @@ def write_files(
     found: PreparedDataset, out: PreparedFolder, left_out: Mapping[str, str], jobs: int
 ) -> None:
     """All files, without the images that are left out."""
+    embedded = tsv_writer.base64_of_file
     if found.images_of:
         splits = {
             split: [image for image in images if image.source not in left_out]
@@ -176,10 +172,10 @@ def write_files(
         }
         if not splits["train"]:
             raise UserError(f"{found.named()}: no image with a caption for training")
-        write_caption_files(out, splits, base64_of_file, jobs, found.caption_files)
+        tsv_writer.write_caption_files(out, splits, embedded, jobs, found.caption_files)
     for name, groups in found.files.items():
         kept = [group for group in groups if left_out.keys().isdisjoint(group.paths)]
-        out.embed(name, kept, base64_of_file, jobs)
+        out.embed(name, kept, embedded, jobs)
     for name, read in found.readers.items():
         out.write_lines(name, map("\t".join, read(Problems(skip=True))))
     for name, (content, entries) in found.texts.items():

@@ -24,17 +24,10 @@ from ofa.errors import UserError
 from ofa.io.fingerprint import sha256_of
 from ofa.io.flags import action, option
 from ofa.io.resumable import fingerprint
-from ofa.prepare import negatives
+from ofa.prepare import negatives, tsv_writer
 from ofa.prepare.image_code_columns import tokenizer_files
 from ofa.prepare.source import WriteOptions, summary
-from ofa.prepare.tsv_writer import (
-    IMAGE,
-    CaptionedImage,
-    Group,
-    PreparedFolder,
-    last_column,
-    write_caption_files,
-)
+from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
 from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
 from ofa.synthetic.shapes import render as draw
 from ofa.synthetic.shapes_language import ENGLISH, LANGUAGES, drawing_caption, texts
@@ -55,27 +48,33 @@ Rows = Iterable[tuple[str, ...]]
 Encode = Callable[[Sequence[Image.Image]], Any]
 
 
-@dataclass(frozen=True)
-class ShapesFolder:
-    """Files that are made of the same scenes. Args: counts: scenes of ``train``, ``val`` and
-    ``test``. size: side of the images, pixels."""
+@dataclass(frozen=True, kw_only=True)
+class ShapesFolder(WriteOptions):
+    """Files that are made of the same scenes."""
 
-    folder: str
-    counts: dict[str, int]
-    size: int = 64
-    seed: int = 1
-    image_format: str = "jpeg"
-    language: str = "en"
+    train: int = option(10000, "training scenes", least=1)
+    val: int = option(100, "validation scenes", least=1)
+    test: int = option(300, "test scenes", least=1)
+    size: int = option(64, "side of the square images in pixels", least=1)
+    image_format: Literal["jpeg", "png"] = option("jpeg", "format of the images")
+    language: Literal["en", "zh"] = option("en", "language of captions, questions and expressions")
+    pretrain: bool = option(False, "also write the files of pretraining, for all three splits")
+    tokenizer: str | None = option(None, "image tokenizer for files with codes, with --pretrain")
+    drawings: int = option(0, "further scenes of image_gen_train.tsv, with --tokenizer", least=1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"train": self.train, "val": self.val, "test": self.test}
 
     @functools.cached_property
     def scenes(self) -> dict[str, list[Scene]]:
         return make_splits(self.seed, self.counts)
 
-    def write_finetuning(self, jobs: int) -> PreparedFolder:
+    def write_finetuning(self) -> PreparedFolder:
         words, more = LANGUAGES[self.language], [self.language] * (self.language != "en")
         settings = (*self.counts.values(), self.size, self.seed, self.image_format, *more)
         plan = fingerprint(f"picture-world {VERSION}", *settings)
-        out = PreparedFolder(self.folder, plan, "ofa prepare synthetic-shapes")
+        out = PreparedFolder(self.out, plan, "ofa prepare synthetic-shapes")
         if out.is_finished():
             return out
 
@@ -84,7 +83,7 @@ class ShapesFolder:
             for split, scenes in self.scenes.items()
         }
         file = functools.partial(encode, size=self.size, image_format=self.image_format)
-        write_caption_files(out, images, file, jobs)
+        tsv_writer.write_caption_files(out, images, file, self.jobs)
         told: dict[str, Iterable[str]] = {}
         for split, scenes in self.scenes.items():
             asked = list(map(words.questions, scenes))
@@ -131,11 +130,11 @@ class ShapesFolder:
         out.save_manifest(finished=True)
         return out
 
-    def write_codes(self, encode: Encode, tokenizer: str, drawings: int = 0) -> PreparedFolder:
-        """The files with codes. Args: encode, tokenizer: it, and a digest of its weights. drawings:
-        further training scenes: with few images a model learns their grain by heart."""
+    def write_codes(self, encode: Encode, tokenizer: str) -> PreparedFolder:
+        """The files with codes; of few images a model learns the grain by heart, so drawings may be
+        more. Args: encode, tokenizer: it, and a digest of its weights."""
         version = f"picture-world codes {VERSION}.{CODES_VERSION}"
-        out = self._folder(version, "codes", "--pretrain --tokenizer", tokenizer, drawings)
+        out = self._folder(version, "codes", "--pretrain --tokenizer", tokenizer, self.drawings)
         if out.is_finished():
             return out
         unseen = {s.description() for split in ("val", "test") for s in self.scenes[split]}
@@ -143,7 +142,8 @@ class ShapesFolder:
             groups = [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes]
             middles = functools.partial(self._images_and_middles, out, split, encode)
             out.write_groups(file_name("image", split), groups, middles)
-            more = make_split(self.seed, "drawings", drawings if split == "train" else 0, unseen)
+            count = self.drawings if split == "train" else 0
+            more = make_split(self.seed, "drawings", count, unseen)
             # the codes stand in place of an image
             groups = [
                 Group(scene, ((f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)),))
@@ -158,7 +158,7 @@ class ShapesFolder:
         """The folder with a manifest of its own for these files. Args: more: settings."""
         plan = fingerprint(version, self.counts, self.size, self.seed, self.image_format, *more)
         command = f"ofa prepare synthetic-shapes {flags}"
-        return PreparedFolder(self.folder, plan, command, manifest=f"manifest_{name}.json")
+        return PreparedFolder(self.out, plan, command, manifest=f"manifest_{name}.json")
 
     def _write_rows(self, out: PreparedFolder, name: str, split: str, rows: Iterable[Rows]) -> None:
         """A file of the rows of each scene of a split, once or several times. A scene without rows
@@ -176,7 +176,7 @@ class ShapesFolder:
     def _images(self, out: PreparedFolder, split: str, first: int = 0) -> Iterator[str]:
         """Base64 of the images of a split from the given scene on, as the caption file has them."""
         name = f"caption_{'stage2_train' if split == 'train' else split}.tsv"
-        return last_column(out.folder / name, first)
+        return tsv_writer.last_column(out.folder / name, first)
 
     def _images_and_middles(
         self, out: PreparedFolder, split: str, encode: Encode, first: int
@@ -262,21 +262,8 @@ def digest_of(tokenizer: str) -> str:
     return json.dumps(list(map(sha256_of, sorted(tokenizer_files(Path(tokenizer))))))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShapesOptions(WriteOptions):
-    train: int = option(10000, "training scenes", least=1)
-    val: int = option(100, "validation scenes", least=1)
-    test: int = option(300, "test scenes", least=1)
-    size: int = option(64, "side of the square images in pixels", least=1)
-    image_format: Literal["jpeg", "png"] = option("jpeg", "format of the images")
-    language: Literal["en", "zh"] = option("en", "language of captions, questions and expressions")
-    pretrain: bool = option(False, "also write the files of pretraining, for all three splits")
-    tokenizer: str | None = option(None, "image tokenizer for files with codes, with --pretrain")
-    drawings: int = option(0, "further scenes of image_gen_train.tsv, with --tokenizer", least=1)
-
-
 @action
-def synthetic_shapes(args: ShapesOptions) -> None:
+def synthetic_shapes(args: ShapesFolder) -> None:
     """Draw the scenes of three splits and write what is said and asked of them.
 
     Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, the texts of
@@ -284,35 +271,26 @@ def synthetic_shapes(args: ShapesOptions) -> None:
     detection_examples.tsv and negative_sample/; with --tokenizer also image_examples.tsv (codes of
     the center) and image_gen_*.tsv (of the whole image).
     """
+    wrong = ""
     if args.tokenizer and not args.pretrain:
-        raise UserError(
-            "--tokenizer: codes of images are for pretraining; add --pretrain, or leave it out"
-        )
-    if args.drawings and not args.tokenizer:
-        raise UserError(
-            "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or "
-            "leave it out"
-        )
-    if args.pretrain and args.language != "en":
-        raise UserError(
-            "--pretrain: the texts of pretraining are English; leave it out, or make them with "
-            "--language en"
-        )
+        wrong = "--tokenizer: codes of images are for pretraining; add --pretrain"
+    elif args.drawings and not args.tokenizer:
+        wrong = "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer"
+    elif args.pretrain and args.language != "en":
+        wrong = "--pretrain: the texts of pretraining are English; make them with --language en"
+    if wrong:
+        raise UserError(f"{wrong}, or leave it out")
     encode = tokenizer_of(args.tokenizer, args.size) if args.tokenizer else None
-    counts = {"train": args.train, "val": args.val, "test": args.test}
-    files = ShapesFolder(
-        args.out, counts, args.size, args.seed, args.image_format, language=args.language
-    )
-    summary(files.write_finetuning(args.jobs))
+    summary(args.write_finetuning())
     if args.pretrain:
-        summary(files.write_pretraining())
+        summary(args.write_pretraining())
         pairs, objects = (
             (f"{args.out}/{name}_examples.tsv",) for name in ("vision_language", "detection")
         )
         out = f"{args.out}/negative_sample"
         negatives.build(negatives.NegativesOptions(data=pairs, detection=objects, out=out))
     if encode:
-        summary(files.write_codes(encode, digest_of(str(args.tokenizer)), args.drawings))
+        summary(args.write_codes(encode, digest_of(str(args.tokenizer))))
 
 
 def tokenizer_of(path: str, size: int) -> Encode:

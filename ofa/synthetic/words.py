@@ -57,10 +57,8 @@ class World:
                 " the texts are learned in"
             )
         if not 1 <= self.shortest <= self.longest:
-            raise UserError(
-                f"--shortest {self.shortest}, --longest {self.longest}: expects 1 <= shortest <="
-                " longest"
-            )
+            given = f"--shortest {self.shortest}, --longest {self.longest}"
+            raise UserError(f"{given}: expects 1 <= shortest <= longest")
         if min(self.width, self.height) < 8:
             raise UserError(
                 f"{self.width} x {self.height} pixels: expects images of 8 pixels at least,"

@@ -147,7 +147,7 @@ def test_an_interrupted_call_is_continued(world, tmp_path):
 
 
 def test_codes_are_those_of_the_middle_and_of_the_whole_image(world):
-    ShapesFolder(str(world), COUNTS).write_codes(brightness, "brightness")
+    ShapesFolder(out=str(world), **COUNTS).write_codes(brightness, "brightness")
     scenes = make_splits(1, COUNTS)
     for split, name in (("train", "examples"), ("val", "val"), ("test", "test")):
         middles, wholes = rows(world / f"image_{name}.tsv"), rows(world / f"image_gen_{split}.tsv")
@@ -165,7 +165,7 @@ def test_codes_are_those_of_the_middle_and_of_the_whole_image(world):
 def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tests(world, tmp_path):
     for path in world.glob("caption_*.tsv"):  # the images of the splits
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    ShapesFolder(str(tmp_path), COUNTS).write_codes(brightness, "brightness", drawings=40)
+    ShapesFolder(out=str(tmp_path), **COUNTS, drawings=40).write_codes(brightness, "brightness")
     drawn, tested = rows(tmp_path / "image_gen_train.tsv"), rows(tmp_path / "image_gen_test.tsv")
     assert len(drawn) == COUNTS["train"] + 40 and len({row[0] for row in drawn}) == len(drawn)
     assert not {row[2] for row in drawn} & {row[2] for row in tested}
@@ -173,11 +173,11 @@ def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tes
 
 
 def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
-    ShapesFolder(str(world), COUNTS).write_codes(brightness, "brightness")
+    ShapesFolder(out=str(world), **COUNTS).write_codes(brightness, "brightness")
     digests = {
         path.name: hashlib.sha256(path.read_bytes()).digest() for path in world.glob("*.tsv")
     }
-    ShapesFolder(str(world), COUNTS).write_codes(
+    ShapesFolder(out=str(world), **COUNTS).write_codes(
         lambda images: [255 - grid for grid in brightness(images)], "darkness"
     )
     changed = {
