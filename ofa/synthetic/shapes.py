@@ -23,15 +23,26 @@ from PIL import Image, ImageDraw
 from ofa.io.image_grid import as_field
 
 COLORS = {
-    "red": (208, 30, 38), "orange": (246, 126, 20), "yellow": (248, 222, 40),
-    "lime": (160, 226, 40), "green": (20, 122, 52), "turquoise": (30, 196, 196),
-    "blue": (36, 72, 214), "purple": (112, 36, 150), "magenta": (232, 48, 160),
-    "brown": (112, 66, 30), "black": (22, 22, 26), "white": (250, 250, 250),
-}  # fmt: skip
+    "red": (208, 30, 38),
+    "orange": (246, 126, 20),
+    "yellow": (248, 222, 40),
+    "lime": (160, 226, 40),
+    "green": (20, 122, 52),
+    "turquoise": (30, 196, 196),
+    "blue": (36, 72, 214),
+    "purple": (112, 36, 150),
+    "magenta": (232, 48, 160),
+    "brown": (112, 66, 30),
+    "black": (22, 22, 26),
+    "white": (250, 250, 250),
+}
 BACKDROPS = {
-    "tan": (186, 168, 132), "grey": (156, 156, 156), "pink": (206, 162, 178),
-    "mint": (146, 186, 164), "lilac": (166, 162, 198),
-}  # fmt: skip
+    "tan": (186, 168, 132),
+    "grey": (156, 156, 156),
+    "pink": (206, 162, 178),
+    "mint": (146, 186, 164),
+    "lilac": (166, 162, 198),
+}
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 SIZES = {"small": (0.24, 0.28), "large": (0.38, 0.44)}  # width, as a part of the image's side
 # Without outlines a network learns the colors and then, for long, nothing else.
