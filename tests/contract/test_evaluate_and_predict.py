@@ -119,8 +119,10 @@ def test_the_same_seed_draws_the_same_images(content, images, tmp_path):
     drawn = OFA.load(path, device="cpu").draw(
         VALUES["text"], 3, seed_of(7, 0), tokenizer=small_tokenizer(16)
     )
-    expected = [(one.codes, one.score) for one in (best, *best.others)]
-    assert [(image.info["codes"], image.info["score"]) for image in drawn] == expected
+    expected = [best, *best.others]
+    assert [image.info["codes"] for image in drawn] == [one.codes for one in expected]
+    scores = [one.score for one in expected]  # of a batch of another size: rounded otherwise
+    assert [image.info["score"] for image in drawn] == pytest.approx(scores, abs=1e-5)
 
 
 @pytest.mark.slow
