@@ -260,13 +260,15 @@ def test_several_training_files_take_turns_by_epoch(files):
 
 def loaded(task):
     """What a checkpoint of a joint training is read as."""
+    from ofa.checkpoints.read import Checkpoint
     from ofa.inference.fairseq_loading import LoadedCheckpoint
 
     state = json.loads(json.dumps(task.state_dict()))  # plain data
     checkpoint = LoadedCheckpoint.__new__(LoadedCheckpoint)
     checkpoint.path, checkpoint.overrides = "a.pt", {}
     stored = {"_name": "joint", "patch_image_size": 32}
-    checkpoint._read_options({"cfg": {"task": stored, "model": {}}, "task_state": state})
+    content = {"cfg": {"task": stored, "model": {}}, "task_state": state}
+    checkpoint._read_options(Checkpoint("a.pt", content))
     return checkpoint
 
 

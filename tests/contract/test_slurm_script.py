@@ -89,7 +89,7 @@ def test_every_node_joins_the_same_run(slurm, parse_training):  # noqa: F811
     assert len(lines) == 2
     for rank, line in enumerate(lines):
         words = shlex.split(line)
-        torchrun = " ".join(after(words, "torch.distributed.run")[:10])
+        torchrun = " ".join(after(words, "ofa.trainer.processes")[:10])
         assert (
             torchrun
             == f"--nnodes 2 --node_rank {rank} --nproc_per_node 4 --master_addr node7 --master_port"

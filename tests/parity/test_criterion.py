@@ -288,7 +288,7 @@ def test_a_criterion_is_built_from_upstreams_flags(name):
     assert type(criterion) is CLASSES[name]
     cfg = criterion.cfg
     assert (cfg.label_smoothing, cfg.report_accuracy, cfg.ignore_prefix_size) == (0.1, True, 1)
-    assert (criterion.eos_idx, cfg.sentence_avg) == (2, True)
+    assert (cfg.ignore_eos, cfg.sentence_avg) == (True, True)
     assert (cfg.use_rdrop, cfg.reg_alpha) == (True, 0.5)
     assert (cfg.drop_worst_ratio, cfg.drop_worst_after) == (0.2, 2500)
     assert cfg.sample_patch_num == 100

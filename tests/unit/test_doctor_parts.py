@@ -120,7 +120,7 @@ def test_options_that_no_vocabulary_has_are_a_fault_and_take_no_memory(
         ),
         (lambda p: checkpoint(p, 9512, float("nan")), "checkpoint-weights", "1 tensors with NaN"),
         (lambda p: p.write_bytes(b"PK\x03\x04 damaged"), "checkpoint", "damaged or incomplete"),
-        (lambda p: torch.save({"model": {"x": torch.ones(1)}}, p), "checkpoint", "no OFA model"),
+        (lambda p: torch.save({"model": {"x": torch.ones(1)}}, p), "checkpoint", "an OFA model"),
         (lambda p: None, "checkpoint", "no such file"),
     ],
 )
