@@ -6,5 +6,5 @@
 #           bash run_scripts/quickstart.sh --long     at most 40 minutes, better at everything
 #           --fresh starts over. The same call again continues an interrupted run, or finishes at once.
 # Makes:    runs/quickstart/report.html (--long: runs/quickstart_long/...); QUICKSTART_DIR chooses another folder.
-. "$(dirname "$0")/recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/recipe.sh" || exit
 ofa quickstart "$@"

@@ -1,7 +1,7 @@
 # Sourced first by the scripts: "sh SCRIPT" runs in bash, --help prints the header of the script, HERE and ROOT are
 # set, and "ofa" is the command of this environment, which is set up if need be ("ofa train" sets OFA_EXECUTABLE).
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
-HERE=$(cd "$(dirname "$0")" && pwd)
+HERE=$(cd "$(dirname "${BASH_SOURCE[1]:-$0}")" && pwd)
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 ROOT=${OFA_ROOT:-$CHECKOUT}
 . "$CHECKOUT/run_scripts/errors.sh"
@@ -14,5 +14,5 @@ ofa() {
     [ -n "${OFA_EXECUTABLE:-}${DRY_RUN:-}" ] || bash "$CHECKOUT/run_scripts/setup.sh" || exit  # it has said why
     [ -x "$python" ] || python=python3  # a dry run before the set-up
     [ ! -f "$CHECKOUT/setup.py" ] || export PYTHONPATH="$CHECKOUT${PYTHONPATH:+:$PYTHONPATH}"
-    NPROC=${NPROC:-0} exec "$python" -m ofa "$@"
+    OFA_RECIPE=1 NPROC=${NPROC:-0} exec "$python" -m ofa "$@"
 }

@@ -14,7 +14,7 @@ from ofa.io.flags import action, name_and_value, option
 from ofa.io.text_files import read_lines, read_text
 from ofa.report.options import PageOptions
 from ofa.trainer.launch import on_nodes
-from ofa.trainer.processes import ProcessOptions
+from ofa.trainer.processes import ProcessOptions, nodes_of_slurm
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def evaluate(args: EvaluateOptions) -> int:
     from ofa.inference.evaluate import evaluate as predict_all
 
     started = time.monotonic()
-    if args.nodes is not None or args.dry_run:
+    if args.nodes is not None or args.dry_run or nodes_of_slurm() > 1:
         on_nodes(args, "ofa", sys.argv[1:])
     # what can be said before the checkpoint is loaded
     if bool(args.data) == bool(args.images) and "data" not in args.replaced:

@@ -17,6 +17,7 @@ from ofa.trainer.launch import LaunchOptions
 from ofa.trainer.processes import become
 
 EXECUTABLE = "OFA_EXECUTABLE"  # tells scripts which Python to use
+FROM_SCRIPT = "OFA_RECIPE"  # set by scripts: what they call is given files
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
 SIZES = Literal["nano", "tiny", "medium", "base", "large", "huge"]
 
@@ -56,16 +57,37 @@ def train(args: TrainOptions) -> int:
         for name, script in recipes().items():
             print(f"{name:<26}{purpose(script)}")
         return 0
-    if args.what is None or args.what.startswith("-"):
+    if not args.what or args.what.startswith("-"):
         raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
-    if names_files(args.what):
+    from_script = bool(os.environ.pop(FROM_SCRIPT, ""))
+    if from_script or args.what not in recipes() and names_files(args.what):
+        refuse_settings_of_recipes(args, from_script)
         flags = args.flags if args.bpe_dir is None else (f"--bpe-dir={args.bpe_dir}", *args.flags)
         return launch.train(args.what, args, flags)
     script, settings = recipe_of(args.what)
     settings |= given(args)
-    if args.data and args.start is None and script.name != "pretrain.sh":
+    if is_flag(args.data, "DATA_DIR") and args.start is None and script.name != "pretrain.sh":
         settings["RESTORE"] = "none"  # own data, and no checkpoint named
     run_script(script, settings, args.flags)
+
+
+def is_flag(value: str | None, setting: str) -> bool:
+    """Whether a value was given on the command line: it is not that of the environment."""
+    return value is not None and value != os.environ.get(setting)
+
+
+def refuse_settings_of_recipes(args: TrainOptions, from_script: bool) -> None:
+    """Raises: UserError for a flag that only ``ofa train RECIPE`` knows."""
+    for flag, value, setting in (
+        ("--size", args.size, "SIZE"),
+        ("--data", args.data, "DATA_DIR"),
+        *([("--from", args.start, "RESTORE")] if from_script else []),
+    ):
+        if is_flag(value, setting):
+            raise UserError(
+                f"{flag} {value}: expected with the name of a recipe (ofa train vqa {flag} ...),"
+                f" found it behind files; before a script it is {setting}={value}"
+            )
 
 
 def names_files(what: str) -> bool:
@@ -120,7 +142,7 @@ def given(args: TrainOptions) -> dict[str, str]:
     settings = {}
     for item in fields(args):
         value, names = getattr(args, item.name), item.metadata.get("env", "").split()
-        if names and value not in (None, False):
+        if names and value is not None and value is not False:
             settings[names[0]] = str(int(value)) if isinstance(value, bool) else str(value)
     if args.data and not Path(args.data).is_dir():
         if not names_files(args.data):
@@ -129,6 +151,8 @@ def given(args: TrainOptions) -> dict[str, str]:
                 " TRAIN.tsv,VALID.tsv, found nothing; make some: ofa prepare"
             )
         settings["DATA"] = settings.pop("DATA_DIR")
+    elif is_flag(args.data, "DATA_DIR"):
+        settings["DATA"] = ""
     return settings
 
 

@@ -79,7 +79,8 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     """
     start, folder = options.start or "none", Path(options.out or "runs/last")
     flags = named_templates(flags)
-    if start != "none" and not options.dry_run and not Path(start).is_file():
+    restores = start != "none" and value_of("--restore-file", flags) is None
+    if restores and not options.dry_run and not Path(start).is_file():
         raise UserError(
             f"--from (RESTORE) expects a checkpoint, found no file {start}. Put it there, name"
             " another, or train from random weights (--from none)"
@@ -106,11 +107,14 @@ def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> 
         return
     processes = Processes.of(options, count_gpus(options.dry_run))
     here = processes if processes.nodes > 1 else Processes(1)
+    words = [word for word in arguments if word != "--dry-run"]
+    if here.count == 1 and options.jobs > 1:
+        words.append(f"--jobs={options.jobs}")
     if options.dry_run:
-        print(shlex.join(here.command(module, arguments)))
+        print(shlex.join(here.command(module, words)))
         raise SystemExit(0)
     if processes.nodes > 1:
-        become(here.command(module, arguments), {})
+        become(here.command(module, words), {})
 
 
 def common_flags(
@@ -167,12 +171,18 @@ def named_templates(flags: Sequence[str]) -> list[str]:
     task = value_of("--task", flags)
     if task is None or not is_template(task):
         return list(flags)
-    rest = [word for word in flags if word not in ("--task", task, f"--task={task}")]
+    rest, words = [], iter(flags)
+    for word in words:
+        if word == "--task":
+            next(words, None)
+        elif not word.startswith("--task="):
+            rest.append(word)
     return ["--task=template", f"--template={task}", *rest]
 
 
 def own(folder: Path, fresh: bool) -> FolderLock:
     """The lock of a run's folder. Args: fresh: what it holds is moved aside, never deleted."""
+    folder = Path(os.path.abspath(folder))
     lock = lock_folder(folder)
     if fresh and any(path.name != LOCK for path in folder.iterdir()):
         aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -65,14 +65,12 @@ class Processes:
     @classmethod
     def of(cls, options: ProcessOptions, gpus: int) -> "Processes":
         """What the options and SLURM say. Raises: UserError if the first node has no address."""
-        environment = os.environ
-        nodes = options.nodes or int(environment.get("SLURM_NNODES", 1))
-        rank = options.node_rank
+        nodes, rank = options.nodes or nodes_of_slurm(), options.node_rank
         if rank is None:
-            rank = int(environment.get("SLURM_NODEID", 0))
+            rank = int(os.environ.get("SLURM_NODEID") or 0)
         address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
         # all nodes have to choose the same port; on one node two runs must not
-        job = int(environment.get("SLURM_JOB_ID", 0)) if nodes > 1 else os.getpid()
+        job = int(os.environ.get("SLURM_JOB_ID") or 0) if nodes > 1 else os.getpid()
         port = options.master_port or 10_000 + job % FREE_PORTS
         return cls(options.jobs or max(gpus, 1), nodes, rank, address, port)
 
@@ -89,11 +87,18 @@ class Processes:
         return list(map(str, words))
 
 
+def nodes_of_slurm() -> int:
+    """1 without SLURM."""
+    return int(os.environ.get("SLURM_NNODES") or 1)
+
+
 def _first_node(nodes: int) -> str:
     hosts = os.environ.get("SLURM_JOB_NODELIST")
     if hosts and shutil.which("scontrol"):
         command = ["scontrol", "show", "hostnames", hosts]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        if found:
+            return found[0]
     raise UserError(
         f"--nodes {nodes}: expects --master-addr (or MASTER_ADDR), the first node's address, found"
         " none; give it and --node-rank"
@@ -128,18 +133,18 @@ def _ignore_signals() -> None:
 
 def main() -> int:
     """Arguments are torchrun's. Returns: its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends what waits for other nodes
     # Each attempt to reach the first node would print a C++ stack. Read by the import, not by
     # ranks.
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
     from torch.distributed import DistNetworkError, DistStoreError
+    from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     del os.environ["TORCH_CPP_LOG_LEVEL"]
-    os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # default of a flag of torchrun
+    api._terminate_process_handler = pass_on  # installed when the processes start
     os.environ[LAUNCHER] = str(os.getpid())
-    for name in SIGNALS:
-        signal.signal(name, pass_on)
     log = os.environ.get(RUN_LOG)
     try:
         with lock_folder(Path(log).parent) if log else nullcontext():
@@ -171,10 +176,8 @@ def pass_on(number: int, frame: object) -> None:
     """A signal for the processes of this one: they save and end, and then torchrun ends."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for process in map(int, children):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 # Command:   SIZE=base bash run_scripts/caption/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR
 #            RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large}
 SPLIT=${SPLIT:-test}
 . "$HERE/../captions.sh"

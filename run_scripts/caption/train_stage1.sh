@@ -5,7 +5,7 @@
 # Batch:     128 captions per update (8 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning
 #            (tuning.sh; 1024 captions per update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
 case $SIZE in  # epochs and start of --drop-worst-ratio: upstream's scripts for base and large; their neighbors follow

@@ -6,7 +6,7 @@
 # Command:   SIZE=base bash run_scripts/caption/train_stage2.sh [any fairseq flag]
 # Batch:     64 images x 5 samples per update (2 images per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); DATA_DIR BPE_DIR CIDER_DF RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
 case $SIZE in

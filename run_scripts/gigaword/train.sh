@@ -4,7 +4,7 @@
 # Command:   SIZE=base bash run_scripts/gigaword/train.sh [any fairseq flag]
 # Batch:     512 texts per update (64 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/gigaword_data}
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/gigaword_$SIZE}
 export BATCH=${BATCH:-64} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-512}

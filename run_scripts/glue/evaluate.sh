@@ -4,7 +4,7 @@
 # Command:   DATASET=rte SIZE=base SPLIT=test bash run_scripts/glue/evaluate.sh [any ofa evaluate flag]
 # Settings:  DATASET [cola] or mnli, mrpc, qnli, qqp, rte, sst2; SIZE [large]; SPLIT [dev; mnli: dev_matched] or test, of mnli also
 #            dev_mismatched, test_matched, test_mismatched; CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 DATASET=${DATASET:-cola} SIZE=${SIZE:-large} SPLITS="dev test"
 case $DATASET in
     cola) COLS=1,2 ;;

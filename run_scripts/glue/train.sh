@@ -7,7 +7,7 @@
 # Settings:  DATASET [cola] or mnli, mrpc, qnli, qqp, rte, sst2; SIZE [large]; LR [6e-5]; EPOCHS [7]; EFFECTIVE_BATCH;
 #            SWEEP=1 for the whole upstream sweep, one training after the other, each in a folder of its own;
 #            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 DATASET=${DATASET:-cola} SIZE=${SIZE:-large} LR=${LR:-6e-5} EPOCHS=${EPOCHS:-7} METRIC=acc DEV=dev
 case $DATASET in  # columns, rows per process, rows per update (of the sweep; the middle one first), updates between validations
     cola) COLS=1,2 BATCH=${BATCH:-16} ALL=(64 128 32) EVERY=10 METRIC=mcc ;;

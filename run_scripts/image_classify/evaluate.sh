@@ -5,7 +5,7 @@
 # Command:   SIZE=base bash run_scripts/image_classify/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; SPLIT [val] or val_subset, train; MODE [allcand]: score every class, beam: search along them;
 #            CLASSES CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-val} MODE=${MODE:-allcand} DATA_DIR=${DATA_DIR:-$ROOT/dataset/imagenet_1k_data}
 case $SPLIT in
     val | val_subset | train) ;;

@@ -5,7 +5,7 @@
 # Command:   SIZE=base bash run_scripts/image_classify/train.sh [any fairseq flag]
 # Batch:     256 images per update (4 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] CLASSES (file of the words) DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/imagenet_1k_data}
 case $SIZE in
     nano | tiny | medium | base | large | huge) ;;  # upstream for large only

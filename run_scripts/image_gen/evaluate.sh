@@ -6,7 +6,7 @@
 # Settings:  SIZE [large] SPLIT [full_test] or dev; TOKENIZER CLIP (none: the likeliest image first) PIXELS RANGE as train_stage1.sh;
 #            IMAGES [RESULTS/images] INCEPTION REAL [gt_stat.npz, a folder; default: the images of the rows' codes]
 #            CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-full_test} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457} CLIP=${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}
 case $SPLIT in
     full_test | dev) ;;

@@ -7,7 +7,7 @@
 # Settings:  SIZE [large] PIXELS [256] RANGE [50265,58457: the token ids of codes; "" with another vocabulary]
 #            TOKENIZER [checkpoints/vqgan, a folder with model.yaml and last.ckpt, or a tokenizer.pt] CLIP [checkpoints/clip/ViT-B-16.pt]
 #            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457} CLIP=${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in

@@ -4,7 +4,7 @@
 # Command:   SIZE=base bash run_scripts/image_gen/train_stage2.sh [any fairseq flag]
 # Batch:     32 captions x 5 images per update (1 caption per process; --update-freq follows the number of processes).
 # Settings:  as train_stage1.sh; SCORER=MODULE:CLASS takes the place of CLIP
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in

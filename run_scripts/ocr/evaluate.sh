@@ -3,7 +3,7 @@
 # Needs:     a finetuned checkpoint (default: the best of train.sh), the BPE folder, DATA_DIR with ocr_SPLIT.tsv.
 # Command:   SIZE=base SPLIT=test bash run_scripts/ocr/evaluate.sh [any ofa evaluate flag, such as --is-document]
 # Settings:  SIZE [large] SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-test}
 RESULTS=${RESULTS:-$ROOT/results/ocr_$SIZE}
 case $SIZE in

@@ -5,7 +5,7 @@
 # Command:   SIZE=base bash run_scripts/ocr/train.sh [any fairseq flag]
 # Batch:     128 images per update (8 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/ocr_data}
 case $SIZE in  # upstream has no such script: the numbers are those of its RefCOCO, lengths those of its OCR evaluation
     nano | tiny | medium | base) LR=5e-5 DROP=0.1 ;;

@@ -9,7 +9,7 @@
 # Settings:  SIZE [large]; DATA, several files with commas are read in turn, one per epoch; VALID: a file of pairs to validate
 #            on after every epoch (TEXT, IMAGES and DETECTION then name train,valid as well); WEIGHTS: qa=2,detection=0;
 #            NEGATIVES TEXT IMAGES DETECTION DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train (several nodes, too)
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/pretrain_data} WEIGHTS=${WEIGHTS:-}
 case $SIZE in  # pixels and patches that a step looks at: upstream's scripts for base and large; others in proportion
     nano | tiny | medium) PIXELS=256 PATCHES=87 ;;

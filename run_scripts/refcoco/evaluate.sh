@@ -4,7 +4,7 @@
 # Command:   DATASET=refcocog SIZE=base SPLIT=test bash run_scripts/refcoco/evaluate.sh [any ofa evaluate flag]
 # Settings:  DATASET [refcoco] or refcocoplus, refcocog, refcoco_cn; SIZE [large]; SPLIT [val] or testA, testB (refcocog:
 #            test); CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 DATASET=${DATASET:-refcoco} SIZE=${SIZE:-large} SPLIT=${SPLIT:-val}
 case $DATASET in
     refcoco | refcocoplus) SPLITS="val testA testB" COLS=0,4,2,3 BPE=gpt2 ;;

@@ -3,7 +3,7 @@
 # Needs:     a pretrained checkpoint, the BPE folder, DATA_DIR with DATASET_SPLIT.tsv.
 # Command:   DATASET=refcocog SPLIT=test bash run_scripts/refcoco/evaluate_zeroshot.sh [any ofa evaluate flag]
 # Settings:  as evaluate.sh; CHECKPOINT [checkpoints/ofa_SIZE.pt]
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} NAME=ofa
 [ "${DATASET:-refcoco}" != refcoco_cn ] || NAME=ofa_cn
 export CHECKPOINT=${CHECKPOINT:-$ROOT/checkpoints/${NAME}_$SIZE.pt}

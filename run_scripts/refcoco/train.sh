@@ -6,7 +6,7 @@
 # Settings:  DATASET [refcoco] or refcocoplus, refcocog, refcoco_cn; SIZE [large]; LOSS=encouraging for the encouraging loss;
 #            TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning (tuning.sh; 1024 texts per update);
 #            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 DATASET=${DATASET:-refcoco} SIZE=${SIZE:-large} LOSS=${LOSS:-cross_entropy}
 case $DATASET in
     refcoco | refcocoplus | refcocog) COLS=0,4,2,3 BPE=gpt2 PRETRAINED=ofa_$SIZE ;;

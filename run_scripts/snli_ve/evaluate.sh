@@ -3,7 +3,7 @@
 # Needs:     a finetuned checkpoint (default: the best of train.sh), the BPE folder, DATA_DIR with snli_ve_SPLIT.tsv.
 # Command:   SIZE=base SPLIT=test bash run_scripts/snli_ve/evaluate.sh [any ofa evaluate flag]
 # Settings:  SIZE [large]; SPLIT [dev] or test; CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-dev}
 case $SPLIT in
     dev | test) ;;

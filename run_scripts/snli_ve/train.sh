@@ -5,7 +5,7 @@
 # Batch:     256 sentences per update (4 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning (tuning.sh; 1024 sentences per
 #            update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/snli_ve_data}
 case $SIZE in  # upstream's scripts for base and large; their neighbors follow
     nano | tiny | medium | base) LR=5e-5 EPOCHS=5 DROP=0.1 ;;

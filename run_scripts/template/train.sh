@@ -6,7 +6,7 @@
 # Batch:     64 rows per update (8 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large]; TASK [any question about an image]; LABELS, a file of the answers; DATA_DIR BPE_DIR RESTORE
 #            SAVE_DIR, and those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/template_data}
 LABELS=${LABELS:-$DATA_DIR/class2label.json} SET=()
 [ ! -f "$LABELS" ] || SET=(--ans2label-file="$LABELS")

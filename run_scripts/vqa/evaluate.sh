@@ -6,7 +6,7 @@
 # Settings:  SIZE [large]; SPLIT [val] or test; MODE [allcand]: score every answer of the set, beam: search along them,
 #            unconstrained: generate any text; NO_EMA=1: the last weights, not the averaged ones; ANSWERS CHECKPOINT
 #            DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-val} MODE=${MODE:-allcand} DATA_DIR=${DATA_DIR:-$ROOT/dataset/vqa_data}
 case $SPLIT in
     val | test) ;;

@@ -3,7 +3,7 @@
 # Needs:     a pretrained checkpoint, the BPE folder, DATA_DIR with vqa_SPLIT.tsv.
 # Command:   SIZE=base bash run_scripts/vqa/evaluate_zeroshot.sh [any ofa evaluate flag]
 # Settings:  SIZE [large] SPLIT [val] CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of ofa evaluate
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} SPLIT=${SPLIT:-val}
 case $SPLIT in
     val | test) ;;

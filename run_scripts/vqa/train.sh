@@ -7,7 +7,7 @@
 # Settings:  SIZE [large]; ANSWERS, none: any text is learned and generated; TUNING=prefix, adapter, bitfit or lora for parameter-efficient
 #            tuning (tuning.sh; 1024 questions per update, as many updates); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and
 #            those of ofa train
-. "$(dirname "$0")/../recipe.sh"
+. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/vqa_data}
 case $SIZE in  # length: upstream's scripts for base and large; their neighbors follow
     nano | tiny | medium | base) LENGTH=(--max-epoch=15 --warmup-ratio=0.04) DROP=0.1 ;;

@@ -83,6 +83,15 @@ def after(words: list[str], module: str) -> list[str]:
 
 
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
+def test_an_experiment_is_a_header_and_what_differs(script):
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 50
+    assert lines[0] == "#!/usr/bin/env bash" and lines[1].startswith("# Purpose:")
+    assert '. "$(dirname "${BASH_SOURCE:-$0}")/../recipe.sh" || exit' in lines
+    assert '"$@"' in script.read_text()
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
 def test_a_script_that_refuses_unknown_sizes_has_a_branch_for_every_known_one(script):
     named = sorted(size for branch in size_branches(script) for size in branch)
     assert named == sorted(SIZES) or "SIZE expects" not in script.read_text()
@@ -688,12 +697,17 @@ def test_every_script_that_can_fail_in_silence_names_what_failed():
     for path in executable:
         text = path.read_text()
         begins = (
-            r'^\. "(\$\w+(/run_scripts|/\.\.)?/errors|\$\(dirname "\$0"\)/(\.\./)?recipe)\.sh"$'
+            r'^\. "(\$\w+(/run_scripts|/\.\.)?/errors\.sh"'
+            r'|\$\(dirname "\$\{BASH_SOURCE:-\$0\}"\)/(\.\./)?recipe\.sh" \|\| exit)$'
         )
         assert re.search(begins, text, re.M), path
     assert "/errors.sh" in (ROOT / "run_scripts/recipe.sh").read_text()
     for path in EXPERIMENTS:
-        text = re.sub(r'\$\(dirname "\$(0|checkpoint)"\)|\$\(\([^)]*\)\)', "", path.read_text())
+        text = re.sub(
+            r'\$\(dirname "\$(\{BASH_SOURCE:-\$0\}|checkpoint)"\)|\$\(\([^)]*\)\)',
+            "",
+            path.read_text(),
+        )
         assert (
             "$(" not in text
             and "<(" not in text

@@ -109,6 +109,7 @@ def test_a_line_is_an_option_of_the_task_template():
     expected = ["--task=template", f"--template={line}", "--lr=1"]
     assert named_templates(["--task", line, "--lr=1"]) == expected
     assert named_templates([f"--task={line}", "--lr=1"]) == expected
+    assert named_templates(["--task=caption", "--task", line, "--lr=1"]) == expected
     assert named_templates(["--task", "caption"]) == ["--task", "caption"]
 
 
@@ -182,3 +183,24 @@ def test_own_data_are_trained_on_from_random_weights_unless_a_checkpoint_is_name
 def test_data_that_are_not_there_are_named(capsys):
     assert main(["train", "caption", "--data", "nothing"]) == 2
     assert "--data nothing: expected a folder" in capsys.readouterr().err
+
+
+def test_what_belongs_to_a_recipe_is_refused_behind_files(capsys, monkeypatch):
+    assert main(["train", "a.tsv", "--task=caption", "--size", "nano", "--dry-run"]) == 2
+    assert "--size nano: expected with the name of a recipe" in capsys.readouterr().err
+    monkeypatch.setenv("OFA_RECIPE", "1")
+    assert main(["train", "caption", "--from", "none", "--dry-run"]) == 2
+    assert "before a script it is RESTORE=none" in capsys.readouterr().err
+    assert "OFA_RECIPE" not in os.environ
+
+
+def test_a_checkpoint_to_resume_takes_the_place_of_one_to_start_from(tmp_path):
+    options = LaunchOptions(out=str(tmp_path / "run"), start=str(tmp_path / "none.pt"))
+    command, *_ = started(options, "--restore-file=mine.pt")
+    assert not any(word.startswith("--finetune-from-model") for word in command)
+
+
+def test_empty_settings_of_slurm_are_none(monkeypatch):
+    for name in ("SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "")
+    assert Processes.of(ProcessOptions(), gpus=2).count == 2
