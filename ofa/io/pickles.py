@@ -7,6 +7,7 @@ full names; and 200 kB of nested tuples as a key end it by SIGSEGV (torch 2.11).
 
 import io
 import mmap
+import os
 import pickle
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -191,6 +192,8 @@ class Unpickler(PythonUnpickler):
         if isinstance(self.file, io.BytesIO):
             self.data = self.file.getvalue()
         else:
+            if not os.fstat(self.file.fileno()).st_size:
+                raise EOFError("it is empty")
             self.data = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
         self.end = len(self.data)
         value = self.run()
