@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from ofa.errors import UserError
@@ -172,7 +173,7 @@ def main() -> int:
     return status
 
 
-def pass_on(number: int, frame: object) -> None:
+def pass_on(signum: int, frame: FrameType | None) -> None:
     """A signal for the processes of this one: they save and end, and then torchrun ends."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for process in map(int, children):
