@@ -144,10 +144,8 @@ def load_imagenet_weights(stem: nn.Module, weights: dict[str, Any], path: str) -
     weights = {
         name: value for name, value in weights.items() if not name.startswith(("layer4.", "fc."))
     }
-    own, given = (
-        {(name, value.shape) for name, value in tensors.items()}
-        for tensors in (stem.state_dict(), weights)
-    )
+    own = {(name, value.shape) for name, value in stem.state_dict().items()}
+    given = {(name, getattr(value, "shape", None)) for name, value in weights.items()}
     differing = {name for name, _ in own ^ given if not name.endswith("num_batches_tracked")}
     if differing:
         raise UserError(

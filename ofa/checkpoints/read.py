@@ -232,13 +232,13 @@ class Checkpoint:
     def config(self) -> ModelConfig:
         """As stored, checked against the shapes; what is not stored follows from these."""
         weights = {**self.parameters, **self.weights}
+        stored = self.foreign
         with naming(self.path):
             if self.layout is FAIRSEQ:
                 for options in option_groups(self.content):
                     check_stored_sizes(options, weights)
                 given = {key: value for key, value in self.options.items() if key in FIELDS}
             else:
-                stored = self.foreign
                 given = self.layout.from_config(
                     stored if self.layout is HUGGINGFACE else stored.get("model") or {}
                 )

@@ -97,7 +97,7 @@ def strict(make: Callable, *kinds: type | tuple) -> Callable:
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """How protocols 0 to 2 write bytes."""
     if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8"):
-        raise pickle.UnpicklingError(f"text in the encoding {encoding!r}")
+        raise pickle.UnpicklingError("text in another encoding than Latin-1 and UTF-8")
     return text.encode(encoding)
 
 
@@ -272,7 +272,7 @@ class Unpickler(PythonUnpickler):
 
     def call(self, name: Any, args: Any) -> Any:
         if not isinstance(name, Name) or name.call is None or type(args) is not tuple:
-            return self.refuse(f"a call of {getattr(name, 'value', type(name).__name__)}")
+            return self.refuse(f"a call of {title_of(name)}")
         for value in args:
             if isinstance(value, (str, bytes, *ITEMS)):
                 self.count_copied(len(value))
@@ -302,7 +302,7 @@ class Unpickler(PythonUnpickler):
         ):  # torch's state dicts; another attribute could hide a method
             vars(value).update(state)
         else:
-            self.refuse(f"changes of {getattr(value, 'value', type(value).__name__)}")
+            self.refuse(f"changes of {title_of(value)}")
 
     # --- bounds
 
@@ -343,6 +343,11 @@ class Unpickler(PythonUnpickler):
         self.copied += count
         if self.copied > MAX_SHARING * self.end + FEW:
             raise pickle.UnpicklingError("the same values copied again and again")
+
+
+def title_of(value: Any) -> str:
+    """A short name for errors: never the content of a value, which may repeat itself."""
+    return value.value[:200] if isinstance(value, Name) else type(value).__name__
 
 
 def check_key(key: Any, depth: int = 0) -> int:

@@ -176,9 +176,10 @@ def test_imagenet_weights_start_the_stem_and_wrong_ones_are_refused(build, tmp_p
     torch.save(weights, tmp_path / "resnet.pth")
     model = build(f"--resnet-model-path={tmp_path / 'resnet.pth'}")
     assert (model.encoder.embed_images.layer3[0].conv1.weight == 2).all()
-    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="other.pth: expected ImageNet weights"):
-        build(f"--resnet-model-path={tmp_path / 'other.pth'}")
+    for other in ({"conv1.weight": torch.ones(64, 3, 7, 7)}, {"model": {}, "args": None}):
+        torch.save(other, tmp_path / "other.pth")
+        with pytest.raises(UserError, match="other.pth: expected ImageNet weights"):
+            build(f"--resnet-model-path={tmp_path / 'other.pth'}")
 
 
 def test_loading_upgrades_and_refuses_like_load_into(build):

@@ -477,9 +477,9 @@ def test_configurations_and_tensors_of_different_models_are_told_apart(small, tm
     (tmp_path / "a/config.json").write_text("{")
     assert "JSON" in refused(capsys, tmp_path / "a", "ofa", tmp_path / "a.pt")
     (tmp_path / "a/config.json").unlink()
-    assert "config.json beside the weights" in refused(
-        capsys, tmp_path / "a/model.safetensors", "ofa", tmp_path / "a.pt"
-    )
+    missing = refused(capsys, tmp_path / "a/model.safetensors", "ofa", tmp_path / "a.pt")
+    assert "config.json beside the weights" in missing
+    assert missing.count("model.safetensors") == 1
     (tmp_path / "a/config.json").write_text(json.dumps(config))
     tensors = load_file(tmp_path / "a/model.safetensors")
     save_file(

@@ -209,6 +209,22 @@ def test_values_that_repeat_themselves_inside_of_a_namespace_are_refused():
         check_nesting({"args": argparse.Namespace(kept=value)})
 
 
+def test_refusing_a_call_of_values_that_repeat_themselves_names_their_type_alone():
+    doubled = b"X\1\0\0\0a" + b"2\x86" * 18  # ("a", "a"), then a pair of these, ...
+    content = b"\x80\x02cargparse\nNamespace\n)\x81}X\1\0\0\0b" + doubled + b"sb)R."
+    with pytest.raises(UserError, match="a call of Settings") as refusal:
+        restricted_pickle("a.pt").load(io.BytesIO(content))
+    assert len(str(refusal.value)) < 1000
+
+
+def test_an_encoding_that_repeats_itself_is_not_quoted():
+    doubled = b"X\1\0\0\0a" + b"2\x86" * 18
+    content = b"\x80\x02c_codecs\nencode\nX\1\0\0\0b" + doubled + b"\x86R."
+    with pytest.raises(pickle.UnpicklingError, match="another encoding") as refusal:
+        load_plain(content)
+    assert len(str(refusal.value)) < 1000
+
+
 def test_many_keys_of_texts_and_few_of_other_kinds_are_read():
     content = {
         "frequencies": {("a", str(number)): 1.0 for number in range(5000)},
