@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from ofa.io.folder_lock import LAUNCHER
+from ofa.trainer.processes import SIGNALS
+
 FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOST_RANK = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -55,8 +57,8 @@ def of_all_ranks(value: Any) -> list[Any]:
 def end_with_launcher() -> None:
     """End when torchrun or the run script was killed, before the next start meets this process."""
     launchers = [os.getppid()] if "TORCHELASTIC_RUN_ID" in os.environ else []
-    if os.environ.get("OFA_LAUNCHER_PID", "").isdigit():
-        launchers.append(int(os.environ["OFA_LAUNCHER_PID"]))
+    if os.environ.get(LAUNCHER, "").isdigit():
+        launchers.append(int(os.environ[LAUNCHER]))
     if launchers and Path("/proc").exists():
         threading.Thread(target=_watch, args=(launchers,), daemon=True).start()
 

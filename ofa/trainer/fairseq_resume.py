@@ -1,7 +1,8 @@
-"""What a run resumes from and at which row, the state that fairseq forgets, and whether the
-training data is still what it was; ``OFATrainer`` asks.
+"""How ``OFATrainer`` resumes a run: from which checkpoint, at which row, with the state that fairseq
+forgets, and only if the training data is still what it was.
 
-Another checkpoint is taken when ``checkpoint_last.pt`` is damaged; a finished run stays finished.
+If ``checkpoint_last.pt`` is damaged, the newest readable checkpoint takes its place. A finished run
+stays finished.
 """
 
 import copy
@@ -51,9 +52,12 @@ def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
 
 
 def choose(cfg) -> tuple[str, bool] | None:
-    """The checkpoint of ``--save-dir`` to resume from, and whether the same command wrote it; None:
-    the one that the flags name. Args: cfg: fairseq's options of checkpoints. Raises: UserError if
-    there are checkpoints and none can be read."""
+    """The checkpoint of ``--save-dir`` to resume from.
+
+    Args: cfg: fairseq's options of checkpoints.
+    Returns: (path, whether the same command wrote it); None: start from what the flags name.
+    Raises: UserError if there are checkpoints and none can be read.
+    """
     paths = candidates(cfg.save_dir)
     if not paths:
         return None
@@ -89,8 +93,11 @@ def candidates(folder: str) -> list[str]:
 
 
 def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]:
-    """The first checkpoint that can be read whole, and the checkpoint options stored in it. Args:
-    base: where the base of checkpoints of parameter-efficient tuning is now."""
+    """The first checkpoint that can be read whole, and the checkpoint options stored in it.
+
+    Args: base: where the base of delta checkpoints is now.
+    Raises: UserError if all are damaged; BaseNotFound.
+    """
     damages = []
     for path in paths:
         try:
@@ -139,7 +146,7 @@ class ExtraTrainerState:
 
     @classmethod
     def counters(cls, trainer) -> dict[str, dict[str, Any]]:
-        """Best value and count of ``--patience``; of fp16 when the scale of the loss grows."""
+        """Best value and count of ``--patience``; with fp16, when the scale of the loss grows."""
         scaler = getattr(trainer.optimizer, "scaler", None) if trainer.cfg.common.fp16 else None
         found = {"early_stopping": cls.early_stopping, "loss_scaler": scaler}
         return {name: vars(owner) for name, owner in found.items() if owner is not None}
@@ -174,10 +181,12 @@ def master_weights(optimizer) -> list:
 
 
 class RowIterator(EpochBatchIterator):
-    """fairseq's iterator over batches cut from rows in a fixed order, which resumes at the same row
-    with another number of processes or another batch size: not only how many batches this process
-    has read is saved, but also the rows that all have read. A resumed run takes up the first batch
-    that has a row not read before."""
+    """fairseq's iterator over batches of rows in a fixed order, which resumes at the same row.
+
+    It saves how many rows all processes have read, and not only how many batches this one has, so
+    that the number of processes and the batch size may change. A resumed run starts with the first batch
+    that has a row not read before.
+    """
 
     def rows_read(self) -> list[int]:
         """Rows that all processes together have read after 0, 1, 2, ... batches each."""
@@ -209,8 +218,9 @@ class RowIterator(EpochBatchIterator):
 
 
 def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of the training files once some are opened, under the task's name for
-    a file and its number among several that are taken in turn::
+    """What a checkpoint keeps about the training files that have been opened.
+
+    Keys are the task's name for a file and its number among several that are taken in turn::
 
         {"files": {"train": 2}, "read": {"train 1": {
             "path": "a.tsv", "rows": 21, "bytes": 9130, "sample": "5d0f..."}}}
@@ -232,9 +242,11 @@ def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[st
 
 
 def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
-    """Compare the training files with those of the checkpoint that a run resumes from; paths may
-    change. Args: stored: as above; empty in checkpoints that do not tell. Raises: UserError that
-    says what changed, unless --allow-changed-data was given."""
+    """Compare the training files with those of the checkpoint; paths may change.
+
+    Args: stored: what ``opened_files`` gave; empty in checkpoints without it.
+    Raises: UserError that says what changed, unless --allow-changed-data was given.
+    """
     if not stored or not hasattr(trainer.task, "training_files"):
         return
     found = changes(trainer.task.training_files(), stored)
@@ -250,7 +262,7 @@ def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
 
 
 def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[str]:
-    """What is no longer as a checkpoint says. Args: files: name -> paths that are taken in turn."""
+    """What differs from ``stored``, a line each. Args: files: name -> paths taken in turn."""
     counts = {name: len(paths) for name, paths in files.items()}
     if counts != stored["files"]:
         before, now = in_words(stored["files"]), in_words(counts)

@@ -14,8 +14,10 @@ LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
 class TensorBoardSamples:
-    """The first rows of a validation: images, predictions and references. Args: imagenet: images
-    are normalized by ImageNet's mean and std (``--imagenet-default-mean-and-std``)."""
+    """The first rows of a validation: images, predictions and references.
+
+    Args: imagenet: images are normalized by ImageNet's mean and std.
+    """
 
     logdir: str | None = None  # of TensorBoard; set on the first rank of a training
     name = "sample"  # before the numbers, where several tasks show theirs
@@ -51,9 +53,11 @@ class TensorBoardSamples:
 
 
 def begin_to_show(cfg, first_rank: bool) -> None:
-    """Point the gallery to TensorBoard's folder, and every log line to ``--log-file`` as well.
+    """Point the samples to TensorBoard's folder, and every log line to ``--log-file`` as well.
+
     Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
-    most loggers."""
+    most loggers.
+    """
     TensorBoardSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
     if cfg.common.log_file is not None:
         handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")

@@ -21,6 +21,7 @@ from ofa.task.template import is_template
 from ofa.trainer.processes import Processes, ProcessOptions, become
 
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
+RUN = "runs/last"  # folder of a run that is given none
 LOG = "train.log"
 # What all recipes have in common.
 COMMON = (
@@ -45,7 +46,7 @@ class LaunchOptions(ProcessOptions):
     TITLE = "training"
 
     out: str | None = option(
-        None, "folder of the run (default: runs/last)", also=("--save-dir",), env="SAVE_DIR"
+        None, f"folder of the run (default: {RUN})", also=("--save-dir",), env="SAVE_DIR"
     )
     start: str | None = option(
         None, "checkpoint to start from; none: random weights", flag="--from", env="RESTORE"
@@ -77,10 +78,9 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     Args: data: training and validation files, as fairseq takes them. flags: of ``fairseq-train``.
     Raises: UserError if something is missing or another run owns the folder.
     """
-    start, folder = options.start or "none", Path(options.out or "runs/last")
     flags = named_templates(flags)
-    restores = start != "none" and value_of("--restore-file", flags) is None
-    if restores and not options.dry_run and not Path(start).is_file():
+    start = checkpoint_to_start_from(options, flags)
+    if start is not None and not options.dry_run and not Path(start).is_file():
         raise UserError(
             f"--from (RESTORE) expects a checkpoint, found no file {start}. Put it there, name"
             " another, or train from random weights (--from none)"
@@ -96,6 +96,7 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     memory = {name: os.environ.get(name) or FOUR_GIB for name in kept}
     if processes.rank > 0:  # nodes share the disk: the first one owns the folder and logs
         become(command, memory)
+    folder = Path(options.out or RUN)
     lock = own(folder, options.fresh)  # for as long as this process lives
     lock.keep_through_exec()
     become(command, memory, folder / LOG)
@@ -106,15 +107,16 @@ def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return
     processes = Processes.of(options, count_gpus(options.dry_run))
-    here = processes if processes.nodes > 1 else Processes(1)
+    several = processes.nodes > 1
     words = [word for word in arguments if word != "--dry-run"]
-    if here.count == 1 and options.jobs > 1:
+    if not several and options.jobs > 1:
         words.append(f"--jobs={options.jobs}")
+    command = (processes if several else Processes(1)).command(module, words)
     if options.dry_run:
-        print(shlex.join(here.command(module, words)))
+        print(shlex.join(command))
         raise SystemExit(0)
-    if processes.nodes > 1:
-        become(here.command(module, words), {})
+    if several:
+        become(command, {})
 
 
 def common_flags(
@@ -123,7 +125,7 @@ def common_flags(
     """The flags of ``fairseq-train`` that all recipes have in common, and those that the options
     stand for. Args: flags: of the recipe, which follow them."""
     batch, workers = options.batch_size or 8, options.num_workers
-    folder, start = options.out or "runs/last", options.start or "none"
+    folder, start = options.out or RUN, checkpoint_to_start_from(options, flags)
     words = [f"--user-dir={Path(ofa.__file__).parent}", *COMMON]
     words += [f"--batch-size={batch}", f"--num-workers={2 if workers is None else workers}"]
     if value_of("--update-freq", flags) is None:
@@ -138,9 +140,16 @@ def common_flags(
         words.append(f"--{precision}")
         if precision.endswith("fp16"):
             words.append("--fp16-scale-window=512")
-    if start != "none" and value_of("--restore-file", flags) is None:
+    if start is not None:
         words.append(f"--finetune-from-model={start}")
     return [*words, f"--save-dir={folder}", f"--tensorboard-logdir={folder}/tensorboard"]
+
+
+def checkpoint_to_start_from(options: LaunchOptions, flags: Sequence[str]) -> str | None:
+    """That of ``--from``; None: random weights, or those of ``--restore-file``."""
+    if options.start == "none" or value_of("--restore-file", flags) is not None:
+        return None
+    return options.start or None
 
 
 def count_gpus(quick: bool = False) -> int:

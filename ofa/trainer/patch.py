@@ -11,8 +11,8 @@ _replaced: set[tuple[int, str]] = set()
 class Patch(NamedTuple):
     """A name of fairseq that is replaced."""
 
-    # the module, class or registry that has it; a string: a program, which runs as ``__main__`` or
-    # as the module of this name
+    # the module, class or registry that has it; a string: a program, found under this name or as
+    # ``__main__``
     owner: Any
     name: str
     make: Callable[[Any], Any]  # its value -> its replacement; the docstring is the reason
@@ -42,7 +42,7 @@ class Patch(NamedTuple):
 
 
 def around(function: Callable) -> Callable[[Callable], Callable]:
-    """What makes a replacement of a function: ``function``, which gets the replaced one first."""
+    """The ``make`` of a patch: what replaces ``stock(...)`` calls ``function(stock, ...)``."""
 
     @functools.wraps(function)
     def make(stock: Callable) -> Callable:
@@ -66,8 +66,10 @@ class ModuleWith:
 
 
 def specialize(instance: Any, subclass: type) -> None:
-    """Change the class of ``instance`` to ``subclass``, if it is the class just above. fairseq
-    gives no other way to say which torch optimizer, scheduler or iterator it makes; replacing its
-    own class would change every user of it."""
+    """Change the class of ``instance`` to ``subclass`` if it is an instance of just its base.
+
+    fairseq gives no other way to say which torch optimizer, scheduler or iterator it makes;
+    replacing its own class would change every user of it.
+    """
     if type(instance) is subclass.__base__:
         instance.__class__ = subclass

@@ -2,7 +2,7 @@
 
 ``python -m ofa.trainer.processes ...`` is torchrun with two differences. SIGINT and SIGTERM go to
 the processes, which save and end, instead of ending them; and a process that dies is named in one
-line. Environment: OFA_RUN_LOG names the file that what the processes print goes to as well.
+line. The environment variable OFA_RUN_LOG names a file that also gets what they print.
 """
 
 import os
@@ -89,7 +89,7 @@ class Processes:
 
 
 def nodes_of_slurm() -> int:
-    """1 without SLURM."""
+    """Number of nodes that SLURM gave this job; 1 without SLURM."""
     return int(os.environ.get("SLURM_NNODES") or 1)
 
 
@@ -109,8 +109,10 @@ def _first_node(nodes: int) -> str:
 def become(
     command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
 ) -> NoReturn:
-    """This process becomes the command, with its number and locks; the log gets what it prints
-    as well."""
+    """Replace this process by the command, which keeps its number and its locks.
+
+    Args: environment: variables to set. log: file that also gets what the command prints.
+    """
     if log is not None:
         tee = subprocess.Popen(
             ["tee", "-a", str(log)], stdin=subprocess.PIPE, preexec_fn=_ignore_signals
@@ -133,10 +135,10 @@ def _ignore_signals() -> None:
 
 
 def main() -> int:
-    """Arguments are torchrun's. Returns: its exit status."""
+    """Run torchrun with the arguments of this process. Returns: its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends what waits for other nodes
-    # Each attempt to reach the first node would print a C++ stack. Read by the import, not by
-    # ranks.
+    # Each attempt to reach the first node would print a C++ stack. torch reads this when it is
+    # imported; the ranks do not get it.
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing import api
@@ -174,7 +176,7 @@ def main() -> int:
 
 
 def pass_on(signum: int, frame: FrameType | None) -> None:
-    """A signal for the processes of this one: they save and end, and then torchrun ends."""
+    """Signal handler: ask the child processes to save and end; then torchrun ends as well."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for process in map(int, children):
         with suppress(ProcessLookupError):
