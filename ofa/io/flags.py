@@ -157,16 +157,18 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
 
 
 def _setting(settings: Mapping[str, Any], default: Any, names: list[str]) -> Any:
-    """What the environment says of an option, else its default. Raises: UserError."""
-    for name, text in ((name, os.environ[name]) for name in names if os.environ.get(name)):
-        try:
-            value = True if "action" in settings else settings.get("type", str)(text)
-        except argparse.ArgumentTypeError as error:
-            raise UserError(f"{name}: {error}") from None
-        if value not in (known := settings.get("choices", (value,))):
-            raise UserError(f"{name} expects one of {', '.join(known)}, found '{text}'")
-        return value
-    return default
+    """The value of an option in the environment, else its default. Raises: UserError."""
+    name = next(filter(os.environ.get, names), None)
+    if name is None:
+        return default
+    text = os.environ[name]
+    try:
+        value = True if "action" in settings else settings.get("type", str)(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{name}: {error}") from None
+    if value not in (known := settings.get("choices", (value,))):
+        raise UserError(f"{name} expects one of {', '.join(known)}, found '{text}'")
+    return value
 
 
 def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""How ``OFATrainer`` resumes a run: from which checkpoint, at which row, with the state that fairseq
-forgets, and only if the training data is still what it was.
+"""How ``OFATrainer`` resumes a run: from which checkpoint, at which row, with what fairseq forgets,
+and only if the training data is still what it was.
 
 If ``checkpoint_last.pt`` is damaged, the newest readable checkpoint takes its place. A finished run
 stays finished.
@@ -184,8 +184,8 @@ class RowIterator(EpochBatchIterator):
     """fairseq's iterator over batches of rows in a fixed order, which resumes at the same row.
 
     It saves how many rows all processes have read, and not only how many batches this one has, so
-    that the number of processes and the batch size may change. A resumed run starts with the first batch
-    that has a row not read before.
+    that the number of processes and the batch size may change. A resumed run starts with the first
+    batch that has a row not read before.
     """
 
     def rows_read(self) -> list[int]:
