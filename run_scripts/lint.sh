@@ -2,6 +2,7 @@
 # Purpose:  check format, lint and types (sets up .venv first when it is missing); changes nothing.
 # Command:  bash run_scripts/lint.sh
 # Takes:    half a minute, seconds when little changed since.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/run_scripts/errors.sh"

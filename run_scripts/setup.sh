@@ -8,6 +8,7 @@
 #                       python3.12, then python3.11, are looked for (also pyenv's).
 #           OFA_TORCH   2.11.0 or 2.10.0; without it, 2.10.0 where nvidia-smi finds a GPU below sm_75 or a
 #                       driver of CUDA 12, else 2.11.0 (torch_versions.txt).
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/run_scripts/errors.sh"

@@ -5,6 +5,7 @@
 # Takes:    on 2 cores after the set-up up to 15 minutes, with --fast up to 4; no network, no GPU.
 # Settings: OFA_BPE_DIR     folder with bert_cn/ (and gpt2/) BPE files: tests with the Chinese vocabulary run too
 #           OFA_PARITY_DIR  folder with the full golden recordings, read instead of the compact copy
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/run_scripts/errors.sh"

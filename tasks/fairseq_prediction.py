@@ -22,7 +22,7 @@ from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.models.generation.generator import SequenceGenerator
-from ofa.models.generation.options import GenerationOptions
+from ofa.models.generation.options import GenerationOptions, check_names
 from ofa.models.generation.ranking import AnswerRanker
 from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.task.answers import AnswerOptions, AnswerSet, MissingAnswers, source_of
@@ -206,6 +206,7 @@ class AnsweringTask(FairseqTask):
             raise UserError(f"{flag}: expects JSON {example} {text!r} ({error})") from error
         if not isinstance(given, dict):
             raise UserError(f"{flag}: expects a JSON object {example} {text!r}")
+        check_names(given, flag)
         return Namespace(**given)
 
     def build_generator(

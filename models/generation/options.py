@@ -1,12 +1,12 @@
 """How to generate: the options of a generator, under fairseq's and upstream's names."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.flags import option
+from ofa.io.flags import did_you_mean, option
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
 
@@ -21,6 +21,11 @@ UNSUPPORTED = {
     "print_alignment": None,
     "score_reference": False,
 }
+# Further ones of fairseq, without effect here.
+IGNORED = """
+    nbest no_early_stop no_beamable_mm replace_unk prefix_size print_step lm_weight sacrebleu
+    retain_iter_history no_seed_provided eos_token
+""".split()
 
 
 @dataclass
@@ -114,6 +119,20 @@ class GenerationOptions:
             raise UserError(
                 f"generation option beam={self.beam}: expected a multiple of "
                 f"diverse_beam_groups={self.diverse_beam_groups}"
+            )
+
+
+def check_names(names: Iterable[str], where: str, *others: str) -> None:
+    """Refuse options that a person misspelled. Args: names: those given. where: beginning of the
+    message. others: names that may stand there as well. Raises: UserError."""
+    known = [*(item.name for item in fields(GenerationOptions)), *others]
+    for name in names:
+        if name in IGNORED:
+            logger.warning("%s: generation option '%s' has no effect here", where, name)
+        elif name not in (*known, *UNSUPPORTED):
+            raise UserError(
+                f"{where}: expected generation options ({', '.join(known)}), found"
+                f" '{name}'{did_you_mean(name, known)}"
             )
 
 

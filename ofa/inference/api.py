@@ -21,6 +21,7 @@ from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.inference.predictions import Region, answer_of, region_of
 from ofa.inference.predictor import Predictor, cut
+from ofa.models.generation.options import check_names
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.task.template import is_template
@@ -100,7 +101,9 @@ class OFA(Predictor):
     def _predict(
         self, task: Any, rows: "CallRows", untrained: bool, best: int, given: Any, seeds: Any = None
     ) -> Iterator[Prediction]:
-        """The prediction of each row. Args: given: options of the generator."""
+        """The prediction of each row. Args: given: options of the generator. Raises: UserError for
+        one that it does not know."""
+        check_names(given, f"task '{task.spec.name}'")
         decoding = task.spec.decoding(task.options(), untrained)
         options = self.generation(task, given, best)
         batches = cut(len(rows.rows), self.batch_size)

@@ -257,6 +257,8 @@ def test_known_metrics_are_those_of_the_run(files, ready):
     "flags, message",
     [
         (["--eval-args={beam:5}"], "--eval-args: expects JSON"),
+        (['--eval-args={"bean":5}'], "--eval-args: .*found 'bean'; did you mean beam"),
+        (["--scst", '--scst-args={"bean":5}'], "--scst-args: .*did you mean beam"),
         (["--eval-args=[1]"], "--eval-args: expects a JSON object"),
         (["--selected-cols=0,4"], "expects 3 columns .id, image, caption., found 2"),
         (["--selected-cols=0,4,9"], "asks for column 9, found 5"),

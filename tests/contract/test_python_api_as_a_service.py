@@ -22,6 +22,7 @@ from small_tokenizer import small_tokenizer
 import ofa
 from ofa import OFA
 from ofa.cli.main import main
+from ofa.errors import UserError
 from ofa.inference.api import CallRows
 from ofa.task.task_spec import Decoding
 
@@ -151,8 +152,6 @@ def test_changed_weights_are_seen(model, images):
 
 
 def test_what_is_given_to_draw_stays_with_the_call(model):
-    from ofa.errors import UserError
-
     model.draw("a red cube", 1, tokenizer=small_tokenizer(16))
     with pytest.raises(UserError, match="--image-tokenizer"):
         model.draw("a red cube", 1)
@@ -175,6 +174,11 @@ def test_columns_may_be_called_as_arguments_are(model, checkpoint, images, tmp_p
     words = [str(checkpoint), str(tmp_path / "rows.jsonl"), "--task", line, "--beam=2", "--cpu"]
     assert main(["predict", *words]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] == prediction
+
+
+def test_an_option_that_generation_does_not_know_is_refused(model, images):
+    with pytest.raises(UserError, match="task 'caption': .*found 'beems'; did you mean beam?"):
+        model.caption(images[0], beems=3)
 
 
 def test_between_batches_the_caller_is_not_in_inference_mode(model, images):

@@ -91,6 +91,36 @@ def test_an_experiment_is_a_header_and_what_differs(script):
     assert '"$@"' in script.read_text()
 
 
+def test_every_script_prints_its_header_also_when_sh_runs_it():
+    scripts = [*(ROOT / "run_scripts").glob("*/*.s*"), *(ROOT / "run_scripts").glob("*.sh")]
+    sourced = {"recipe.sh", "captions.sh", "tuning.sh", "errors.sh"}
+    scripts = [script for script in scripts if script.name not in sourced]
+    printed = {
+        str(script): subprocess.run(["sh", script, "--help"], capture_output=True, text=True)
+        for script in scripts
+    }
+    assert len(scripts) > 30
+    assert not [name for name, done in printed.items() if not done.stdout.startswith("Purpose:")]
+    assert not [name for name, done in printed.items() if done.returncode or done.stderr]
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [("LR=1e-4", "--lr=1e-4"), ("max_epoch=3", "--max-epoch=3"), ("BATCH_SIZE=4", "BATCH=4")],
+)
+def test_a_setting_that_only_looks_like_one_is_refused_with_what_is_meant(given, meant):
+    done = subprocess.run(
+        ["env", given, "DRY_RUN=1", "bash", ROOT / "run_scripts/caption/train_stage1.sh"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and f"found {given}; write {meant}\n" in done.stderr
+
+
+def test_a_script_that_reads_a_setting_keeps_it():
+    assert "--lr=1e-3" in dry_run(ROOT / "run_scripts/glue/train.sh", LR="1e-3")
+
+
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
 def test_a_script_that_refuses_unknown_sizes_has_a_branch_for_every_known_one(script):
     named = sorted(size for branch in size_branches(script) for size in branch)

@@ -113,6 +113,12 @@ def test_a_job_whose_time_is_up_is_asked_to_save_and_queued_again(slurm, tmp_pat
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
 
 
+def test_without_slurm_one_line_says_so(slurm):
+    done = run({**slurm, "SLURM_JOB_NODELIST": ""}, "caption/train_stage1.sh")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "found no SLURM here" in done.stderr and not done.stdout
+
+
 def test_a_wrong_name_is_refused(slurm):
     done = run(slurm, "caption/train.sh")
     assert done.returncode == 2 and "caption/train_stage1.sh" in done.stderr

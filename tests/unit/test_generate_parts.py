@@ -11,7 +11,7 @@ from torch import nn
 
 from ofa.errors import UserError
 from ofa.models.generation.constraints import VocabularySubset, repeated_ngrams
-from ofa.models.generation.options import GenerationOptions, parse_range
+from ofa.models.generation.options import GenerationOptions, check_names, parse_range
 from ofa.models.generation.search import Sampling, largest
 from ofa.models.inference_weights import (
     PackedLinear,
@@ -209,6 +209,17 @@ def test_options_that_cannot_work_are_refused(options, message):
 
 
 @torch.no_grad()
+def test_a_misspelled_option_is_named_with_the_one_that_is_meant():
+    check_names(["beam", "max_len_b", "lm_path"], "--eval-args")
+    with pytest.raises(UserError, match=r"^--eval-args: .*found 'bean'; did you mean beam\?$"):
+        check_names(["max_len_b", "bean"], "--eval-args")
+
+
+def test_an_option_of_fairseq_without_effect_is_a_warning(caplog):
+    check_names(["nbest"], "--eval-args")
+    assert "'nbest' has no effect" in caplog.text
+
+
 def test_reordered_weights_give_the_same_products_and_see_changes():
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(33, 70), nn.Linear(70, 5, bias=False))
