@@ -1,5 +1,5 @@
-"""``ofa checkpoint show | average | strip | merge | diff``: look into checkpoint files and make
-smaller or better ones."""
+"""``ofa checkpoint fetch | show | average | strip | merge | diff``: get checkpoint files, look into
+them and make smaller or better ones."""
 
 import json
 from collections.abc import Sequence
@@ -12,6 +12,16 @@ from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions, Ov
 from ofa.io.flags import action, option
 
 MAX_SHOWN = 10_000  # characters of one entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    name: str | None = option(None, "checkpoint of upstream, such as base", positional=True)
+    list: bool = option(False, "print the checkpoints and stop")
+    out: str = option("checkpoints", "folder to write")
+    source: str | None = option(
+        None, "a mirror, or a folder that has the file", metavar="URL|FOLDER"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,47 @@ class DiffOptions:
         metavar="CHECKPOINT|SCRIPT",
     )
     flags: tuple[str, ...] = option((), "flags to add to the script", positional=True, rest=True)
+
+
+@action
+def fetch(args: FetchOptions) -> None:
+    """Download a checkpoint that upstream publishes.
+
+    An interrupted download is resumed by the same call. Without a connection the message says what
+    to copy where.
+
+    examples:
+      ofa checkpoint fetch --list            all of them, and the scores that upstream states
+      ofa checkpoint fetch base              checkpoints/ofa_base.pt, where the recipes look
+      ofa checkpoint fetch caption_base --source /mnt/ofa
+    """
+    from ofa.checkpoints import published
+    from ofa.io.fingerprint import sha256_of
+
+    if args.list:
+        rows = published.published_checkpoints().values()
+        columns = ("name", "file", "parameters", "task", "score", "measured")
+        print_columns([columns, *([row[name] for name in columns] for row in rows)])
+        print(f"license: {published.LICENSE}; {published.ADDRESS}")
+        return
+    if not args.name:
+        raise UserError(
+            "ofa checkpoint fetch: expected the name of a checkpoint, such as base; all are listed"
+            " by --list"
+        )
+    path, is_new = published.fetch(args.name, args.out, args.source)
+    print(f"{path}: {size_of(str(path))}, {'fetched' if is_new else 'complete already'}")
+    if is_new:
+        print(f"  sha256 {sha256_of(path)}")
+    if path.suffix == ".zip":
+        print(f"  unpack it: python -m zipfile -e {path} {args.out}")
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Texts in columns as wide as the widest; the first row is their head."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
 @action
@@ -220,10 +271,9 @@ def diff(args: DiffOptions) -> int:
         print("no option differs")
         return 0
     names = Path(args.checkpoint).name, Path(args.other).name
-    rows = [("option", *names), *((name, *map(written, pair)) for name, pair in found.items())]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for name, one, other in rows:
-        print(f"{name:<{widths[0]}}  {one:<{widths[1]}}  {other}")
+    print_columns(
+        [("option", *names), *((name, *map(written, pair)) for name, pair in found.items())]
+    )
     return 1
 
 

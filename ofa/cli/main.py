@@ -70,7 +70,10 @@ COMMANDS = {
             "cli.quickstart",
             "watch it learn: from nothing to a scored page, in minutes",
         ),
-        "checkpoint": ("cli.checkpoint", "show, average, strip, merge or compare checkpoints"),
+        "checkpoint": (
+            "cli.checkpoint",
+            "fetch, show, average, strip, merge or compare checkpoints",
+        ),
         "convert": ("cli.convert", "convert checkpoints between projects, with proof"),
     },
     "use": {

@@ -156,9 +156,7 @@ def test_the_python_lines_say_something_about_an_image(photos, own_images):
 
 
 def test_the_commands_for_upstream_files_are_well_formed(tmp_path):
-    commands = block("upstream").replace(
-        "ofa vocab fetch gpt2 --out bpe/gpt2", "ofa vocab fetch --help"
-    )
+    commands = re.sub(r"fetch \w+( --out \S+)?", "fetch --help", block("upstream"))
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "--arch=ofa_base" in done.stdout and "checkpoints/ofa_base.pt" in done.stdout

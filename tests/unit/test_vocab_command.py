@@ -1,13 +1,12 @@
 """``ofa vocab build``, ``fetch`` and ``show``, through the command line."""
 
 import hashlib
-import http.server
 import random
 import sys
-import threading
 from dataclasses import replace
 
 import pytest
+from file_server import file_server
 
 from ofa.cli.main import main
 from ofa.io.fingerprint import sha256_of
@@ -267,37 +266,12 @@ def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A local server with FILES that honors byte ranges; its ``requests`` are (name, Range
-    header)."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            name, span = self.path[1:], self.headers.get("Range")
-            server.requests.append((name, span))
-            if name not in server.files:
-                return self.send_error(404)
-            start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
-            body = server.files[name][start:]
-            if span and not body:
-                return self.send_error(416)
-            self.send_response(206 if span else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[: server.stop_after])
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.requests, server.stop_after = dict(FILES), [], None
-    server.url = f"http://127.0.0.1:{server.server_port}"
+    """A local server with FILES."""
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     monkeypatch.setitem(download.PUBLIC, "gpt2", replace(download.GPT2, sums=sums))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with file_server(FILES) as server:
+        yield server
 
 
 def fetch(mirror, folder, *more):
@@ -457,7 +431,8 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
 
 
 def test_a_server_that_sends_too_much_does_not_fill_the_disk(mirror, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(download, "LARGEST", 1000)
+    small = replace(download.PUBLIC["gpt2"], largest=1000)
+    monkeypatch.setitem(download.PUBLIC, "gpt2", small)
     assert fetch(mirror, tmp_path / "g") == 2
     assert "more than 1000 bytes" in capsys.readouterr().err
     assert all(path.stat().st_size <= 1000 for path in (tmp_path / "g").iterdir())
