@@ -215,12 +215,14 @@ class ScstRewardCriterion(OFACriterion):
     @staticmethod
     def net_input(model, sample, previous: Tensor) -> dict:
         """Arguments of the model for K captions per image. Args: previous: int64[B, K, T]."""
-        times = 1 if getattr(unwrapped(model), "shares_encoding", False) else previous.size(1)
-        net_input = {
-            name: value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) else value
-            for name, value in sample["net_input"].items()
-            if name != "prev_output_tokens"
-        }
+        net_input = dict(sample["net_input"])
+        if not getattr(unwrapped(model), "shares_encoding", False):
+            net_input = {
+                name: value.repeat_interleave(previous.size(1), dim=0)
+                if isinstance(value, Tensor)
+                else value
+                for name, value in net_input.items()
+            }
         return {**net_input, "prev_output_tokens": previous.flatten(0, 1)}
 
     def announce(self, model, sample) -> None:
