@@ -1,12 +1,10 @@
 """NVIDIA GPUs: how many this process sees, and whether a build of torch can use them.
 
 ``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run and for
-choosing a build. torch is asked before a run starts: it alone knows what CUDA will find. What
-``run_scripts/`` ask, one answer on stdout: ``python -m ofa.devices count|check|torch TABLE``.
+choosing a build. torch is asked before a run starts: it alone knows what CUDA will find.
 
-count         number of GPUs by nvidia-smi, without importing torch
-check         number of GPUs by torch; status 1 and one line where this torch cannot use them
-torch TABLE   torch, torchvision and the reason, separated by tabs: the build that setup.sh installs
+``python -m ofa.devices TABLE``, which setup.sh asks, prints the build to install from a table such
+as ``run_scripts/torch_versions.txt``: torch, torchvision and the reason, separated by tabs.
 """
 
 import itertools
@@ -371,7 +369,7 @@ def require_bf16(device: "str | torch.device") -> None:
         )
 
 
-if __name__ == "__main__":  # TABLE: the build of torch that setup.sh installs, and why
+if __name__ == "__main__":
     try:
         wanted = os.environ.get("OFA_TORCH", "")
         gpus, note = ([], "") if wanted else described_gpus()

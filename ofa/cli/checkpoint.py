@@ -242,7 +242,8 @@ def strip(args: StripOptions) -> None:
 def merge(args: MergeOptions) -> None:
     """One file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA).
 
-    LoRA is added to the weights; prompts and adapters stay modules of the model.
+    The file needs no base. LoRA is added to the weights; prompts and adapters stay modules of the
+    model.
     """
     from ofa.checkpoints import edit
 

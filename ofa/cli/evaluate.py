@@ -10,8 +10,9 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.inference.options import EvaluationOptions
-from ofa.io.flags import action, name_and_value, option
+from ofa.io.flags import action, option
 from ofa.io.text_files import read_lines, read_text
+from ofa.io.values import name_and_value
 from ofa.report.options import PageOptions
 from ofa.trainer.launch import on_nodes
 from ofa.trainer.processes import ProcessOptions, nodes_of_slurm
@@ -64,7 +65,7 @@ class MergeOptions:
     pages: tuple[tuple[str, str], ...] = option(
         help="pages in the order of their tabs",
         positional=True,
-        parse=name_and_value,
+        parse=name_and_value("NAME=FILE.html, such as captions=captions.html"),
         metavar="NAME=FILE.html",
     )
     out: str = option(help="file to write")

@@ -104,9 +104,12 @@ def predict(args: PredictOptions) -> int:
       ofa predict checkpoint_best.pt signs/ --task read                      the text on every image
       ofa predict checkpoint_best.pt requests.jsonl --out predictions.jsonl
 
-    A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90,
-    80]}; paths are as seen from the file. An image that cannot be read is named and skipped (its
-    line holds the reason); the exit status is 1 then.
+    A line of a .jsonl file, with paths as seen from the file:
+
+      {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]}
+
+    An image that cannot be read is named and skipped (its line holds the reason); the exit status
+    is 1 then.
     """
     from tqdm import tqdm
 

@@ -8,9 +8,10 @@ from typing import Any
 from ofa.cli.predict import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions
-from ofa.io.flags import action, name_and_value, option
+from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
 from ofa.io.text_files import read_text
+from ofa.io.values import name_and_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,10 @@ class ScoreOptions(ModelOptions):
 class SummaryOptions:
     scores: str | None = option(None, "file of ofa pretraining score")
     drawings: tuple[tuple[str, str], ...] = option(
-        (), "files of ofa synthetic-shapes check", parse=name_and_value, metavar="NAME=FILE.json"
+        (),
+        "files of ofa synthetic-shapes check",
+        parse=name_and_value("NAME=FILE.json, such as small=drawings.json"),
+        metavar="NAME=FILE.json",
     )
     images: str | None = option(None, "file of ofa draw, for its images", also=("--pictures",))
     gain: str | None = option(None, "file of benchmarks/pretraining_gain.py")

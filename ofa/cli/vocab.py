@@ -75,7 +75,7 @@ def _texts(args: BuildOptions) -> Iterator[str]:
     for path in args.text:
         yield from read_lines(path)
     for path in args.tsv:
-        assert args.column is not None  # run_build has looked
+        assert args.column is not None  # build has looked
         for (field,) in open_rows(path, [args.column]):
             yield from field.split(JOIN)
 

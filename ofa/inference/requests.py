@@ -267,7 +267,7 @@ def _region(name: str, value: Any) -> list[float]:
     hint = "left is below right, top below bottom"
     try:
         x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
-        if in_fractions(region):
+        if any(region) and in_fractions(region):
             hint = "are these fractions of the image?"
         elif isinstance(numbers, (list, tuple)) and x0 < x1 and y0 < y1:
             return region

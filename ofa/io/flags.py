@@ -217,14 +217,6 @@ def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
     return read_number
 
 
-def name_and_value(text: str) -> tuple[str, str]:
-    """``NAME=VALUE`` of a command line."""
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
-    return name, value
-
-
 def _group(parser: argparse.ArgumentParser, options: type, item: Field) -> Any:
     """Where the help lists a flag: by its title, or that of the class that declares it first."""
     declared = [one for one in options.__mro__ if item.name in vars(one).get("__annotations__", {})]

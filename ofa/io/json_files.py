@@ -146,7 +146,8 @@ def _content(path: str | Path, expected: str, most: int) -> bytes:
             return file.read(most + 1)
     except OSError as error:
         raise UserError(
-            f"{path}: expected {expected}, it cannot be read ({error.strerror}); check the path"
+            f"{path}: expected {expected}, found no readable file ({error.strerror}); check the"
+            " path"
         ) from None
 
 

@@ -17,7 +17,8 @@ def read_lines(path: str | Path) -> Iterator[str]:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except OSError as error:
         raise UserError(
-            f"{path}: expected a text file, it cannot be read ({error.strerror}); check the path"
+            f"{path}: expected a text file, found no readable one ({error.strerror}); check the"
+            " path"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(

@@ -4,10 +4,11 @@
 and objects, which a model then learns; here they are a ``RowError``: "a caption, found null".
 """
 
+import argparse
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -95,6 +96,21 @@ def not_one_text(text: str) -> str:
     if text in MISSING:
         return "as programs write a missing value"
     return "as Python writes data" if DATA.fullmatch(text) else ""
+
+
+def name_and_value(form: str) -> Callable[[str], tuple[str, str]]:
+    """What reads ``NAME=VALUE`` of a command line.
+
+    Args: form: what is expected, with an example: ``NAME=COLUMN, such as image=file_name``.
+    """
+
+    def read_pair(text: str) -> tuple[str, str]:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise argparse.ArgumentTypeError(f"expected {form}, found {text!r}")
+        return name, value
+
+    return read_pair
 
 
 def in_fractions(box: Sequence[float]) -> bool:

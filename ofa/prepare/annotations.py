@@ -114,7 +114,7 @@ def list_of(
 
 
 def read_json_lines(
-    path: str, needs: Sequence[str] = (), hint: str = RIGHT_FILE
+    path: str, needs: Sequence[str] = (), hint: str = "write one JSON object per line"
 ) -> Iterator[Entry]:
     """The objects of a JSONL file. Args: needs, hint: as of ``list_of``."""
     for where, line in numbered_lines(path, "of one JSON object each"):

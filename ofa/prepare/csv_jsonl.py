@@ -33,6 +33,7 @@ from ofa.prepare.table import (
     has_image_ids,
     holds_captions,
 )
+from ofa.task.columns import Column
 
 if TYPE_CHECKING:
     # imports torch: what only reads tables starts without it
@@ -105,6 +106,8 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             f"--images: task '{spec.name}' expects the folder of the images that the table names,"
             " found none; give it"
         )
+    called = dict(options.columns)
+    check_names(spec, called)
     rows: list[TableRow] = []
     known: dict[str, None] = {}  # columns of any row
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
@@ -114,9 +117,9 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             entries = read_json_lines(path)
         for entry in entries:
             known |= dict.fromkeys(entry)
-            values = {**entry, **{name: entry.get(column) for name, column in options.columns}}
+            values = {**entry, **{name: entry.get(column) for name, column in called.items()}}
             rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
-    check_columns(spec, dict(options.columns), known, rows[0].where)
+    check_columns(spec, called, known, rows[0].where)
     images = ImageFolders(options.images) if options.images else None
     placed, words = [], []
     for row in rows:
@@ -138,13 +141,18 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
     return placed
 
 
-def check_columns(
-    spec: "TaskSpec", called: Mapping[str, str], known: Collection[str], where: str
-) -> None:
-    """Raises: UserError for names in ``--columns`` that the task does not know, and if no row has a
-    column of the task. Args: called: column -> its name in the table, where it is another one."""
+def columns_to_fill(spec: "TaskSpec") -> list[Column]:
+    """Columns of the task that the table has to have: all but the ids, which may be numbered."""
     columns = sorted(file_columns(spec).values(), key=spec.columns.index)
-    columns = [column for column in columns if column.kind != "id"]
+    return [column for column in columns if column.kind != "id"]
+
+
+def check_names(spec: "TaskSpec", called: Mapping[str, str]) -> None:
+    """Raises: UserError for names in ``--columns`` that the task does not know.
+
+    Args: called: column -> its name in the table, where it is another one.
+    """
+    columns = columns_to_fill(spec)
     others = [*(CORNERS if spec.has("box") else ()), "id", "split"]
     others += ["image_id"] if spec.has("image") else []
     listed = ", ".join(dict.fromkeys([*(column.public_name for column in columns), *others]))
@@ -155,7 +163,16 @@ def check_columns(
             f"--columns {name}={called[name]}: task {spec.name!r} knows the columns {listed};"
             " correct the name before '='"
         )
-    for column in columns:
+
+
+def check_columns(
+    spec: "TaskSpec", called: Mapping[str, str], known: Collection[str], where: str
+) -> None:
+    """Raises: UserError if no row has a column that the task needs.
+
+    Args: called: as of ``check_names``. known: columns of any row. where: the first row.
+    """
+    for column in columns_to_fill(spec):
         there = any(called.get(name, name) in known for name in column.names)
         there |= column.kind == "box" and all(called.get(name, name) in known for name in CORNERS)
         if column.needed and not there:

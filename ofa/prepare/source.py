@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ofa.errors import UserError
-from ofa.io.flags import action, name_and_value, option
+from ofa.io.flags import action, option
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import ResumableFolder
+from ofa.io.values import name_and_value
 from ofa.prepare.annotations import Problems
 from ofa.prepare.dataset import PreparedDataset, write_dataset
 
@@ -67,7 +68,7 @@ class TableOptions:
     columns: tuple[tuple[str, str], ...] = option(
         (),
         "columns or keys with another name than the task's",
-        parse=name_and_value,
+        parse=name_and_value("NAME=COLUMN, such as image=file_name"),
         metavar="NAME=COLUMN",
     )
     box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(

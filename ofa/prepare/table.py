@@ -303,7 +303,7 @@ def corners_in_pixels(
         raise RowError(
             f"a box of fractions from 0 to 1, as --box-format {box_format} says, found {found}"
         )
-    if not norm and in_fractions(box) and max(size) > 1:
+    if not norm and any(box) and in_fractions(box) and max(size) > 1:
         raise RowError(
             f"a box in pixels, found {found}: less than one pixel; are these fractions of the"
             " image? --box-format of csv and jsonl takes them"

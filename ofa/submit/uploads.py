@@ -99,16 +99,21 @@ class MugeOptions(SplitOptions):
     images: str | None = option(None, "the data set's images, to check that each has one caption")
 
 
+def _result_of(name: str) -> Any:
+    size, title = GLUE[name].size, GLUE[name].file.removesuffix(".tsv")
+    return option(None, f"result file of the {size:,} test rows of {title}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GlueOptions:
-    cola: str | None = option(None, "result file of the test rows of CoLA")
-    mnli_m: str | None = option(None, "result file of the matched test rows of MNLI")
-    mnli_mm: str | None = option(None, "result file of the mismatched test rows of MNLI")
-    mrpc: str | None = option(None, "result file of the test rows of MRPC")
-    qnli: str | None = option(None, "result file of the test rows of QNLI")
-    qqp: str | None = option(None, "result file of the test rows of QQP")
-    rte: str | None = option(None, "result file of the test rows of RTE")
-    sst2: str | None = option(None, "result file of the test rows of SST-2")
+    cola: str | None = _result_of("cola")
+    mnli_m: str | None = _result_of("mnli_m")
+    mnli_mm: str | None = _result_of("mnli_mm")
+    mrpc: str | None = _result_of("mrpc")
+    qnli: str | None = _result_of("qnli")
+    qqp: str | None = _result_of("qqp")
+    rte: str | None = _result_of("rte")
+    sst2: str | None = _result_of("sst2")
     also: tuple[str, ...] = option((), f"{', '.join(OTHERS)}: they go in as they are")
     out: str = option(help="zip file to write")
 
@@ -117,7 +122,7 @@ class GlueOptions:
 def coco(args: CocoOptions) -> None:
     """Make a zip of COCO captions, with one file per split.
 
-    It holds captions_val2014_NAME_results.json and captions_test2014_NAME_results.json, each
+    The zip holds captions_val2014_NAME_results.json and captions_test2014_NAME_results.json, each
     [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...].
 
     example: ofa submit coco --val2014 results/val_predict.json --test2014
@@ -154,7 +159,7 @@ def coco(args: CocoOptions) -> None:
 def vqa(args: VqaOptions) -> None:
     """Make one JSON of answers for the VQA challenge.
 
-    It holds [{"question_id": 393225000, "answer": "red"}, ...].
+    The file holds [{"question_id": 393225000, "answer": "red"}, ...].
 
     example: ofa submit vqa results/test_predict.json --questions
     v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
@@ -170,7 +175,7 @@ def vqa(args: VqaOptions) -> None:
 def muge(args: MugeOptions) -> None:
     """Write MUGE's Chinese captions, one JSON object per line.
 
-    A line is {"image_id": "007c72", "text": "蕾丝元素，时尚气质"}.
+    A line of the file is {"image_id": "007c72", "text": "蕾丝元素，时尚气质"}.
 
     example: ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl
     """
@@ -190,7 +195,7 @@ def muge(args: MugeOptions) -> None:
 def glue(args: GlueOptions) -> None:
     """Make a zip for GLUE, with one TSV per test set.
 
-    Its lines are: index <tab> prediction, 0 <tab> entailment, ...
+    The lines of each TSV are: index <tab> prediction, 0 <tab> entailment, ...
 
     example: ofa submit glue --cola results/cola/test_predict.json --rte
     results/rte/test_predict.json --also sample/STS-B.tsv --out glue.zip

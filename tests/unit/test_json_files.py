@@ -44,7 +44,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(UserError, match="a.json: expected a JSON object, found a list"):
         read_json(tmp_path / "a.json", "a JSON object", kind=dict)
-    with pytest.raises(UserError, match="b.json: expected JSON, it cannot be read"):
+    with pytest.raises(UserError, match="b.json: expected JSON, found no readable file"):
         read_json(tmp_path / "b.json")
 
 

@@ -248,7 +248,7 @@ def test_reading_names_imports_nothing():
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="no.pkl: expected a label file, it cannot be read"):
+    with pytest.raises(UserError, match="no.pkl: expected a label file, found no readable file"):
         read_plain(tmp_path / "no.pkl", "a label file")
 
 

@@ -180,6 +180,12 @@ BAD = {
         (),
         "inside the image of 40 x 30",
     ),
+    "an empty box": (
+        'image,text,box\na.jpg,x,"0,0,0,0"\n',
+        "refcoco",
+        (),
+        "expected a box with x0 < x1 and y0 < y1, found 0,0,0,0 (turned round or empty)",
+    ),
     "no box": (
         "image,text,box\na.jpg,x,9\n",
         "refcoco",
@@ -245,6 +251,26 @@ def test_bad_tables_are_one_message_and_nothing_is_written(folder, capsys, fault
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1
     assert not (folder / "out").exists()
+
+
+def test_an_unknown_name_of_a_column_is_told_before_files_are_read(folder, capsys):
+    assert run(folder, "missing.csv", "image_classify", "--columns", "words=label") == 2
+    assert "knows the columns image, label" in capsys.readouterr().err
+
+
+def test_a_line_of_jsonl_that_is_no_object_is_told_what_to_write(folder, capsys):
+    (folder / "t.jsonl").write_text('["a.jpg", "x"]\n')
+    assert run(folder, "t.jsonl", "image_classify") == 2
+    assert 'found the list ["a.jpg", "x"]; write one JSON object per line' in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_name_without_a_column_is_answered_by_an_example(folder, capsys):
+    with pytest.raises(SystemExit):
+        run(folder, "t.csv", "image_classify", "--columns", "label")
+    message = capsys.readouterr().err
+    assert "expected NAME=COLUMN, such as image=file_name, found 'label'" in message
 
 
 def test_a_column_that_another_one_is_to_stand_for_is_among_those_found(folder, capsys):

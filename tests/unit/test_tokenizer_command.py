@@ -580,7 +580,7 @@ def test_decode_reads_result_files_and_grids_that_are_not_square(tmp_path, token
             [],
             "a.json: entry 1: expects image codes from 0 to 31, found 99",
         ),
-        ("a.json", None, [], "ofa draw, it cannot be read (No such file"),
+        ("a.json", None, [], "ofa draw, found no readable file (No such file"),
         (
             "a.tsv",
             "1\t1 2 3 4\n",
