@@ -55,6 +55,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         "nll_loss": ("sample_size", "ntokens"),
     }
     counts = (*OFACriterion.counts, "sample_size_v1", "sample_size_v2")
+    optional = ("loss_v1", "loss_v2", "sample_size_v1", "sample_size_v2")  # of pretraining
 
     cfg: LabelSmoothedConfig
 

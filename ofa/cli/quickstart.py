@@ -23,10 +23,11 @@ import ofa
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
+from ofa.trainer.processes import SIGNALS, status_of
 
 ROOT = ofa.CHECKOUT or Path.cwd()  # where runs/ is
 PROGRAMS = {"ofa": [sys.executable, "-m", "ofa"], "python": [sys.executable]}
-INTERRUPTED = 130
+STOPPED = tuple(map(status_of, SIGNALS))
 
 # A command, a text to print (``say ...``), or a mapping: steps of which something is said, lines
 # to write, a training.
@@ -66,7 +67,7 @@ def quickstart(args: QuickstartOptions) -> int:
         print(f"{run.label}: error: {error}", file=sys.stderr)
         return 2
     except StageEnded as ended:
-        if ended.args[0] == INTERRUPTED:
+        if ended.args[0] in STOPPED:
             run.say("interrupted; the same call again continues from here")
         return ended.args[0]
     return 0
@@ -202,8 +203,6 @@ class StagedRun:
         )
         flags = self.words(f"{step['data']} {step['flags']} {length} $train")
         self.run([sys.executable, "-m", "ofa", "train", *flags], **environment)
-        if Path(folder, "interrupted").exists():
-            raise StageEnded(INTERRUPTED)
 
     def write(self, step: dict[str, Any]) -> None:
         """A file: JSON; or lines, some ``often`` (once per scene), and some made of the cells of
@@ -230,7 +229,7 @@ class StagedRun:
             if number == signal.SIGTERM:
                 process.terminate()
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             for line in process.stdout or ():
                 self.print(line)
@@ -239,7 +238,9 @@ class StagedRun:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if status and stopped:
-            raise StageEnded(INTERRUPTED)
+            raise StageEnded(status_of(stopped[0]))
+        if status in STOPPED:  # the program alone was asked to
+            raise StageEnded(status)
         if status:
             message = f"{self.label}: error: ended with status {status} at: {shlex.join(words)}"
             print(message, file=sys.stderr)

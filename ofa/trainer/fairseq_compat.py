@@ -43,6 +43,7 @@ from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
 from ofa.trainer.fairseq_run import PROGRAM_PATCHES, GuardedTraining
 from ofa.trainer.patch import ModuleWith, Patch, around
+from ofa.trainer.processes import status_of_run
 
 CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default, help)
     INITIAL_WEIGHTS[0]: (bool, False, "start from the averaged weights of the checkpoint"),
@@ -65,6 +66,10 @@ def begin_command(stock: Callable, cfg, main: Callable, **kwargs) -> None:
     with errors_in_one_line(), open_dict(cfg):
         settle(cfg)
         stock(cfg, GuardedTraining(main) if trains else main, **kwargs)
+        # torchrun would take another status of a rank for a failure, and end those that still save
+        alone = trains and "TORCHELASTIC_RUN_ID" not in os.environ
+        if alone and (status := status_of_run(Path(cfg.checkpoint.save_dir))):
+            sys.exit(status)
 
 
 @around

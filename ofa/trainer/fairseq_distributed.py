@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ofa.io.folder_lock import LAUNCHER
-from ofa.trainer.processes import SIGNALS
+from ofa.trainer.processes import SIGNALS, status_of
 
 FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
 LOST_RANK = (
@@ -103,7 +103,7 @@ class Request:
         name = signal.Signals(number).name
         if not cls.training:
             os.write(2, f"\n{name}: stopping before the first update; nothing to save\n".encode())
-            raise SystemExit(0)
+            raise SystemExit(status_of(number))
         if cls.signal_number is None:
             os.write(2, f"\n{name}: saving after this update, then stopping\n".encode())
             cls.signal_number, cls.time = number, time.monotonic()

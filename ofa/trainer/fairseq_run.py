@@ -19,15 +19,15 @@ from ofa.trainer.fairseq_distributed import (
     Stopped,
     end_after_other_rank,
     end_with_launcher,
+    of_all_ranks,
 )
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.fairseq_trainer import OFATrainer
 from ofa.trainer.patch import Patch, around
+from ofa.trainer.processes import MARKER
 
 logger = logging.getLogger(__name__)
-
-MARKER = "interrupted"  # file in --save-dir of a run that was asked to stop before its end
 
 
 def replace_trainer(stock: type) -> type:
@@ -61,7 +61,13 @@ def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
             only_last.save_interval_updates = 0
         checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
     done = trainer.get_num_updates()
-    raise Stopped(f"stopped as asked after update {done}; the same command continues from there")
+    stopped = f"stopped as asked after update {done}; the same command continues from there"
+    if trainer.is_data_parallel_master:
+        name = signal.Signals(Request.signal_number or signal.SIGTERM).name
+        with replacing(Path(cfg.checkpoint.save_dir) / MARKER) as file:
+            file.write(f"{name}: {stopped}\n")
+    of_all_ranks(None)  # where the other ranks end, a launcher may end this one: it has to be saved
+    raise Stopped(stopped)
 
 
 PROGRAM_PATCHES = (
@@ -109,9 +115,6 @@ class GuardedTraining:
             logger.info("nothing left to do: %s", finished)
         except Stopped as stopped:
             logger.info("%s", stopped)
-            if first:
-                with replacing(marker) as file:
-                    file.write(f"{stopped}\n")
             end_data_workers()
         except BaseException as error:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)

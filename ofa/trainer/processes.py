@@ -27,6 +27,7 @@ RUN_LOG = "OFA_RUN_LOG"
 AGAIN = "Run the same command again: it resumes from the newest checkpoint"
 FREE_PORTS = 20_000  # from 10 000
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MARKER = "interrupted"  # file in the folder of a run that was asked to stop before its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,21 @@ def _ignore_signals() -> None:
         signal.signal(name, signal.SIG_IGN)
 
 
+def status_of(signal_number: int) -> int:
+    """The exit status of a command that a signal ended, as shells give it: 130 for Ctrl-C, 143 for
+    SIGTERM. ``train && evaluate`` stops there."""
+    return 128 + signal_number
+
+
+def status_of_run(folder: Path) -> int:
+    """0; or that of a run which was asked to stop, and says so in its folder."""
+    marker = folder / MARKER
+    if not marker.exists():
+        return 0
+    name = marker.read_text(encoding="utf-8").partition(":")[0]
+    return status_of(next((number for number in SIGNALS if number.name == name), signal.SIGTERM))
+
+
 # --- torchrun -------------------------------------------------------------------------------------
 
 
@@ -149,11 +165,14 @@ def main() -> int:
     api._terminate_process_handler = pass_on  # installed when the processes start
     os.environ[LAUNCHER] = str(os.getpid())
     log = os.environ.get(RUN_LOG)
+    asked_to_stop = [*map(status_of, SIGNALS), *(-number for number in SIGNALS)]
     try:
         with lock_folder(Path(log).parent) if log else nullcontext():
             torchrun()
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
+        if Received.number and failure.exitcode in asked_to_stop:
+            return status_of(Received.number)
         how = f"ended with status {failure.exitcode}"
         if failure.exitcode < 0:
             how = f"was ended by signal {-failure.exitcode} ({failure.signal_name()})"
@@ -170,13 +189,22 @@ def main() -> int:
         )
         status = 1
     else:
-        return 0
+        status = status_of_run(Path(log).parent) if log else 0
+        return status_of(Received.number) if status and Received.number else status
     print(f"error: {message}", file=sys.stderr)
     return status
 
 
+class Received:
+    """The first signal that torchrun got, if any. Its processes may know another: Ctrl-C reaches
+    them as well, and they are sent SIGTERM."""
+
+    number: int | None = None
+
+
 def pass_on(signum: int, frame: FrameType | None) -> None:
     """Signal handler: ask the child processes to save and end; then torchrun ends as well."""
+    Received.number = Received.number or signum
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for process in map(int, children):
         with suppress(ProcessLookupError):

@@ -207,6 +207,8 @@ def rates(tmp_path, monkeypatch):
             distributed_utils.call_main(cfg, fairseq_train.main)
         except Killed:
             pass
+        except SystemExit as ended:
+            assert ended.code == 128 + signal.SIGTERM
         return seen
 
     return run

@@ -189,16 +189,20 @@ def test_reduced_metrics_equal_upstream(name):
         AdjustLabelSmoothedCrossEntropyCriterion.reduce_metrics(recorded["logging_outputs"])
     values = seen.get_smoothed_values()
     assert values == pytest.approx({key: recorded["reduced"][key] for key in values})
-    assert {
-        "loss",
-        "loss_v1",
-        "loss_v2",
-        "nll_loss",
-        "ppl",
-        "ntokens",
-        "nsentences",
-        "sample_size",
-    } <= values.keys()
+    assert {"loss", "nll_loss", "ppl", "ntokens", "nsentences", "sample_size"} <= values.keys()
+    assert not STREAMS & values.keys(), "zeros in upstream, which has them in every run"
+
+
+STREAMS = {"loss_v1", "loss_v2", "sample_size_v1", "sample_size_v2"}
+
+
+def test_the_losses_of_the_streams_of_a_pretraining_are_reported():
+    log = {"loss": 3, "nll_loss": 3, "ntokens": 4, "nsentences": 1, "sample_size": 1}
+    streams = {"loss_v1": 6, "sample_size_v1": 2, "loss_v2": 0, "sample_size_v2": 0}
+    with metrics.aggregate(new_root=True) as seen:
+        AdjustLabelSmoothedCrossEntropyCriterion.reduce_metrics([log | streams])
+    values = seen.get_smoothed_values()
+    assert {name: values[name] for name in STREAMS} == streams | {"loss_v1": 3}
 
 
 def test_a_target_that_is_not_allowed_names_the_sample_in_training_and_is_left_out_in_validation():

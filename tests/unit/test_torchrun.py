@@ -61,6 +61,19 @@ def test_the_status_of_a_rank_that_gave_up_is_that_of_the_run(tmp_path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
+def test_ranks_that_stop_as_asked_end_the_run_with_the_status_of_the_signal(tmp_path):
+    """The signal comes before the first update, where each rank ends with a status of its own."""
+    ask = "os.kill(int(os.environ['OFA_LAUNCHER_PID']), signal.SIGINT)"
+    stop = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+    done = run_ranks(tmp_path, f"{stop}\nrank or (time.sleep(1), {ask})\ntime.sleep(60)")
+    assert done.returncode == 130 and "error: " not in done.stderr
+
+
+def test_a_run_that_says_that_it_was_stopped_ends_with_the_status_of_the_signal(tmp_path):
+    (tmp_path / "interrupted").write_text("SIGTERM: stopped as asked after update 3\n")
+    assert run_ranks(tmp_path, "").returncode == 143
+
+
 def test_a_run_that_ends_well_ends_silently(tmp_path):
     done = run_ranks(tmp_path, "")
     assert done.returncode == 0 and "error" not in done.stderr
