@@ -26,8 +26,9 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits at random
 class CiderD:
     """CIDEr-D as the captioning community has it: 10 for a perfect caption, sigma 6, four orders.
 
-    Args: df: "corpus": document frequencies of the references of each call, an image counted once
-        per result; or a file of them, or what ``count_document_frequencies`` returns.
+    Args:
+        df: "corpus": document frequencies of the references of each call, an image counted once per
+            result; or a file of them, or what ``count_document_frequencies`` returns.
     Raises: UserError when the file is missing or holds anything else.
     """
 

@@ -77,7 +77,7 @@ def test_every_class_and_constant_that_a_document_names_exists(name):
     [
         ("architecture.md", "torch.Size([3, 480, 480])"),
         ("tasks.md", "['thing']\n['3']"),
-        ("results.md", "a cat {'score': 1.0}"),
+        ("evaluation.md", "a cat {'score': 1.0}"),
         ("asking.md", "vqa_gen {'question': 'what color is it?'} {'id': 7}"),
         ("vocabulary.md", "<bin_35> <bin_62> <bin_375> <bin_375> True"),
         ("data.md", "torch.Size([2, 3, 64, 64])"),
@@ -95,6 +95,16 @@ def test_the_code_of_a_page_runs(tmp_path, page, printed):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
+
+
+def test_the_site_is_built_without_a_warning_and_holds_every_page(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    assert pages - {"index"} == {page.parent.name for page in tmp_path.glob("*/index.html")}
+    assert "OFA.load" in re.sub(r"<[^>]+>", "", (tmp_path / "api/index.html").read_text())
 
 
 def test_the_table_of_tasks_is_that_of_the_declarations():

@@ -1,4 +1,4 @@
-"""Every command of the README works as it stands there."""
+"""Every command of the README and of the pages works as it stands there."""
 
 import json
 import os
@@ -12,12 +12,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def block(name: str, language: str = "bash") -> str:
-    """The block of commands after ``<!-- name -->``."""
-    return re.search(rf"<!-- {name} -->\n```{language}\n(.*?)```", README, re.S)[1]
+    """The block of commands after ``<!-- name -->``, the same on every page that shows it."""
+    (found,) = set(re.findall(rf"<!-- {name} -->\n```{language}\n(.*?)```", TEXT, re.S))
+    return found
 
 
 def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
@@ -157,23 +159,25 @@ def test_the_python_lines_say_something_about_an_image(photos, own_images):
 
 def test_the_commands_for_upstream_files_are_well_formed(tmp_path):
     commands = re.sub(r"fetch \w+( --out \S+)?", "fetch --help", block("upstream"))
+    commands += block("recipes") + block("two stages")
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "--arch=ofa_base" in done.stdout and "checkpoints/ofa_base.pt" in done.stdout
     assert (
         "--path=checkpoints/caption_base_best.pt" in done.stdout
         and "refcocog_train.tsv" in done.stdout
+        and done.stdout.count("scst_reward_criterion") == 3
     )
 
 
 def test_every_command_and_folder_of_the_tables_exists():
     from ofa.cli.main import build_parser
 
-    for path in re.findall(r"run_scripts/[\w/]+\.sh", README):
+    for path in re.findall(r"run_scripts/[\w/]+\.sh", TEXT):
         assert (ROOT / path).is_file(), path
-    for folder in re.findall(r"^\| `(\w+)/` \|", README, re.M):
+    for folder in re.findall(r"^\| `(\w+)/` \|", PAGES[0].read_text(encoding="utf-8"), re.M):
         assert (ROOT / folder).is_dir(), folder
-    for command in re.findall(r"^\| `ofa ([\w -]+)`", README, re.M):
+    for command in re.findall(r"^\| `ofa ([\w -]+)`", TEXT, re.M):
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args([*command.split(), "--help"])
         assert ended.value.code == 0, command
@@ -182,7 +186,7 @@ def test_every_command_and_folder_of_the_tables_exists():
 def test_every_ofa_command_of_the_blocks_is_understood():
     from ofa.cli.main import build_parser
 
-    blocks = "".join(re.findall(r"```bash\n(.*?)```", README, re.S))
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.S))
     commands = [
         shlex.split(line, comments=True)[1:]
         for line in blocks.splitlines()
@@ -194,9 +198,17 @@ def test_every_ofa_command_of_the_blocks_is_understood():
         assert not unknown and callable(known.run), command
 
 
-def test_the_two_first_commands_are_set_up_and_quickstart():
-    first = re.search(r"```bash\n(.*?)```", README, re.S)[1].splitlines()
-    assert [line.split("#")[0].split() for line in first] == [
-        ["bash", "run_scripts/setup.sh"],
+def test_the_first_commands_of_the_readme_are_the_quickstart_and_the_tests():
+    first = re.search(r"```bash\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.S)[1]
+    assert [line.split("#")[0].split() for line in first.splitlines()] == [
         ["bash", "run_scripts/quickstart.sh"],
+        ["bash", "run_scripts/test.sh"],
     ]
+
+
+def test_every_block_of_commands_has_a_name_by_which_a_test_runs_it():
+    names = set(re.findall(r"(?:<!-- ([\w -]+) -->\n)?```bash\n", TEXT))
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/*/test_*.py"))
+    tested = set(re.findall(r"""(?:block\(["']|<!-- )([\w -]+?)(?:["']\)| -->)""", tests))
+    # Scripts and conversions have tests of their own, with smaller files.
+    assert names - tested == {"two commands", "quickstart", "pretraining demo", "conversion"}
