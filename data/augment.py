@@ -1,8 +1,8 @@
-"""Random changes of training images, decided by the generator that is passed in: of images to
-classify, and cuts that carry boxes along.
+"""Random changes of training images, decided by the generator that is passed in.
 
-As upstream for ``image_classify``: crop, flip, the recipe of many ImageNet trainings
-(``rand-m9-mstd0.5-inc1``), two milder operations of fixed strength, random erasing.
+``TrainingTransform`` is for images to classify, as upstream: crop, flip, the recipe of many
+ImageNet trainings (``rand-m9-mstd0.5-inc1``), two milder operations of fixed strength, random
+erasing. The cuts below it carry boxes along, for pretraining.
 """
 
 import random
@@ -26,7 +26,7 @@ def sign(value: float, rng: random.Random) -> float:
 
 
 def factor(share: float, rng: random.Random) -> float:
-    """Of an enhancement: 1 changes nothing, 0.1 takes nearly all away, 1.9 nearly doubles."""
+    """Strength of an enhancement: 1 changes nothing, 0.1 removes most, 1.9 nearly doubles."""
     return max(0.1, 1 + sign(0.9 * share, rng))
 
 
@@ -83,8 +83,11 @@ MILD = (
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Applies ``count`` random operations, each with a chance of one half (Cubuk et al. 2020).
-    Args: strength: mean, 0 to 10. spread: its deviation. fill: color beyond the image's borders."""
+    """Applies ``count`` random operations, each with a chance of one half.
+
+    Args: strength: mean, 0 to 10. spread: its deviation. fill: color beyond the image's borders.
+    Source: Cubuk et al., RandAugment, 2020.
+    """
 
     operations: Sequence[str]
     strength: float
@@ -101,9 +104,11 @@ class RandAugment:
 
 
 class TrainingTransform:
-    """PIL image in RGB and a generator -> float32[3, size, size], normalized: a crop of 8 to 100 %
-    of the image, mirrored with a chance of one half, ``RandAugment`` twice, and with a chance of a
-    quarter noise in place of 2 to 33 % of the pixels."""
+    """PIL image in RGB and a generator -> float32[3, size, size], normalized.
+
+    A crop of 8 to 100 % of the image, mirrored with a chance of one half, goes through
+    ``RandAugment`` twice; with a chance of one quarter noise replaces 2 to 33 % of the pixels.
+    """
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
         crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC)

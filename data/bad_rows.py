@@ -1,5 +1,7 @@
-"""``--skip-bad-rows N``: broken rows of a training are replaced, counted, and named in the log; by
-all workers of a process together, by all processes from one epoch to the next."""
+"""``--skip-bad-rows N``: broken rows of a training are replaced, counted and named in the log.
+
+All data workers of a process count together; all processes add up their counts after each epoch.
+"""
 
 import hashlib
 import logging
@@ -25,8 +27,11 @@ class BadRows:
         # in memory that data workers share
         self.seen = multiprocessing.Array("q", limit + 1) if limit else None
 
-    def pass_over(self, where: str, error: UserError) -> None:
-        """Args: where: ``file:row``. Raises: UserError, the given one if no row may be broken."""
+    def skip(self, where: str, error: UserError) -> None:
+        """Count a broken row. Args: where: ``file:row``. error: what is wrong with it.
+
+        Raises: UserError if it is one too many; ``error`` itself if no row may be broken.
+        """
         if self.seen is None:
             raise error
         # the same in every process; 0 stands for a free place
@@ -60,6 +65,6 @@ class BadRows:
             raise UserError(f"{met}, {self.remedy}")
 
     def restore(self, names: list[int]) -> None:
-        """Args: names: of ``names``, perhaps of a run that allowed more."""
+        """Count rows of a checkpoint. Args: names: as ``names`` gave them, perhaps too many."""
         if self.seen is not None:
             self.seen[: len(names[: self.limit])] = names[: self.limit]

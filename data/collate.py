@@ -1,7 +1,8 @@
 """Samples -> batch, with the keys of upstream. The only collate function of the project.
 
-``FIELDS`` names the keys; a value is that of ``Sample`` with a dimension B in front. Arguments of
-the model are in ``net_input``, with ``src_lengths`` int64[B], without padding; ``nsentences`` is B,
+``FIELDS`` names the keys; a value is that of ``Sample`` with a dimension B in front. ``conf``,
+``patch_masks`` and ``code_masks``, which have one element in a sample, are [B]. Arguments of the
+model are in ``net_input``, with ``src_lengths`` int64[B], without padding; ``nsentences`` is B,
 ``ntokens`` the number of target tokens that are not padding.
 
 A key is there if the samples have it, and None if their value is None. Samples of different tasks

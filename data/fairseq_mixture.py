@@ -273,7 +273,7 @@ class PretrainingDataset(MixtureDataset):
             try:
                 return self.samples_of(name, row, draws)
             except UserError as error:
-                self.bad_rows.pass_over(rows.where(row), error)
+                self.bad_rows.skip(rows.where(row), error)
                 last = error
             others = range(len(rows)) if self.training else self.trained_rows(name)
             row = int(draws.rng.choice(others)) if len(others) else row

@@ -239,19 +239,24 @@ class SpanMask:
     keep_ratio: float = 0.0
 
     def __post_init__(self):
-        share, lengths = "expects a share from 0 to 1, found", ", ".join(LENGTHS)
-        ratios = f"--keep-ratio {self.keep_ratio} --random-ratio {self.random_ratio}"
-        at_most_1 = self.keep_ratio >= 0 and self.random_ratio + self.keep_ratio <= 1
-        for message, right in {
-            f"--mask-length expects one of {lengths}; found {self.length}": self.length in LENGTHS,
-            f"--replace-length: -1, 0 or 1, found {self.replace}": self.replace in (-1, 0, 1),
-            f"--mask-ratio {share} {self.ratio}": 0 <= self.ratio <= 1,
-            f"--random-ratio {share} {self.random_ratio}": 0 <= self.random_ratio <= 1,
-            f"{ratios}: expects at most 1 together": at_most_1,
-            f"--poisson-lambda: expects words above 0, found {self.poisson}": self.poisson > 0,
-        }.items():
-            if not right:
-                raise UserError(message)
+        """Raises: UserError that names the wrong option."""
+        share = "expects a share from 0 to 1, found"
+        if self.length not in LENGTHS:
+            known = ", ".join(LENGTHS)
+            raise UserError(f"--mask-length expects one of {known}; found {self.length}")
+        if self.replace not in (-1, 0, 1):
+            raise UserError(f"--replace-length: -1, 0 or 1, found {self.replace}")
+        if not 0 <= self.ratio <= 1:
+            raise UserError(f"--mask-ratio {share} {self.ratio}")
+        if not 0 <= self.random_ratio <= 1:
+            raise UserError(f"--random-ratio {share} {self.random_ratio}")
+        if self.keep_ratio < 0 or self.random_ratio + self.keep_ratio > 1:
+            raise UserError(
+                f"--keep-ratio {self.keep_ratio} --random-ratio {self.random_ratio}: expects at"
+                " most 1 together"
+            )
+        if not self.poisson > 0:
+            raise UserError(f"--poisson-lambda: expects words above 0, found {self.poisson}")
 
     def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Args: tokens: int64[N], begin and end symbol included; both stay. Returns: int64[M]."""

@@ -120,26 +120,26 @@ def test_an_enlarged_image_keeps_its_form_up_to_the_longest_side():
 def test_broken_rows_count_once_and_no_more_than_allowed():
     rows, error = BadRows(2), UserError("a.tsv:1: broken")
     for row in (5, 5, 7, 5):
-        rows.pass_over(f"a.tsv:{row}", error)
+        rows.skip(f"a.tsv:{row}", error)
     with pytest.raises(
         UserError, match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 skips 2"
     ):
-        rows.pass_over("b.tsv:5", error)
+        rows.skip("b.tsv:5", error)
     with pytest.raises(UserError, match="^a.tsv:1: broken$"):
-        BadRows(0).pass_over("a.tsv:1", error)
+        BadRows(0).skip("a.tsv:1", error)
 
 
 def test_broken_rows_of_all_processes_count_together():
     ranks, error = [BadRows(2), BadRows(2)], UserError("broken")
     for rank, row in ((0, 1), (0, 2), (1, 2)):
-        ranks[rank].pass_over(f"a.tsv:{row}", error)
+        ranks[rank].skip(f"a.tsv:{row}", error)
     for rows in ranks:
         rows.add(name for other in ranks for name in other.names())
     assert sorted(ranks[0].names()) == sorted(ranks[1].names()) and len(ranks[0].names()) == 2
     with pytest.raises(UserError, match="broken row 3, and --skip-bad-rows 2"):
-        ranks[1].pass_over("a.tsv:3", error)
+        ranks[1].skip("a.tsv:3", error)
     other = BadRows(2)
-    other.pass_over("b.tsv:1", error)
+    other.skip("b.tsv:1", error)
     with pytest.raises(
         UserError, match="together met 3 broken rows, named above, and --skip-bad-rows 2"
     ):
@@ -148,16 +148,16 @@ def test_broken_rows_of_all_processes_count_together():
 
 def test_a_run_that_goes_on_remembers_its_broken_rows():
     first, error = BadRows(2), UserError("a.tsv:5: broken")
-    first.pass_over("a.tsv:5", error)
+    first.skip("a.tsv:5", error)
     for limit in (1, 2):
         resumed = BadRows(limit)
         resumed.restore(first.names())
-        resumed.pass_over("a.tsv:5", error)
+        resumed.skip("a.tsv:5", error)
         assert resumed.names() == first.names()
     with pytest.raises(UserError, match="broken row 2, and --skip-bad-rows 1"):
         another = BadRows(1)
         another.restore(first.names())
-        another.pass_over("a.tsv:6", error)
+        another.skip("a.tsv:6", error)
     BadRows(0).restore(first.names())  # the files were fixed: no row may be broken any more
 
 
