@@ -43,7 +43,10 @@ class EncouragingConfig(LabelSmoothedConfig):
 
 @register_criterion("adjust_label_smoothed_cross_entropy", dataclass=LabelSmoothedConfig)
 class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
-    """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
+    """Label-smoothed cross-entropy, with R-Drop and without the tokens of largest loss on request.
+
+    Works with any model that returns (logits float[B, T, V], extra) and any vocabulary.
+    """
 
     config = LabelSmoothedConfig
     # a loss is proportional to the log-probabilities, so that a confidence can weigh either
@@ -125,8 +128,10 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         return loss, sample_size, joint
 
     def compute_loss(self, logits, rows, positions, sample, update_num, training):
-        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total. Args:
-        logits, rows: see ``scored_logits``. positions: int64[N]; all else is about these N."""
+        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total, by_task.
+
+        Args: logits, rows: see ``scored_logits``. positions: int64[N], the scored tokens.
+        """
         target = sample["target"].reshape(-1)[positions]
         allowed, conf = self.weights_of(sample, positions, logits)
         tasks = sample.get("tasks")
@@ -253,8 +258,8 @@ def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
 
 
 def repeat_batch(sample: dict) -> dict:
-    """A new batch of this one twice, one copy after the other, for two passes with different
-    dropout; both copies have the same images."""
+    """A batch that holds another one twice, one copy after the other, for two passes with different
+    dropout. Both copies show the same images, which the stem sees once."""
     images = torch.arange(len(sample["target"]), device=sample["target"].device)
 
     def twice(value):

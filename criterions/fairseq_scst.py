@@ -59,11 +59,12 @@ class ScstConfig(SamplingConfig):
 
 @register_criterion("scst_reward_criterion", dataclass=ScstConfig)
 class ScstRewardCriterion(OFACriterion):
-    """Works with any model that returns (logits float[B, T, V], extra) and any generator in
-    ``task.scst_generator``.
+    """CIDEr optimization: sampled captions are trained by what they earn above a baseline.
 
-    A task whose declaration has a ``reward`` of its own is optimized for that, without document
-    frequencies. BatchNorm follows --freeze-resnet alone: the model stays in the mode it is in.
+    Works with any model that returns (logits float[B, T, V], extra) and any generator in
+    ``task.scst_generator``. A task whose declaration has a ``reward`` of its own is optimized for
+    that, without document frequencies. BatchNorm follows --freeze-resnet alone: the model stays in
+    the mode it is in.
     """
 
     config = ScstConfig

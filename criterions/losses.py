@@ -25,9 +25,9 @@ def allowed_tokens(
     """Which tokens may be predicted: bool[rows, V] (the intersection), or None for all.
 
     Args:
-        shape: (rows, V). masks: bool[..., V] of these rows, e.g. by a trie of answers.
-        span: (start, end), the range of ids of a task's answers; the specials (0 to 3) stay
-            allowed.
+        shape: (rows, V).
+        masks: bool[..., V] of these rows, e.g. by a trie of answers.
+        span: (start, end), the ids of a task's answers; the specials (0 to 3) stay allowed.
     """
     allowed = None if masks is None else masks.reshape(shape)
     if span is not None:
@@ -127,7 +127,11 @@ def leave_one_out(scores: Tensor) -> Tensor:
 
 
 def better_than(scores: Tensor, baseline: Tensor) -> Tensor:
-    """How much better each sample is than the baseline float64[B] of its image; as above."""
+    """How much better each sample is than the baseline of its image.
+
+    Args: scores: float64[B, K]; baseline: float64[B]. Returns: float64[B, K], 0 where one is not
+    finite.
+    """
     return (scores - baseline[:, None]).nan_to_num(0, 0, 0)
 
 
@@ -152,14 +156,16 @@ def batch_of_samples(
 
 
 def kl_to_reference(lprobs: Tensor, other: Tensor) -> Tensor:
-    """KL(p, q) float[N] of predictions p and ``other`` predictions q, float[N, V], of the same
-    tokens; forbidden tokens count nothing."""
+    """KL(p, q) of two predictions of the same tokens; tokens that are not allowed count nothing.
+
+    Args: lprobs, other: float[N, V], of p and of q. Returns: float[N].
+    """
     p, q = (x.masked_fill(lprobs == -math.inf, 0) for x in (lprobs, other))
     return (lprobs.exp() * (p - q)).sum(-1)
 
 
 def symmetric_divergence(lprobs: Tensor) -> Tensor:
-    """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens, as above.
+    """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens.
 
     Args: lprobs: float[N, 2, V]. Returns: float[N].
     Source: Liang et al., R-Drop: Regularized Dropout for Neural Networks, NeurIPS 2021.

@@ -39,7 +39,7 @@ class MultiheadAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def keys_values(self, source: Tensor) -> KeyValue:
-        """Args: source: (B, S, C)."""
+        """Keys and values of what is attended to. Args: source: (B, S, C)."""
         keys, values = self.k_proj(source), self.v_proj(source)
         return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
@@ -50,10 +50,13 @@ class MultiheadAttention(nn.Module):
         bias: Optional[Tensor],
         padding_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """Args:
+        """Attention of the positions of ``x`` to those of ``source``: (B, T, C).
 
-        x: (B, T, C), as what is returned.
-        bias: (1 or B, H, T, S). padding_mask: bool[B, S], unless the bias includes it.
+        Args:
+            x: (B, T, C).
+            source: what ``keys_values`` returned, perhaps with a prompt before it.
+            bias: (1 or B, H, T, S), added to the scores.
+            padding_mask: bool[B, S], True is padding; None if the bias includes it.
         """
         query = split_heads(self.q_proj(x), self.num_heads)
         dropout = self.dropout if self.training else 0.0
@@ -102,13 +105,12 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Args:
+    """Values averaged by the attention weights: (B, H, T, D).
 
+    Args:
         query: (B, H, T, D); keys, values: (B, H, S, D).
-        bias: (1 or B, H or 1, T, S), added to the scaled scores. padding_mask: bool[B, S], True is
-            padding.
-
-    Returns: (B, H, T, D).
+        bias: (1 or B, H or 1, T, S), added to the scaled scores.
+        padding_mask: bool[B, S], True is padding.
     """
     if bias is None:
         assert padding_mask is None

@@ -37,7 +37,7 @@ class ModelConfig:
     max_source_positions: int = option(1024, "longest source text in tokens", belongs_to="task")
     max_target_positions: int = option(1024, "longest target in tokens", belongs_to="task")
 
-    # regularisation
+    # regularization
     dropout: float = option(0.0, "dropout after embeddings, attention and feed-forward layers")
     attention_dropout: float = option(0.0, "dropout of attention weights")
     activation_dropout: float = option(0.0, "dropout after the activation of feed-forward layers")
@@ -176,10 +176,12 @@ class ModelConfig:
 
     @classmethod
     def from_namespace(cls, namespace: Any, arch: Optional[str] = None) -> "ModelConfig":
-        """Args: namespace: object or mapping with some of the fields (others are ignored).
+        """The configuration of a command line or a checkpoint.
 
-        arch: architecture name whose preset fills what is missing; default: the namespace's own
-            ``arch``, ``ofa_large`` when it has none.
+        Args:
+            namespace: object or mapping with some of the fields; other entries are ignored.
+            arch: architecture whose preset fills what is missing; default: the namespace's own
+                ``arch``, or ``ofa_large``.
         """
         given = dict(namespace) if isinstance(namespace, Mapping) else vars(namespace)
         values = preset(arch or given.get("arch") or "ofa_large")

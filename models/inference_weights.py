@@ -35,7 +35,7 @@ M = TypeVar("M", bound=nn.Module)
 def inference_network(model: nn.Module) -> nn.Module:
     """A network in evaluation mode that computes what ``model`` does, faster and without gradients.
 
-    It shares the weights that it does not reorder. Of a network that is one already, itself.
+    It shares the weights that it does not reorder. A network for inference is returned as it is.
     """
     if getattr(model, "is_inference_network", False):
         return model
@@ -45,11 +45,12 @@ def inference_network(model: nn.Module) -> nn.Module:
 
 
 def inference_networks(models: Sequence[nn.Module]) -> list[Any]:
-    """Of every model, without its wrappers."""
+    """The network for inference of every model, without its wrappers."""
     return [inference_network(unwrapped(model)) for model in models]
 
 
 def encode_all(models: Sequence[Any], sample: dict[str, Any]) -> list[EncoderOutput]:
+    """The encoder's output of every model for a batch."""
     return [model.encode(**sample["net_input"]) for model in models]
 
 
@@ -150,7 +151,7 @@ def fold_batch_norms(module: nn.Module) -> None:
 
 
 def fold_batch_norm(convolution: nn.Conv2d, norm: Any) -> nn.Conv2d:
-    """A convolution that does what the norm behind it did as well."""
+    """A convolution that includes the norm behind it."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     if convolution.bias is not None:

@@ -118,17 +118,18 @@ class DrawingTask(AnsweringTask):
                 " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
                 " makes one"
             )
-        of_codebook = "a codebook of {} codes, as the model has (--code-dict-size)"
-        for name, expected, size, what in (
-            ("num_codes", codebook, "{}", of_codebook),
-            ("factor", CODE_SIDE, "{0} x {0}", "{0} x {0} pixels per code, as the model has"),
-        ):
-            if (found := getattr(tokenizer, name, expected)) != expected:
-                raise UserError(
-                    f"--image-tokenizer {self.tokenizer_path or ''}: expects"
-                    f" {what.format(expected)}, found {size.format(found)}; take the tokenizer that"
-                    " the training rows were made with"
-                )
+        expected = found = ""
+        if (codes := getattr(tokenizer, "num_codes", codebook)) != codebook:
+            expected = f"a codebook of {codebook} codes, as the model has (--code-dict-size)"
+            found = str(codes)
+        elif (side := getattr(tokenizer, "factor", CODE_SIDE)) != CODE_SIDE:
+            expected = f"{CODE_SIDE} x {CODE_SIDE} pixels per code, as the model has"
+            found = f"{side} x {side}"
+        if expected:
+            raise UserError(
+                f"--image-tokenizer {self.tokenizer_path or ''}: expects {expected}, found {found};"
+                " take the tokenizer that the training rows were made with"
+            )
         return tokenizer
 
     # --- generating codes
@@ -250,10 +251,9 @@ class DrawingTask(AnsweringTask):
                 "clip_scst_reward_criterion scores images: expected --clip-model-path (weights of"
                 " CLIP) or --image-text-scorer, found neither"
             )
-        codes = self.vocabulary.codes
-        rows = map(Tensor.tolist, answers)
-        numbers = [[token - codes.start for token in row if token in codes] for row in rows]
-        images = self.images(numbers, sample["net_input"]["src_tokens"].device)
+        ids = self.vocabulary.codes
+        codes = [[token - ids.start for token in row.tolist() if token in ids] for row in answers]
+        images = self.images(codes, sample["net_input"]["src_tokens"].device)
         fits = self.fits(images, places, sample, self.rows(sample))
         return torch.as_tensor(fits, dtype=torch.float32).cpu()
 

@@ -1,5 +1,7 @@
-"""Visual entailment: `` does the image describe " a man rides. "?`` -> `` yes``, of ``A man
-rides.`` and ``entailment``; or `` no``, `` maybe``.
+"""Visual entailment: whether an image shows what a sentence says. A row of the hypothesis ``A man
+rides.`` and the label ``entailment`` becomes
+
+     does the image describe " a man rides. "?  ->   yes        (or no, maybe)
 
 Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With
 ``--add-caption`` the caption, which somebody wrote for the image, is part of the question.

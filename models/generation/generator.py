@@ -1,8 +1,8 @@
 """Generation: from encoded images and text to hypotheses with scores.
 
-    generator = SequenceGenerator(models, GenerationOptions(beam=5, max_len_b=16),
-    vocab_size=len(vocabulary))
-    hypotheses = generator.generate(models, batch)      # hypotheses[image][0]["tokens"] is the best
+    options = GenerationOptions(beam=5, max_len_b=16)
+    generator = SequenceGenerator(models, options, vocab_size=len(vocabulary))
+    hypotheses = generator.generate(models, batch)  # hypotheses[row][0]["tokens"] is the best
 
 All hypotheses of all images of a batch advance together, one token a step; nothing loops over
 images, beams or tokens. An image is encoded once, its beams are further query positions of the same

@@ -74,10 +74,10 @@ def encode_images(tokenizer: ImageTokenizer, images: Sequence[Image.Image]) -> T
 def image_encoder(
     tokenizer: ImageTokenizer, seed: int | None = None
 ) -> Callable[[Sequence[Image.Image], int], Tensor]:
-    """``encode_images`` with the number of the first image as a second argument.
+    """``encode_images``, called with the number of the first image as a second argument.
 
-    Args: seed: draw the codes as upstream did, by this seed and that number.
-    Raises: UserError for a seed and a tokenizer that does not draw.
+    Args: seed: sample the codes as upstream did, by this seed and that number.
+    Raises: UserError for a seed and a tokenizer whose codes have no probabilities.
     """
     if seed is None:
         return lambda images, number: encode_images(tokenizer, images)
@@ -125,6 +125,6 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 
 def device_of(tokenizer) -> torch.device:
-    """Of its weights; an object that has none, such as a stand-in of a test, works on the CPU."""
+    """The device of its weights; the CPU for an object without weights, such as one of a test."""
     weights = tokenizer.parameters() if isinstance(tokenizer, nn.Module) else iter(())
     return getattr(next(weights, None), "device", torch.device("cpu"))

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -110,8 +111,8 @@ def update(
 def draw_batch(
     pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator
 ) -> Tensor:
-    """uint8[B, 3, S, S] of whole images, or, every second time, thrice as many parts of half the
-    side, which cost a quarter, show shapes at new positions, and are what pretraining encodes."""
+    """uint8[B, 3, S, S] of whole images; every second time three times as many parts of half the
+    side. These cost a quarter each, show shapes at new places, and are what pretraining encodes."""
     size = pixels.size(2)
     side = size // 2 // factor * factor
     if number % 2 and side:
@@ -131,11 +132,11 @@ def image_loss(output: Tensor, images: Tensor) -> Tensor:
     spend codes on grain.
     """
 
-    def error(view: Callable[[Tensor], Tensor]) -> Tensor:
-        return F.smooth_l1_loss(view(output), view(images), beta=SMALL)
-
-    steps = error(lambda x: x.diff(dim=2)) + error(lambda x: x.diff(dim=3))
-    return error(lambda x: x) + steps + REGION_WEIGHT * error(lambda x: F.avg_pool2d(x, REGION))
+    error = partial(F.smooth_l1_loss, beta=SMALL)
+    rows = error(output.diff(dim=2), images.diff(dim=2))
+    columns = error(output.diff(dim=3), images.diff(dim=3))
+    regions = error(F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION))
+    return error(output, images) + (rows + columns) + REGION_WEIGHT * regions
 
 
 @dataclass(frozen=True)

@@ -321,12 +321,17 @@ def check_weights(
     expected = f"the {len(own)} tensors of the {config.kind} that {described} describes"
     expect(not found, path, expected, f"that {' and '.join(found)}")
     wrong = [name for name in own if own[name].shape != weights[name].shape]
-    codebooks = [name for name in wrong if name.startswith("quantize.embed")]
-    book = f"a codebook of {config.n_embed} codes with {config.embed_dim} numbers each, as n_embed"
-    for name in codebooks or wrong:
-        shape = f"{name} of shape {list(own[name].shape)} as {described} describes"
-        expected = f"{book} and embed_dim of {described} say" if codebooks else shape
-        expect(False, path, expected, list(weights[name].shape))
+    if not wrong:
+        return
+    name = next((name for name in wrong if name.startswith("quantize.embed")), wrong[0])
+    if name.startswith("quantize.embed"):
+        expected = (
+            f"a codebook of {config.n_embed} codes with {config.embed_dim} numbers each, as n_embed"
+            f" and embed_dim of {described} say"
+        )
+    else:
+        expected = f"{name} of shape {list(own[name].shape)} as {described} describes"
+    expect(False, path, expected, list(weights[name].shape))
 
 
 def read_config(path: str | Path) -> VQGANConfig:
