@@ -33,11 +33,15 @@ def write_files(folder: Path, rows: int) -> tuple:
     photo.resize((256, 256)).save(square, "JPEG", quality=90)
     small = base64.b64encode(square.getvalue()).decode()
 
+    def with_photo(row: int) -> list[str]:
+        name, _, *texts = pair(row)
+        return [name, photos[row % 32], *texts]
+
     def codes(row: int) -> str:
         return " ".join(str((row + place) % 8192) for place in range(256))
 
     made = {
-        "pairs": [[(one := pair(n))[0], photos[n % 32], *one[2:]] for n in range(rows)],
+        "pairs": list(map(with_photo, range(rows))),
         "texts": [text(n) for n in range(rows)],
         "images": [[f"i{n}", small, codes(n)] for n in range(rows // 4)],
         "objects": [[f"d{n}", photos[n % 32], objects(n)[2]] for n in range(rows // 4)],

@@ -50,9 +50,8 @@ def main(args: Args) -> dict:
             curve = "  ".join(f"{update:g}: {score:.2f}" for update, score in found[stage])
             shown = f"by update {curve}; unseen scenes {found[test]:.4f}"
             print(f"seed {seed}, {stage}: {shown}", flush=True)
-    before, after = (
-        [one[name] for one in runs.values()] for name in ("stage1_cider", "test_cider")
-    )
+    before = [found["stage1_cider"] for found in runs.values()]
+    after = [found["test_cider"] for found in runs.values()]
     print(f"stage 1  {spread(before)}")
     print(f"stage 2  {spread(after)}")
     print(f"gain     {spread([b - a for a, b in zip(before, after)])}")

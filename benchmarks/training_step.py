@@ -123,3 +123,5 @@ def main(args: frame.Args) -> None:
         process = multiprocessing.get_context("spawn").Process(target=measure, args=(case, args))
         process.start()
         process.join()
+        if process.exitcode:
+            raise SystemExit(f"{case}: ended with exit code {process.exitcode}")
