@@ -7,7 +7,6 @@ choosing a build. torch is asked before a run starts: it alone knows what CUDA w
 as ``run_scripts/torch_versions.txt``: torch, torchvision and the reason, separated by tabs.
 """
 
-import itertools
 import os
 import re
 import shutil
@@ -94,8 +93,12 @@ def count_visible(visible: str | None, uuids: Sequence[str] | None) -> int:
     chosen = list(uuids or [])
     if visible is not None:
         entries = [entry.strip() for entry in visible.split(",")]
-        same = itertools.takewhile(lambda entry: _kind(entry) == _kind(entries[0]), entries)
-        chosen = list(itertools.takewhile(bool, (_resolve(entry, uuids) for entry in same)))
+        chosen = []
+        for entry in entries:
+            uuid = _resolve(entry, uuids)
+            if not uuid or _kind(entry) != _kind(entries[0]):
+                break
+            chosen.append(uuid)
     if len(set(chosen)) < len(chosen):
         return 0
     # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and
@@ -113,10 +116,13 @@ def _resolve(entry: str, uuids: Sequence[str] | None) -> str:
     or ""."""
     if _kind(entry) == "number":
         number = re.match(r"\d+", entry)
-        if number is None or uuids is None:
-            return str(int(number[0])) if number else ""
+        if number is None:
+            return ""
+        index = int(number[0])
+        if uuids is None:
+            return str(index)
         gpus = [uuid for uuid in uuids if not uuid.startswith("MIG")]
-        return dict(enumerate(gpus)).get(int(number[0]), "")
+        return gpus[index] if index < len(gpus) else ""
     matches = [entry] if uuids is None else [uuid for uuid in uuids if uuid.startswith(entry)]
     return matches[0] if len(matches) == 1 else ""
 
@@ -258,9 +264,11 @@ def kernel_problem(
 
 def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str | None) -> str:
     """One line about a driver that is too old for a build of torch, or ""."""
-    needed = oldest_driver(cuda) if cuda else 0
+    if not cuda:
+        return ""
+    needed = oldest_driver(cuda)
     old = min((gpu.driver for gpu in gpus if gpu.driver), default=needed)
-    if not cuda or old >= needed:
+    if old >= needed:
         return ""
     remedy = _another_build(cuda) if old >= OLDEST_DRIVER[12] else ""
     return (

@@ -24,7 +24,7 @@ from ofa.checkpoints.formats import (
 )
 from ofa.checkpoints.options import values_of
 from ofa.checkpoints.read import CONFIG, TASK, WEIGHTS, Checkpoint, read_source
-from ofa.checkpoints.upstream_options import released_model, released_task
+from ofa.checkpoints.upstream_options import upstream_model, upstream_task
 from ofa.errors import UserError
 from ofa.io import tensor_files
 from ofa.models.config import ModelConfig
@@ -51,19 +51,25 @@ PATCHES = 4, 3  # of an image of the batch, at most
 def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
     """Raises: UserError if the output is there already, or is not named as the layout needs it."""
     path, endings = Path(out), ENDINGS.get(layout.name)
-    found = "a folder" if path.is_dir() else "a file" if path.exists() else path.name
-    fits = not path.is_file() if not endings else path.suffix in endings and not path.is_dir()
+    if endings is None:
+        fits, expected = not path.is_file(), "a folder"
+    else:
+        fits = path.suffix in endings and not path.is_dir()
+        expected = f"a file *{' or *'.join(endings)}"
     if not fits:
-        expected = f"a file *{' or *'.join(endings)}" if endings else "a folder"
-        why = "; programs of that layout read no safetensors, --to ofa writes them"
-        why = why if path.suffix == SAFETENSORS else ""
+        found = "a folder" if path.is_dir() else "a file" if path.exists() else path.name
+        why = ""
+        if path.suffix == SAFETENSORS:
+            why = "; programs of that layout read no safetensors, --to ofa writes them"
         raise UserError(
             f"--out {out}: expected {expected} for --to {layout.name}, found {found}{why};"
             " choose another"
         )
-    if not force and path.exists() and (path.is_file() or any(path.iterdir())):
+    is_taken = path.is_file() or path.is_dir() and any(path.iterdir())
+    if is_taken and not force:
+        kind = "folder" if path.is_dir() else "file"
         raise UserError(
-            f"--out {out}: expected a new {found[2:]}, found one that is there; choose another, or"
+            f"--out {out}: expected a new {kind}, found one that is there; choose another, or"
             " replace it by --overwrite"
         )
 
@@ -134,8 +140,8 @@ def write(
     else:
         content = {**training_records(source, layout), "args": None, "model": tensors}
         if layout is FAIRSEQ:
-            options = released_model(config, source.arch)
-            content["cfg"] = {"task": released_task(task), "model": options}
+            options = upstream_model(config, source.arch)
+            content["cfg"] = {"task": upstream_task(task), "model": options}
         else:
             content |= training_options(source, task)
         save = tensor_files.write_checkpoint if out.suffix == SAFETENSORS else tensor_files.save

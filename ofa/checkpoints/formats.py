@@ -48,8 +48,8 @@ HUGGINGFACE_FIELDS = {
         """.split()
     },
 }
-# A field that a config.json lacks: of these the shapes of the tensors tell, of all others it is
-# the default of ModelConfig, but for two.
+# Fields that follow from the shapes of the tensors where a config.json lacks them; all others have
+# the default of ModelConfig then, but for two.
 HUGGINGFACE_SIZES = (
     "encoder_embed_dim encoder_ffn_embed_dim decoder_ffn_embed_dim encoder_layers decoder_layers"
     " encoder_attention_heads decoder_attention_heads resnet_type"
@@ -59,7 +59,7 @@ HUGGINGFACE_DEFAULTS = {
     for name in HUGGINGFACE_FIELDS.values()
     if hasattr(ModelConfig, name) and name not in HUGGINGFACE_SIZES
 } | {"dropout": 0.1, "scale_attn": True}
-# another value tells nothing
+# values that are understood; any other counts as missing
 KNOWN = {"resnet_type": tuple(DEPTHS), "activation_fn": ("gelu", "relu", "tanh", "linear")}
 HUGGINGFACE_CONSTANTS = {
     "model_type": "ofa",
@@ -140,14 +140,14 @@ class StateDictFormat:
         }
 
     def from_upstream(self, key: str) -> str | None:
-        """The name there of an upstream one; None for the ``version`` of upstream's stacks."""
+        """The name in this layout of an upstream name; None for ``version``, of upstream alone."""
         if self.renamed and key.endswith(".version"):
             return None
         place, head, segment, rest = _parts(key)
         return self.prefix + head + self.renamed.get(place, {}).get(segment, segment) + rest
 
     def to_upstream(self, key: str) -> str:
-        """Upstream's name of one there. Raises: UserError if it is upstream's, another there."""
+        """The upstream name of a name in this layout. Raises: UserError if only upstream has it."""
         key = without_prefix(key)
         place, head, segment, rest = _parts(key)
         names = self.upstream.get(place, {})
@@ -159,7 +159,7 @@ class StateDictFormat:
         return head + names.get(segment, segment) + rest
 
     def to_config(self, config: ModelConfig, num_entries: int) -> dict[str, Any]:
-        """The configuration there. Args: num_entries: of the vocabulary."""
+        """The configuration in this layout. Args: num_entries: of the vocabulary."""
         values = {
             **vars(config),
             "vocab_size": num_entries,
@@ -177,7 +177,10 @@ class StateDictFormat:
         return content
 
     def from_config(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of ``ModelConfig``, and ``vocab_size``. Raises: UserError if of another model."""
+        """Fields of ``ModelConfig``, and ``vocab_size``, of a configuration in this layout.
+
+        Raises: UserError if it is that of another model.
+        """
         if content.get("model_type", "ofa") != "ofa":
             raise UserError(
                 "expected a configuration of OFA (model_type 'ofa'), found"
@@ -205,7 +208,8 @@ class StateDictFormat:
 
 
 def _parts(key: str) -> tuple[str, str, str, str]:
-    """``encoder.layers.N``, ``encoder.layers.3.``, ``attn_ln`` and ``.weight``."""
+    """Of ``encoder.layers.3.attn_ln.weight`` the place ``encoder.layers.N``, and its three parts
+    ``encoder.layers.3.``, ``attn_ln`` and ``.weight``."""
     found = NAME.fullmatch(key)
     if found is None:
         return "", "", key, ""

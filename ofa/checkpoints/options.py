@@ -40,7 +40,7 @@ def values_of(group: Any) -> dict[str, Any]:
 
 
 def options_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint was trained with: ``args`` (old files), or the groups of ``cfg``."""
+    """The options of a checkpoint's training: of ``args`` (old files), or the groups of ``cfg``."""
     config = checkpoint.get("cfg") or {}
     groups = [(config.get(group), choice) for group, choice in GROUPS.items()]
     found: dict[str, Any] = {}
@@ -54,7 +54,8 @@ def options_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """In one form, without groups in a group, and defaults of other options (``${common.tpu}``)."""
+    """Options in one form; without groups inside of a group and without ``${common.tpu}``, the
+    reference to another option."""
     return {
         name: one_form(value)
         for name, value in options.items()
@@ -64,7 +65,8 @@ def comparable(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_form(value: Any) -> Any:
-    """One for "(0.9, 0.99)", (0.9, 0.99) and [0.9, 0.99]; for [1e-5] and 1e-5; for None and ""."""
+    """One form of values that mean the same: of "(0.9, 0.99)", (0.9, 0.99) and [0.9, 0.99]; of
+    [1e-5] and 1e-5; of "" and None."""
     if isinstance(value, str) and value[:1] in ("(", "[") and len(value) <= MAX_LIST:
         try:
             value = ast.literal_eval(value)

@@ -106,9 +106,10 @@ class Checkpoint:
                 for key, value in state.items()
                 if isinstance(value, Tensor)
             }
-            # of parameter-efficient tuning some weights only: of the decoder alone, perhaps
-            parts = ("encoder.", *("decoder.", "classification_heads.") * (ENTRY in self.content))
-            if not any(key.startswith(parts) for key in weights):
+            parts = ["encoder."]
+            if ENTRY in self.content:  # perhaps only the decoder was tuned
+                parts += ["decoder.", "classification_heads."]
+            if not any(key.startswith(tuple(parts)) for key in weights):
                 raise UserError(
                     "expected an OFA model (upstream, Hugging Face or mmpretrain names), found"
                     f" {first_of(weights or self.content)}; name the model's own file"
@@ -225,7 +226,7 @@ class Checkpoint:
 
     @property
     def arch(self) -> str:
-        """That of these sizes; of other sizes that of its options, or ofa_large, changed in all."""
+        """The name that goes with its sizes; else the name among its options, or ofa_large."""
         return architecture(self.weights) or self.options.get("arch") or "ofa_large"
 
     @cached_property

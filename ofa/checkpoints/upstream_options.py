@@ -1,5 +1,5 @@
-"""What upstream's own programs know of a checkpoint's options: flags that change nothing
-here, and the options of its tasks."""
+"""The options that upstream's own programs expect in a checkpoint: flags that change nothing here,
+and those of its tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ WITHOUT_EFFECT = (
 ALWAYS_ON = ("encoder_learned_pos", "decoder_learned_pos")  # accepted; there are no other positions
 SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal to the width
 
-# Options of upstream's tasks; its programs refuse a checkpoint whose task has others.
+# Options of upstream's tasks; its programs refuse a checkpoint with any other.
 EVERY_TASK = (
     "data selected_cols bpe bpe_dir max_source_positions max_target_positions max_src_length"
     " max_tgt_length code_dict_size patch_image_size orig_patch_image_size num_bins"
@@ -58,16 +58,16 @@ UPSTREAM_TASKS = {
 }
 
 
-def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that upstream's programs take; a task that it does not have becomes captioning."""
+def upstream_task(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task that upstream's programs take; a task of ours becomes captioning."""
     name = options.get("_name") or options.get("task")
     name = name if name in UPSTREAM_TASKS else "caption"
     known = {*EVERY_TASK, *UPSTREAM_TASKS[name].split()}
     return {"_name": name, **{key: value for key, value in options.items() if key in known}}
 
 
-def released_model(config: ModelConfig, arch: str) -> dict[str, Any]:
-    """Options of a network, complete, as upstream's programs look them up."""
+def upstream_model(config: ModelConfig, arch: str) -> dict[str, Any]:
+    """All options of a network that upstream's programs look up."""
     return {
         **{name: default for name, default, _ in WITHOUT_EFFECT},
         **dict.fromkeys(ALWAYS_ON, True),

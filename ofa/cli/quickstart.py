@@ -148,8 +148,9 @@ class StagedRun:
 
     def is_wanted(self, step: dict[str, Any]) -> bool:
         """Whether the settings that ``when`` and ``unless`` name ask for it."""
-        named = {key: self.values[step[key]] != "0" for key in ("when", "unless") if key in step}
-        return all(is_on == (key == "when") for key, is_on in named.items())
+        if "when" in step and self.values[step["when"]] == "0":
+            return False
+        return "unless" not in step or self.values[step["unless"]] == "0"
 
     def do(self, steps: list[Step]) -> None:
         for step in steps:

@@ -65,14 +65,15 @@ class Predictor:
         """A model from a checkpoint file of this project or of upstream.
 
         Args:
-            checkpoint: several files of one vocabulary are an ensemble.
-            bpe_dir: vocabulary folder; base: of a checkpoint that holds tuned weights only, that of
-                the others; default: as the checkpoint names them.
-            device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or
-                bf16. ema: take the averaged weights. batch_size: rows that go through together.
-            task: what will be asked, if that is known.
-            overrides: other stored options to replace, e.g. ``patch_image_size=384,
-                ans2label_file="answers.json"``.
+            checkpoint: one file, or several of one vocabulary: an ensemble.
+            bpe_dir: vocabulary folder; default: the one that the checkpoint names.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU if there is one.
+            precision: ``fp32``, ``fp16`` or ``bf16``.
+            ema: take the moving averages of the weights.
+            base: base of a delta checkpoint; default: the file that the checkpoint names.
+            batch_size: rows that go through the network together.
+            task: the task that will be asked, if it is known.
+            overrides: other stored options to replace, such as ``patch_image_size=384``.
         Raises: UserError if a file cannot be read, or files do not fit together.
         """
         if precision not in PRECISIONS:
@@ -149,7 +150,7 @@ class Predictor:
         instructions are never foreign."""
         teachers = {name, *spec_of(name).usage.taught_by}
         trained = self.checkpoint.trained.keys()
-        return not trained or not teachers.isdisjoint({TAUGHT_BY_ANY, *trained})
+        return not trained or bool(teachers & {TAUGHT_BY_ANY, *trained})
 
     def trained_tasks(self) -> list[TaskSpec]:
         """The tasks that the checkpoint was trained on."""
@@ -182,14 +183,20 @@ class Predictor:
 
         Args:
             dataset: ``dataset[row]`` is a sample, ``dataset.collater`` makes a batch of several.
-            batches: rows that go through the network together. best: hypotheses to keep of each.
-            generation: options of the generator. seeds: of each row, for what is drawn by chance.
+            batches: rows that go through the network together.
+            generation: options of the generator.
+            best: hypotheses to keep of each row.
+            seeds: of each row, for what is sampled.
             num_workers: processes that read rows.
         """
         networks = self.inference_networks()
-        own = torch.Generator()  # torch's own random numbers are the caller's
-        how = {"num_workers": num_workers, "generator": own, "collate_fn": dataset.collater}
-        loader: Any = DataLoader(dataset, batch_sampler=batches, **how)
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=dataset.collater,
+            generator=torch.Generator(),  # torch's own random numbers are the caller's
+        )
         for rows, batch in zip(batches, loader):
             batch = to_device(batch, self.device, self.dtype)
             if seeds is not None:
@@ -213,8 +220,10 @@ def cut(count: int, size: int) -> list[range]:
 
 def choose_device(name: str | None = None, precision: str = "fp32") -> torch.device:
     """The device of a name: cpu, cuda, cuda:1, mps; auto or None for a GPU if there is one, else
-    the CPU. Several processes (``LOCAL_RANK``) take turns on the GPUs. Raises: UserError if this
-    build of torch cannot use a GPU that is there, or the GPU not this precision."""
+    the CPU. Several processes (``LOCAL_RANK``) take turns on the GPUs.
+
+    Raises: UserError if this build of torch cannot use the GPU, or the GPU has no such precision.
+    """
     if name in (None, "auto"):
         name = default_device()
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available():

@@ -163,8 +163,7 @@ class PretrainingEvalSet:
         if task == "image_infilling":
             span = (codes.start, codes.stop)
             options |= {"beam": 1, "gen_code": True, "min_len": count, "constraint_range": span}
-        rows = TaskRows(sample for sample, _ in self.samples[task])
-        rows.collater = self.dataset.batch
+        rows = TaskRows([sample for sample, _ in self.samples[task]], self.dataset.batch)
         batches = cut(len(rows), batch_size)
         decoding = Decoding(bins_only=task == "visual_grounding")
         predicted = self.model.predict(self.task, rows, batches, decoding, options)
@@ -219,10 +218,12 @@ class PretrainingEvalSet:
             yield task, score, predictions
 
 
-class TaskRows(list):
-    """Samples of one task as what ``Predictor.predict`` reads."""
+class TaskRows(list[Any]):
+    """Samples of one task as the data set that ``Predictor.predict`` reads."""
 
-    collater: Callable[[Sequence[Any]], Any]
+    def __init__(self, samples: Sequence[Any], collater: Callable[[Sequence[Any]], Any]):
+        super().__init__(samples)
+        self.collater = collater
 
 
 def in_symbols(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:

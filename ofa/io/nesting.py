@@ -21,15 +21,15 @@ def check_nesting(value: Any, spelled: int = 0) -> None:
     most = MAX_SHARING * spelled + FEW
 
     def visit(node: Any, depth: int) -> tuple[int, int]:
-        height, size = known.get(id(node), (1, 0))
-        if size:
-            return height, size
+        if id(node) in known:
+            return known[id(node)]
         if depth > MAX_DEPTH:
             raise ValueError(
                 f"containers that contain themselves, or are nested more than {MAX_DEPTH} deep"
             )
         items = _items(node)
-        size, inner = 1 + len(items), [item for item in items if type(item) in CONTAINERS]
+        inner = [item for item in items if type(item) in CONTAINERS]
+        height, size = 1, 1 + len(items)
         for item in inner:
             below, more = visit(item, depth + 1)
             height, size = max(height, below + 1), size + more

@@ -70,7 +70,7 @@ class ResumableFolder:
         self._check_place()
 
     def _check_place(self) -> None:
-        """Say at once, not after hours of work, that the folder cannot be made."""
+        """Raises: UserError if the folder cannot be made: now, not after hours of work."""
         place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         start = f"{self.folder}: the output folder cannot be made"
         if not place.is_dir():
@@ -118,7 +118,7 @@ class ResumableFolder:
         return self.manifest["finished"] and all(map(self.is_complete, self.manifest["files"]))
 
     def save_manifest(self, finished: bool = False, **counts: int) -> None:
-        """Args: finished: nothing more is to be written. counts: figures to keep."""
+        """Write the manifest. Args: finished: all files are written. counts: figures to keep."""
         self.make()
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
@@ -161,9 +161,10 @@ class ResumableFolder:
         lines: Sequence[int] | None = None,
         unit: str = "rows",
     ) -> None:
-        """A file of blocks of whole lines.
+        """Write a file block by block; a block is some whole lines.
 
-        Args: blocks: from the given one on. lines: of each block; None: one, nobody knows how many.
+        Args: blocks: number of the first one -> the blocks from there on. lines: of each block;
+        None: one each, of an unknown number of blocks. unit: what messages call a block.
         """
         if self.is_complete(name):
             logger.info("%s: already complete", self.folder / name)

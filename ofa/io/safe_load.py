@@ -15,6 +15,7 @@ import types
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,24 +117,26 @@ def check_kinds(content: Any) -> None:
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
     for place, kind in KINDS.items():
-        parts: list[Any] = [content]
-        for name in place.split("."):
-            there = [part for part in parts if part is not None]
-            if name == "*":
-                parts = [
-                    item
-                    for part in there
-                    for item in (part.values() if isinstance(part, Mapping) else part)
-                ]
-            else:
-                parts = [part.get(name) for part in there]
-        for part in parts:
+        for part in parts_at(content, place):
             if not isinstance(part, kind) and (part is not None or place.endswith("*")):
                 raise ValueError(f"'{place}' is {type(part).__name__}")
     for name in ("model", "state_dict"):
         for key in content.get(name) or ():
             if not isinstance(key, str):
                 raise ValueError(f"'{name}' has an entry whose name is {type(key).__name__}")
+
+
+def parts_at(content: Any, place: str) -> list[Any]:
+    """The parts that a place of ``KINDS`` names; None for a missing one."""
+    parts = [content]
+    for name in place.split("."):
+        there = [part for part in parts if part is not None]
+        if name == "*":
+            items = (part.values() if isinstance(part, Mapping) else part for part in there)
+            parts = list(chain.from_iterable(items))
+        else:
+            parts = [part.get(name) for part in there]
+    return parts
 
 
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:

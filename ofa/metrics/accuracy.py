@@ -47,9 +47,11 @@ class Accuracy(TaskMetrics):
         """What answers with the same letters and spaces earn."""
         accepted = reference if isinstance(reference, Mapping) else dict.fromkeys(reference, 1.0)
         credits = [float(accepted.get(one.text, 0)) for one in (prediction, *prediction.others)]
-        name, k = self.top or ("top", 1)
-        best = max(credits[:k])
-        return {self.total: credits[0], self.count: 1, f"_{name}_sum": best, f"_{name}_cnt": 1}
+        counts = {self.total: credits[0], self.count: 1.0}
+        if self.top:
+            name, k = self.top
+            counts |= {f"_{name}_sum": max(credits[:k]), f"_{name}_cnt": 1.0}
+        return counts
 
 
 def f1(cells: Mapping[str, float]) -> float:

@@ -1,5 +1,5 @@
-"""Answers of people -> the answer column: as the VQA evaluation normalizes and scores them. ``ofa
-answers``: the set of answers that a model may give, made from training files."""
+"""The answer column: people's answers, normalized and scored as the VQA evaluation does; and ``ofa
+answers``, the set of answers that a model may give, made from training files."""
 
 import re
 from collections import Counter

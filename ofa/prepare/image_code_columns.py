@@ -201,22 +201,24 @@ def check_columns(images: TsvImages, flags: dict[str, int]) -> None:
 def cells(
     images: Images, chosen: Sequence[int], args: EncodeOptions, size: int, encode: Encode
 ) -> Iterator[str]:
-    """What stands for ``IMAGE`` in the rows of each chosen image: its codes; for pretraining
-    itself in base64, with sides of 2 x ``size``, and the codes of its middle, of the pixels as they
-    are stored."""
+    """What stands for ``IMAGE`` in the rows of each chosen image.
+
+    For generation its codes. For pretraining the image in base64, with sides of 2 x ``size``, and
+    the codes of its middle, of the pixels as they are stored.
+    """
     step = args.batch_size if args.sample is None else 1
     middle = (size // 2, size // 2, size // 2 + size, size // 2 + size)
     for start in range(0, len(chosen), step):
-        some = chosen[start : start + step]
-        shown: list[Image.Image]
-        columns: Iterator[str] = repeat("")
+        batch = chosen[start : start + step]
+        before: Iterator[str] = repeat("")  # what stands before the codes
         if args.purpose == "generation":
-            shown = [make_square(images[i], size, args.non_square, images.where(i)) for i in some]
+            how = args.non_square
+            squares = [make_square(images[i], size, how, images.where(i)) for i in batch]
         else:
-            files = [stored_image(images, index, 2 * size, args) for index in some]
-            shown = [open_image(data).crop(middle) for data in files]
-            columns = (f"{encode_image(data)}\t" for data in files)
-        for column, codes in zip(columns, encode(shown, some[0])):
+            stored = [stored_image(images, index, 2 * size, args) for index in batch]
+            squares = [open_image(data).crop(middle) for data in stored]
+            before = (f"{encode_image(data)}\t" for data in stored)
+        for column, codes in zip(before, encode(squares, batch[0])):
             yield column + codes_to_text(codes)
 
 

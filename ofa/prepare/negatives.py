@@ -134,7 +134,10 @@ class NegativeSamples:
         names = (f"{name}\n" for name in sorted(self.objects))
         for name, lines in ((CAPTIONS, self.captions()), (OBJECTS, names)):
             with replacing(folder / name) as file:
-                counts[name] = sum(1 for line in lines if file.write(line))
+                counts[name] = 0
+                for line in lines:
+                    file.write(line)
+                    counts[name] += 1
         write_json(folder / ANSWERS, kinds, indent=1)
         counts[ANSWERS] = len(set().union(*kinds.values()))
         for name, purpose in FILES.items():

@@ -1,8 +1,8 @@
-"""Pretraining on several tasks at once: which there are, how often each is trained, and what a row
-may ask for.
+"""The eight tasks of pretraining, how often each is trained, and which of them a row may ask for.
 
-Pairs of image and text have one sample per row, by its type, and a second one of the same row
-(image_text_matching, grounded_captioning); of auxiliary rows a group comes per eighth pair.
+A row of the image-text stream is a sample of its type (caption, qa, visual_grounding), and often a
+second one: image_text_matching or grounded_captioning. With every eighth row comes one group of the
+auxiliary streams: two samples of text_infilling, one of image_infilling, one of detection.
 """
 
 import math

@@ -156,7 +156,8 @@ class _Parser:
         if found := UNPRINTABLE.search(token):
             place = start + found.start()
             self.fail((place, place + 1), "printable text", repr(found[0]), "remove it")
-        if (place := start + token.find("${")) >= start:
+        if "${" in token:
+            place = start + token.index("${")
             self.fail((place, place + 2), "plain text", "'${'", "write a space between the two")
         return token
 
