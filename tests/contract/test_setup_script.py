@@ -245,3 +245,20 @@ def test_every_offered_torch_is_tested_and_within_what_the_package_asks_for():
         assert torch in SpecifierSet(required["torch"]) and torchvision in SpecifierSet(
             required["torchvision"]
         )
+
+
+def test_the_steps_of_the_dockerfile_fit_this_repository():
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
+    steps = re.findall(r"^([A-Z]+) (.*(?:\\\n.*)*)$", text, re.M)
+    values = dict(steps)
+    python = re.fullmatch(r"python:([\d.]+)-slim-bookworm", values["FROM"])
+    project = (ROOT / "pyproject.toml").read_text()
+    assert python and python[1] in SpecifierSet(re.search(r'requires-python = "(.*)"', project)[1])
+    for command in (rest for name, rest in steps if name == "RUN"):
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+    scripts = re.findall(r"/opt/ofa/(\S+\.sh)", text)
+    assert scripts == ["run_scripts/setup.sh"] and values["COPY"] == ". /opt/ofa"
+    torch = values["ARG"].removeprefix("OFA_TORCH=")
+    assert torch in (ROOT / "run_scripts/torch_versions.txt").read_text().split()
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", ".venv*", "runs"} <= {*ignored}
