@@ -1,5 +1,6 @@
 """Text files of a user in UTF-8; other bytes are one error that names file and line."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,30 @@ def read_lines(path: str | Path) -> Iterator[str]:
             f"{path}: expected a text file, found no readable one ({error.strerror}); check the"
             " path"
         ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{number}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
-        ) from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+
+
+def not_utf8(path: str | Path) -> UserError:
+    """What to say of a text file that is not UTF-8: the encoding, as far as it shows, and the
+    command that changes it."""
+    where, found, encoding = str(path), "other bytes", "WINDOWS-1252"
+    with open(path, "rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            found, encoding = "UTF-16 (Excel's 'Unicode Text')", "UTF-16"
+        file.seek(0)
+        for number, line in enumerate(file if encoding != "UTF-16" else (), 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"0x{line[error.start]:02x}"
+                where, found = f"{path}:{number}", f"the byte {byte}, as in Latin-1 (Excel's 'CSV')"
+                break
+    new = f"{Path(path).stem}_utf8{Path(path).suffix}"
+    return UserError(
+        f"{where}: expected UTF-8 text, found {found}; save it as 'CSV UTF-8', or run: iconv -f"
+        f" {encoding} -t UTF-8 {Path(path).name} > {new}"
+    )
 
 
 def read_text(path: str | Path) -> str:

@@ -118,6 +118,13 @@ def in_fractions(box: Sequence[float]) -> bool:
     return all(0 <= number <= 1 for number in box)
 
 
+def may_be_xywh(box: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a box that should have corners makes as much sense as x, y, width, height. Args:
+    size: of the image, in pixels as the box."""
+    fits = all(corner + side <= edge for corner, side, edge in zip(box, box[2:], size))
+    return fits and not in_fractions(box)
+
+
 def id_key(text: str) -> str:
     """One key for ``1``, ``01`` and ``1.0``, which programs take for one id."""
     number = NUMBER.fullmatch(text)

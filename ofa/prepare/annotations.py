@@ -16,13 +16,15 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io import json_files
 from ofa.io.image_files import TABLE, ImageFolders
-from ofa.io.text_files import read_lines
+from ofa.io.text_files import not_utf8, read_lines
 from ofa.io.values import SHOWN, RowError, WrittenFloat, finding, one_line
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5
+LIST = re.compile(r"\[\s*(\{|$)")  # how a file of one list of objects begins
+DELIMITERS = ",;\t|"
 RIGHT_FILE = "is this the right annotation file?"
 
 
@@ -116,21 +118,41 @@ def list_of(
 def read_json_lines(
     path: str, needs: Sequence[str] = (), hint: str = "write one JSON object per line"
 ) -> Iterator[Entry]:
-    """The objects of a JSONL file. Args: needs, hint: as of ``list_of``."""
+    """The objects of a JSONL file, or of a list in a JSON file. Args: needs, hint: as of
+    ``list_of``."""
+    lines = numbered_lines(path, "of one JSON object each")
+    if LIST.match(next(lines)[1]):
+        content = json_files.read_json(path, "a list of objects", fraction=WrittenFloat)
+        if not content:
+            raise UserError(f"{path}: expected objects, found an empty list; {hint}")
+        yield from list_of(path, content, "entry", needs, hint)
+        return
     for where, line in numbered_lines(path, "of one JSON object each"):
         expected = "one JSON object per line"
         value = json_files.parse_json(line, where, expected, fraction=WrittenFloat)
         yield _entry(value, where, needs, hint)
 
 
+def delimiter_of(path: str, header: str) -> str:
+    """What stands between the columns of a table: that of the header, else that of the name."""
+    try:
+        return csv.Sniffer().sniff(header, DELIMITERS).delimiter
+    except csv.Error:
+        return "\t" if path.endswith(TABLE) else ","
+
+
 def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
-    """The rows of a CSV file with a header. Args: delimiter: if not that of the name."""
-    delimiter, row = delimiter or ("\t" if path.endswith(TABLE) else ","), None
+    """The rows of a CSV file with a header, whose names lose spaces around them. Args: delimiter:
+    if not as the header shows."""
+    row = None
     limit = csv.field_size_limit(sys.maxsize)  # the process's: a field may be an image
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
+            delimiter = delimiter or delimiter_of(path, file.readline())
+            file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            names = Counter(reader.fieldnames or ())
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            names = Counter(reader.fieldnames)
             if len(names) < names.total():
                 raise UserError(
                     f"{path}:1: expected every column once, found {names.most_common(1)[0][0]!r}"
@@ -146,10 +168,10 @@ def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
                 yield Entry(row, where)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: expected a CSV file in UTF-8 with a header, found {error}"
-        ) from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a CSV file with a header, found {error}") from None
     finally:
         csv.field_size_limit(limit)
     if row is None:

@@ -1,9 +1,10 @@
 """The answer column: people's answers, normalized and scored as the VQA evaluation does; and ``ofa
 answers``, the set of answers that a model may give, made from training files."""
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,17 @@ from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.values import RowError, words_of
 from ofa.prepare.annotations import without_join
-from ofa.task.answers import MissingAnswers, read_label_file, write_label_file
+from ofa.task.answers import (
+    MissingAnswers,
+    counts_in_words,
+    differing_in_case,
+    read_label_file,
+    write_label_file,
+)
+from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SET = "trainval_ans2label.json"  # the file of a data set's answers
 DIGITS = "zero one two three four five six seven eight nine ten".split()
@@ -84,6 +94,23 @@ def answer_of(value: Any) -> str:
     if not text:
         raise RowError("an answer, found nothing but marks that separate answers")
     return text
+
+
+def note_answers(columns: Mapping[int, Column], rows: Sequence[Sequence[str]]) -> None:
+    """Log how many rows each class has, and warn of answers that differ in case alone. Args:
+    columns: number -> column. rows: their cells."""
+    for number, column in columns.items():
+        cells = [row[number] for row in rows if row[number]]
+        if not cells or column.kind not in ("label", "answer"):
+            continue
+        counts = Counter(map(learned_answer, cells) if column.kind == "answer" else cells)
+        if column.kind == "label":
+            logger.info("%s: %s", column.public_name, counts_in_words(counts))
+        if groups := differing_in_case(counts):
+            logger.warning(
+                "%d %ss differ only in case, such as %s: are they meant to be different?",
+                *(len(groups), column.public_name, " and ".join(map(repr, groups[0]))),
+            )
 
 
 def number_answers(taught: Iterable[str], min_count: int = 1) -> dict[str, int]:

@@ -6,6 +6,7 @@ files of a task, which declares the columns.
 """
 
 import argparse
+import difflib
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What other data sets call the columns, the likeliest first; by our names.
+OTHER_NAMES = {
+    "image": "file_name filename file image_path image_file img_path img path picture photo",
+    "caption": "text captions sentence description title",
+    "question": "query prompt",
+    "answer": "answers response reply label",
+    "label": "class category class_name labels target answer gold_label",
+    "text": "sentence expression phrase ref caption query label",
+    "box": "bbox region bounding_box",
+    "hypothesis": "sentence2 sentence text caption",
+    "premise": "sentence1",
+    "source": "text document article",
+    "target": "summary",
+}
 SPLITS = {name: name for name in ("train", "val", "test")}
 SPLITS |= dict.fromkeys(("valid", "validation", "dev"), "val")
 
@@ -73,7 +88,7 @@ def character(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class CsvOptions(OwnTableOptions):
     delimiter: str | None = option(
-        None, "between columns, if not a tab in .tsv files or else a comma", parse=character
+        None, "between columns, if not as the header shows: , ; | or a tab", parse=character
     )
 
 
@@ -96,6 +111,8 @@ def read_own_table(
     columns = file_columns(spec)
     if spec.has("id") and not holds_captions(columns):
         check_ids(rows, has_image_ids(columns))
+    if options.val_fraction is None and {row.split for row in rows} == {"train"}:
+        logger.warning("no validation part: add --val-fraction 0.1, or a column 'split'")
     return dataset_of(spec, rows, problems, options, options.files)
 
 
@@ -110,14 +127,17 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
     check_names(spec, called)
     rows: list[TableRow] = []
     known: dict[str, None] = {}  # columns of any row
+    folded = {name.casefold(): name for name in (*names_of(spec), *called.values())}
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
         if isinstance(options, CsvOptions):
             entries = read_csv(path, options.delimiter)
         else:
             entries = read_json_lines(path)
         for entry in entries:
-            known |= dict.fromkeys(entry)
-            values = {**entry, **{name: entry.get(column) for name, column in called.items()}}
+            values = {folded.get(name.strip().casefold(), name): entry[name] for name in entry}
+            values |= {name: entry[name] for name in folded.values() if name in entry}
+            known |= dict.fromkeys(values)
+            values |= {name: values.get(column) for name, column in called.items()}
             rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
     check_columns(spec, called, known, rows[0].where)
     images = ImageFolders(options.images) if options.images else None
@@ -147,21 +167,27 @@ def columns_to_fill(spec: "TaskSpec") -> list[Column]:
     return [column for column in columns if column.kind != "id"]
 
 
+def names_of(spec: "TaskSpec", public: bool = False) -> list[str]:
+    """Every name that a column of a table may have. Args: public: the usual one of each."""
+    names = [
+        name
+        for column in columns_to_fill(spec)
+        for name in ([column.public_name] if public else column.names)
+    ]
+    names += [*(CORNERS if spec.has("box") else ()), "id", "split"]
+    return [*names, "image_id"] if spec.has("image") else names
+
+
 def check_names(spec: "TaskSpec", called: Mapping[str, str]) -> None:
     """Raises: UserError for names in ``--columns`` that the task does not know.
 
     Args: called: column -> its name in the table, where it is another one.
     """
-    columns = columns_to_fill(spec)
-    others = [*(CORNERS if spec.has("box") else ()), "id", "split"]
-    others += ["image_id"] if spec.has("image") else []
-    listed = ", ".join(dict.fromkeys([*(column.public_name for column in columns), *others]))
-    unknown = called.keys() - {*others, *(name for column in columns for name in column.names)}
-    if unknown:
-        name = min(unknown)
+    if unknown := called.keys() - set(names_of(spec)):
+        name, listed = min(unknown), dict.fromkeys(names_of(spec, public=True))
         raise UserError(
-            f"--columns {name}={called[name]}: task {spec.name!r} knows the columns {listed};"
-            " correct the name before '='"
+            f"--columns {name}={called[name]}: task {spec.name!r} knows the columns"
+            f" {', '.join(listed)}; correct the name before '='"
         )
 
 
@@ -172,22 +198,37 @@ def check_columns(
 
     Args: called: as of ``check_names``. known: columns of any row. where: the first row.
     """
+    missing, used = [], set()
     for column in columns_to_fill(spec):
-        there = any(called.get(name, name) in known for name in column.names)
-        there |= column.kind == "box" and all(called.get(name, name) in known for name in CORNERS)
-        if column.needed and not there:
-            name = column.public_name
-            raise UserError(
-                f"{where}: expected a column {called.get(name, name)!r} for the task's {name!r},"
-                f" found {', '.join(known)}; name it with --columns {name}=..."
-            )
+        there = {called.get(name, name) for name in column.names}.intersection(known)
+        corners = {called.get(name, name) for name in CORNERS if column.kind == "box"}
+        used |= there | corners
+        if column.needed and not there and not (corners and corners <= {*known}):
+            missing.append(column.public_name)
+    if missing:
+        name = missing[0]
+        left = [column for column in known if column not in used]
+        meant = [f"{name}={found}" for name in missing if (found := like(name, left))]
+        remedy = f"did you mean --columns {' '.join(meant)}?" if meant else ""
+        raise UserError(
+            f"{where}: expected a column {called.get(name, name)!r} for the task's {name!r},"
+            f" found {', '.join(known)}; {remedy or f'name it with --columns {name}=...'}"
+        )
+
+
+def like(name: str, found: Collection[str]) -> str:
+    """That of the columns which may be the one of this name; empty if there is none."""
+    folded = {column.casefold(): column for column in found}
+    close = difflib.get_close_matches(name, folded, 1)
+    usual = [other for other in OTHER_NAMES.get(name, "").split() if other in folded]
+    return next((folded[other] for other in (*usual, *close)), "")
 
 
 def place(
     row: TableRow, options: OwnTableOptions, spec: "TaskSpec", images: ImageFolders | None
 ) -> TableRow:
     """The row with its split and images. Raises: RowError."""
-    stated = one_of(row.text("split") or options.split, SPLITS, "a split")
+    stated = one_of(row.text("split").lower() or options.split, SPLITS, "a split")
     paths: dict[str, str] = {}
     for column in spec.images:
         assert images is not None, "asked for in read_rows"

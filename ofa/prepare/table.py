@@ -4,6 +4,8 @@ TableRow("a.jsonl:7", {"id": "7", "text": "left dog", "box": [1, 2, 3, 4]}, imag
 7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...   for the task ``refcoco``
 """
 
+import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,13 +17,14 @@ from ofa.errors import UserError
 from ofa.io.image_files import stored_form, turned_box
 from ofa.io.images import upright_size
 from ofa.io.numbers import read_decimal
-from ofa.io.values import RowError, finding, in_fractions, one_line, text_of, words_of
+from ofa.io.values import RowError, finding, in_fractions, may_be_xywh, one_line, text_of, words_of
 from ofa.prepare.annotations import Problems, without_join
 from ofa.prepare.answer_column import (
     ANSWER_SET,
     answer_column,
     answer_of,
     confidences,
+    note_answers,
     number_answers,
 )
 from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
@@ -34,9 +37,13 @@ if TYPE_CHECKING:
     # imports torch: what only reads tables starts without it
     from ofa.task.task_spec import TaskSpec
 
+logger = logging.getLogger(__name__)
+
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 # pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
 BEYOND = 1.0
+TELLING_BOXES = 20  # of which one at least tells corners from widths
+SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 FormOf = Callable[[str], tuple[tuple[int, int], int]]  # as ``stored_form``
 Filled = list[tuple[str, list[str]]]  # image and cells of rows
@@ -119,6 +126,7 @@ def dataset_of(
     filled = {split: fill(part, columns, problems) for split, part in parts.items()}
     found.sizes = {row.image: row.size for row in rows if row.size}
     problems.settle()
+    note_answers(columns, [cells for _, cells in filled["train"]])
     number_classes(found, columns, filled, choose_answers)
     for split, part in filled.items():
         end = spec.usage.validation if split == "val" and not name else split
@@ -146,8 +154,9 @@ def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> l
     captions: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         with problems.at(row.where):
-            texts = texts_of(row, column)
-            if not texts:
+            unlabeled = row.split == "test" and is_empty(row, column, row.value(column))
+            texts = [] if unlabeled else texts_of(row, column)
+            if not texts and not unlabeled:
                 raise RowError(f"a {column.public_name}, found an empty text")
             captions.setdefault((row.image_id, row.image), []).extend(texts)
     return [CaptionedImage(name, tuple(texts), path) for (name, path), texts in captions.items()]
@@ -164,7 +173,22 @@ def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Prob
             for number, column in columns.items():
                 cells[number] = cell_of(row, column, form_of)
             filled.append((row.image, cells))
+    for number, column in columns.items():
+        if column.kind == "box" and rows and rows[0].box_format == "xyxy" and not rows[0].size:
+            note_xywh([(image, cells[number]) for image, cells in filled], form_of)
     return filled
+
+
+def note_xywh(boxes: Sequence[tuple[str, str]], form_of: FormOf) -> None:
+    """Warn where no box of many tells corners from widths. Args: boxes: image and cell of each."""
+    corners = ((map(float, cell.split(",")), image) for image, cell in boxes if cell)
+    if len(boxes) >= TELLING_BOXES and all(
+        may_be_xywh(tuple(box), upright_size(*form_of(image))) for box, image in corners
+    ):
+        logger.warning(
+            "all %d boxes make sense as x,y,width,height too; if they are, add --box-format xywh",
+            len(boxes),
+        )
 
 
 def has_image_ids(columns: Mapping[int, Column]) -> bool:
@@ -183,7 +207,7 @@ def number_classes(
     is no column of the task; the answer set of what training rows teach."""
     for number, column in columns.items():
         if column.kind == "label" and not column.labels:
-            rows = [cells for part in parts.values() for _, cells in part]
+            rows = [cells for part in parts.values() for _, cells in part if cells[number]]
             words = sorted({cells[number] for cells in rows})
             labels = {text: label for label, text in enumerate(words, start=1)}
             found.texts["class2label.json"] = label_text(labels)
@@ -206,6 +230,8 @@ def _cells(rows: Filled, problems: Problems) -> Iterator[list[str]]:
 def cell_of(row: TableRow, column: Column, form_of: FormOf) -> str:
     """A column of a row as a TSV has it. Raises: RowError that says what was expected."""
     value = row.value(column)
+    if row.split == "test" and column.target and is_empty(row, column, value):
+        return ""
     if column.kind == "id":
         return row.uniq_id
     if column.kind == "image":
@@ -231,6 +257,13 @@ def cell_of(row: TableRow, column: Column, form_of: FormOf) -> str:
     if label is None:
         raise RowError(f"a {name} ({', '.join(column.labels)}), found {text!r}")
     return label
+
+
+def is_empty(row: TableRow, column: Column, value: Any) -> bool:
+    """Whether a row has nothing in a column that is to be predicted, as in test splits."""
+    if column.kind == "box" and value is None:
+        return all(row.values.get(name) in (None, "") for name in CORNERS)
+    return value in (None, [], {}) or isinstance(value, str) and not value.strip()
 
 
 def texts_of(row: TableRow, column: Column) -> list[str]:
@@ -278,7 +311,8 @@ def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
         elif isinstance(value, list):
             numbers = value
         else:
-            numbers = text_of(value, "a box", "box", "bbox").strip("[] ").split(",")
+            text = text_of(value, "a box", "box", "bbox").strip("[]() ")
+            numbers = SEPARATOR.split(text)
         box = tuple(map(read_decimal, numbers))
     except (ValueError, KeyError, RowError):
         box = ()
@@ -306,7 +340,7 @@ def corners_in_pixels(
     if not norm and any(box) and in_fractions(box) and max(size) > 1:
         raise RowError(
             f"a box in pixels, found {found}: less than one pixel; are these fractions of the"
-            " image? --box-format of csv and jsonl takes them"
+            " image? Then add --box-format xyxy_norm, or xywh_norm"
         )
     if corners == "xywh":
         box = box[0], box[1], box[0] + box[2], box[1] + box[3]
@@ -318,7 +352,10 @@ def clipped(box: Sequence[float], size: tuple[int, int]) -> str:
     (x0, y0, x1, y1), (width, height) = box, size
     found = ",".join(f"{number:g}" for number in box)
     if x1 <= x0 or y1 <= y0:
-        raise RowError(f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty)")
+        widths = "; x,y,width,height? Then add --box-format xywh" * may_be_xywh(box, size)
+        raise RowError(
+            f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty{widths})"
+        )
     inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     overhang = max(-x0, -y0, x1 - width, y1 - height)
     if overhang > BEYOND or inside[2] <= inside[0] or inside[3] <= inside[1]:

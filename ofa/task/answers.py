@@ -43,6 +43,23 @@ def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
             file.write(json.dumps(labels, ensure_ascii=False).encode())
 
 
+def differing_in_case(texts: Iterable[str]) -> list[list[str]]:
+    """Texts that are alike but for capitals, in the order in which they come."""
+    alike: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        alike.setdefault(text.lower(), []).append(text)
+    return [some for some in alike.values() if len(some) > 1]
+
+
+def counts_in_words(counts: Counter[str]) -> str:
+    """``23 classes, from 1 row ('rose') to 17 rows ('lily')``."""
+    (most, high), *_, (least, low) = [*counts.most_common(), *counts.most_common()]
+    classes = f"{len(counts)} classes" if len(counts) > 1 else "one class"
+    if low == high:
+        return f"{classes}, {high} row{'s' * (high > 1)} each"
+    return f"{classes}, from {low} row{'s' * (low > 1)} ({least!r}) to {high} rows ({most!r})"
+
+
 def answers_option(default: Optional[str]) -> Any:
     """The field ``ans2label_dict`` with another default."""
     return option(default, "the answers as JSON, {text: number}; --ans2label-file goes before it")
