@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -82,6 +82,17 @@ def index_places(path: str | Path) -> list[Path]:
     if folder := os.environ.get("OFA_INDEX_DIR"):
         return [Path(folder) / name]
     return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
+
+
+@contextlib.contextmanager
+def leaving_no_index(paths: Iterable[str | Path]) -> Iterator[None]:
+    """Context after which no index lies beside files that had none: those of other programs."""
+    new = [place for path in paths if not (place := Path(f"{path}.idx")).exists()]
+    try:
+        yield
+    finally:
+        for place in new:
+            place.unlink(missing_ok=True)
 
 
 def stored(place: Path, magic: int, status: os.stat_result) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """``ofa doctor``: finds what would stop a training, or spoil it."""
 
+import itertools
 import os
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ LISTED = 20  # findings printed per rule
 class DoctorOptions(JobsOptions):
     paths: tuple[str, ...] = option(
         (),
-        "TSV files, shards, vocabulary folders, folders of negative samples, checkpoints",
+        "TSV files or a folder of them, shards, vocabularies, negative samples, checkpoints",
         positional=True,
     )
     task: str | None = option(None, "task of the TSV files, if their names do not tell")
@@ -31,7 +32,9 @@ class DoctorOptions(JobsOptions):
     code_image_size: int | None = option(
         None, "side in pixels of images as codes, if not 256 (pretraining: 128)"
     )
-    evaluation: bool = option(False, "rows may lack answers, labels and captions")
+    evaluation: bool = option(
+        False, "rows may lack answers, labels and captions, as of a file *_test.tsv"
+    )
     no_images: bool = option(False, "do not decode images: much faster")
     json: str | None = option(None, "report to write")
     fix: str | None = option(None, "repaired copy to write; what cannot be repaired is skipped")
@@ -50,9 +53,11 @@ def doctor(args: DoctorOptions) -> int:
     example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file
     trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv
     """
-    from ofa.doctor.assets import kind_of
+    from ofa.data.index_files import leaving_no_index
+    from ofa.doctor.assets import files_of, kind_of
     from ofa.doctor.environment import FAULT, check_environment
     from ofa.doctor.rule import FATES, RULES
+    from ofa.doctor.schemas import schema_of
     from ofa.task.results import write_json
 
     if args.rules:
@@ -60,7 +65,7 @@ def doctor(args: DoctorOptions) -> int:
             print(f"{rule.name:<18} expects {rule.expects}; {FATES[rule.fate]}")
         return 0
     paths: dict[str, list[str]] = {}
-    for path in args.paths:
+    for path in itertools.chain.from_iterable(files_of(path) or [path] for path in args.paths):
         paths.setdefault(kind_of(path), []).append(path)
     rows = paths.get("rows", [])
     if args.fix and len(rows) != 1:
@@ -72,11 +77,13 @@ def doctor(args: DoctorOptions) -> int:
     environment = [] if paths else check_environment()
     for check in environment:
         print(check.line())
-    reports = []
-    for report in _reports(paths, args):
-        _show(report, args.max_findings)
-        reports.append(report)
-    repaired = {"repaired": _repair(reports[-1], args.fix, args.jobs)} if args.fix else {}
+    reports, repaired = [], {}
+    with leaving_no_index(path for path in rows if schema_of(path, args.task) is None):
+        for report in _reports(paths, args):
+            _show(report, args.max_findings)
+            reports.append(report)
+        if args.fix:
+            repaired["repaired"] = _repair(reports[-1], args.fix, args.jobs)
     faults = any(check.state == FAULT for check in environment) or any(r.faults for r in reports)
     if args.json:
         checks, files = list(map(asdict, environment)), list(map(_entry, reports))
@@ -115,7 +122,9 @@ def _reports(paths: dict[str, list[str]], args: DoctorOptions) -> Iterator[Any]:
 
 
 def _show(report: Any, most: int) -> None:
-    """Findings, at most a given number per rule, and a last line with the counts."""
+    """Findings, at most a given number per rule, the classes, and a last line with the counts."""
+    from ofa.task.answers import counts_in_words
+
     printed: Counter = Counter()
     for finding in report.findings:
         printed[finding.rule] += 1
@@ -128,6 +137,8 @@ def _show(report: Any, most: int) -> None:
         f"{number or 'no'} {name}{'' if number == 1 else 's'}"
         for number, name in ((report.faults, "fault"), (report.notes, "note"))
     )
+    if report.classes:
+        print(f"{report.path}: {counts_in_words(report.classes)}")
     task = f", task {report.task}" if report.task and report.unit == "rows" else ""
     print(f"{report.path}: {report.rows} {report.unit}{task}: {faults}, {notes}")
 

@@ -10,21 +10,45 @@ from ofa.doctor.rule import Report, shown
 from ofa.doctor.scan import digest
 from ofa.errors import UserError
 from ofa.tasks.caption import PROMPTS
+from ofa.tokens.vocabulary import DICTIONARY
 
 SAMPLES = (PROMPTS["en"], " a man's red-white shirt, 3 of 10!", PROMPTS["zh"])
+# ending of a table -> kind of ``ofa prepare`` that reads it
+TABLES = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
+VOCABULARY = (".txt", ".bpe", ".json", ".model")  # endings of a vocabulary's files
 EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
+def files_of(path: str) -> list[str]:
+    """The TSV files of a folder that holds neither shards nor a vocabulary; else the path."""
+    others = [name for name in ("*.tar", DICTIONARY, *FILES) if any(Path(path).glob(name))]
+    return [] if others else sorted(map(str, Path(path).glob("*.tsv")))
+
+
 def kind_of(path: str) -> str:
-    """What to check: ``checkpoint``, ``negatives``, ``vocabulary`` or ``rows``."""
+    """What to check: ``checkpoint``, ``negatives``, ``vocabulary`` or ``rows``. Raises: UserError
+    for a table, of which rows are made first."""
     folder = Path(path)
+    if folder.suffix in TABLES:
+        kind = TABLES[folder.suffix]
+        raise UserError(
+            f"{path}: expected training files, found the table that they are made of; make them:"
+            f" ofa prepare {kind} {path} --task TASK --images FOLDER --out FOLDER"
+        )
     if folder.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return "checkpoint"
     if not folder.is_dir():
         return "rows"
     if folder.name == "negative_sample" or any((folder / name).is_file() for name in FILES):
         return "negatives"
-    return "rows" if any(folder.glob("*.tar")) else "vocabulary"
+    if any(folder.glob("*.tar")):
+        return "rows"
+    if not any(path.suffix in VOCABULARY for path in folder.iterdir()):
+        raise UserError(
+            f"{path}: expected a folder of TSV files, shards, negative samples or a vocabulary,"
+            " found none of their files; is it the right folder?"
+        )
+    return "vocabulary"
 
 
 def check_vocabulary(folder: str) -> Report:

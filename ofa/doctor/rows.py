@@ -1,5 +1,6 @@
 """The rules at work on one row: what is wrong with it, and a better row where there is one."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ofa.doctor import rules
@@ -7,6 +8,7 @@ from ofa.doctor.rule import RULES, Finding
 from ofa.doctor.schemas import Settings
 from ofa.errors import UserError
 from ofa.io.images import decode_base64, image_header
+from ofa.io.values import may_be_xywh
 from ofa.task.columns import Column
 
 SLACK = 1.0  # pixels by which a box may leave its image
@@ -19,6 +21,7 @@ class RowChecker:
         self.settings = settings
         self.cells: list[str] = []  # of the row checked last; none if it cannot be taken apart
         self.size = (0, 0)  # of its first image
+        self.boxes = Counter[str]()  # "every" one of a row, and those that "xywh" fits as well
         self.images = [number for column, number in settings.columns if column.kind == "image"]
         self.type_number = settings.number_of("type") if settings.by_type else None
 
@@ -44,13 +47,13 @@ class RowChecker:
         return [finding for finding in self.check(row, number) if not finding.note]
 
     def taught(self) -> str | None:
-        """The answer, or the words of the class, that the row checked last teaches; None for
-        tasks without."""
+        """The answer, the label, or the words of the class, that the row checked last teaches;
+        None for tasks without."""
         for column, place in self.columns() if self.cells else ():
             cell = self.cells[place].strip()
             if cell and column.kind == "answer":
                 return rules.best_answer(cell)
-            if cell and column.kind == "label" and not column.labels:
+            if cell and column.kind == "label" and place != self.type_number:
                 return cell
         return None
 
@@ -109,6 +112,8 @@ class RowChecker:
         for column, place in self.columns():
             boxes = rules.boxes_of(self.cells[place], column.kind) if "box" in column.kind else None
             for box in boxes or ():
+                self.boxes["every"] += column.kind == "box"
+                self.boxes["xywh"] += column.kind == "box" and may_be_xywh(box, self.size)
                 corners = min(box[:2]), width - box[2], height - box[3]
                 if min(corners) < -SLACK:
                     found = f"{rules.shown_box(box)} in {width} x {height} pixels"

@@ -30,7 +30,7 @@ selected-cols       by-hand   columns that the file has -> correct --selected-co
 duplicate-id        repaired  every id once -> make ids unique; is it the file of another stage?
 answer-file         by-hand   answers of this answer set
     -> give the label file that belongs to these data
-answer-case         note      answers that differ in more than case
+answer-case         note      answers and labels in one spelling of capitals
     -> write them alike; ofa prepare lowers answers, unless it is told --keep-case
 checksum            by-hand   shards as ofa pack wrote them -> copy or make the shard again
 sample              skipped   a whole sample -> make the shard again, or leave the sample out
@@ -74,11 +74,13 @@ box-grammar/box     skipped   a box x0,y0,x1,y1 of four numbers
 box-grammar/boxes   skipped   objects x0,y0,x1,y1,category,name joined by {JOIN}
     -> write pixels of the image, separated by commas
 box-order           repaired  x0 < x1 and y0 < y1
-    -> write left,top,right,bottom; width and height are no corners
+    -> write left,top,right,bottom; ofa prepare takes width and height with --box-format xywh
 box-inside          repaired  a box inside the image
     -> are these pixels of this image, as left,top,right,bottom?
+box-xywh            note      boxes that widths and heights would not explain
+    -> if they are x,y,width,height, make the file again with --box-format xywh
 box-fraction        note      a box in pixels
-    -> if these are fractions of the image, multiply them by its width and height
+    -> if these are fractions of the image, make the file again with --box-format xyxy_norm
 
 answer-grammar      repaired  confidence{CONFIDENCE}answer, several joined by {JOIN}
     -> write for example 1.0{CONFIDENCE}yes{JOIN}0.3{CONFIDENCE}no
@@ -175,6 +177,7 @@ class Report:
     rows: int = 0  # or what else ``unit`` names
     findings: list[Finding] = field(default_factory=list)  # at most ``LISTED`` per rule
     counts: Counter = field(default_factory=Counter)  # of all, by rule
+    classes: Counter = field(default_factory=Counter)  # words of a class -> its rows
 
     def add(self, finding: Finding) -> None:
         if self.counts[finding.rule] < LISTED:

@@ -28,8 +28,9 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.fingerprint import sha256_of, total_bytes
 from ofa.io.progress import Progress, counted
-from ofa.io.values import id_key
+from ofa.io.values import TELLING_BOXES, id_key
 from ofa.process_state import silence_known_warnings
+from ofa.task.answers import differing_in_case
 
 CHUNK = 8 << 20  # bytes handed to a process at a time, ...
 CHUNK_OF_IMAGES = 1 << 20  # ... where it has to decode their images
@@ -48,6 +49,7 @@ class ScanReport(Report):
     ids: list[np.ndarray] = field(default_factory=list)  # their digests, 0 where there is none
     largest_id: int = -1  # of those that are numbers
     taught: dict[str, int] = field(default_factory=dict)  # answer -> its first row
+    boxes: Counter = field(default_factory=Counter)  # as of ``RowChecker``
 
     def merge(self, later: "ScanReport") -> None:
         """Add the report on rows that follow."""
@@ -58,6 +60,8 @@ class ScanReport(Report):
         self.ids += later.ids
         self.largest_id = max(self.largest_id, later.largest_id)
         self.taught = later.taught | self.taught
+        self.classes += later.classes
+        self.boxes += later.boxes
 
 
 def scan(path: str, settings: Settings, jobs: int = 1) -> ScanReport:
@@ -75,7 +79,8 @@ def scan(path: str, settings: Settings, jobs: int = 1) -> ScanReport:
         elif rows.offsets[0]:
             report.find("bom", "a byte-order mark", 1)
     except UserError as error:
-        report.find("file", str(error).removeprefix(f"{path}: "))
+        text = str(error).removeprefix(f"{path}: ").removeprefix("expected a TSV file, ")
+        report.find("file", (text.partition("found ")[2] or text).removesuffix("; check the path"))
         return report
     settings = replace(settings, width=usual_width(rows))
     if beyond := [column.name for column, number in settings.columns if number >= settings.width]:
@@ -90,6 +95,9 @@ def scan(path: str, settings: Settings, jobs: int = 1) -> ScanReport:
         report.counts["crlf"] = report.crlf
     _find_duplicates(report, rows, settings.number_of("id"))
     _find_cases(report)
+    every, alike = report.boxes["every"], report.boxes["xywh"]
+    if every == alike >= TELLING_BOXES:
+        report.find("box-xywh", f"{every} that make sense as x,y,width,height too")
     wrong = report.counts["answer-known"] + report.counts["class-known"]
     if wrong > report.rows / 2:
         report.find("answer-file", f"{wrong} of {report.rows} rows with another answer")
@@ -101,6 +109,11 @@ def check_rows(rows: list[bytes | UserError], first: int, checker: RowChecker) -
     """Args: rows: without line feeds. first: number of the first row, from 1."""
     report, ids = ScanReport(), np.zeros(len(rows), np.uint64)
     id_column = checker.settings.number_of("id")
+    has_classes = any(
+        column.kind == "label" and number != checker.type_number
+        for column, number in checker.settings.columns
+    )
+    checker.boxes = report.boxes
     for number, row in enumerate(rows, start=first):
         if isinstance(row, UserError):
             report.add(broken_sample(row, number))
@@ -113,6 +126,8 @@ def check_rows(rows: list[bytes | UserError], first: int, checker: RowChecker) -
             report.add(finding)
         if all(finding.note for finding in found) and (answer := checker.taught()) is not None:
             report.taught.setdefault(answer, number)
+            if has_classes:
+                report.classes[answer] += 1
         if id_column is not None and checker.cells:
             text = checker.cells[id_column]
             ids[number - first] = digest(id_key(text))  # 1 and 1.0 are one id
@@ -174,13 +189,10 @@ def _find_duplicates(report: ScanReport, rows: Rows, column: int | None) -> None
 
 def _find_cases(report: ScanReport) -> None:
     """Answers that rows teach as several, for people typed them with and without capitals."""
-    alike: dict[str, list[str]] = {}
-    for answer in sorted(report.taught, key=report.taught.__getitem__):
-        alike.setdefault(answer.lower(), []).append(answer)
-    groups = [answers for answers in alike.values() if len(answers) > 1]
+    groups = differing_in_case(sorted(report.taught, key=report.taught.__getitem__))
     if groups:
         rows = [f"{shown(answer)} in row {report.taught[answer]}" for answer in groups[0][:3]]
-        found = f"{sum(map(len, groups))} that differ in case alone: {', '.join(rows)}"
+        found = f"{len(groups)} in more than one: {', '.join(rows)}"
         report.find("answer-case", found, report.taught[groups[0][0]])
 
 

@@ -85,7 +85,7 @@ def settings_of(path: str, options: Any) -> Settings:
         answers=frozenset(read_label_file(labels)) if labels else None,
         bpe_dir=bpe_dir,
         images=not options.no_images,
-        evaluation=options.evaluation,
+        evaluation=options.evaluation or Path(path).stem.endswith("_test"),
     )
 
 

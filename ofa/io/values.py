@@ -19,6 +19,7 @@ SHOWN = 60  # characters of a value in a message
 NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have one alone: a pair that was cut in two
 DATA = re.compile(r"""\{\s*['"].*\}|\[\s*(?:['"{]|None\b|nan\b).*\]|b'.*'|b".*\"""", re.DOTALL)
+TELLING_BOXES = 20  # of which one at least tells corners from widths
 # As programs write a missing value.
 MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))
 

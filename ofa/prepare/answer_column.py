@@ -108,8 +108,10 @@ def note_answers(columns: Mapping[int, Column], rows: Sequence[Sequence[str]]) -
             logger.info("%s: %s", column.public_name, counts_in_words(counts))
         if groups := differing_in_case(counts):
             logger.warning(
-                "%d %ss differ only in case, such as %s: are they meant to be different?",
-                *(len(groups), column.public_name, " and ".join(map(repr, groups[0]))),
+                "%d %s only in case, such as %s: are they meant to be different?",
+                len(groups),
+                column.public_name + (" differs" if len(groups) == 1 else "s differ"),
+                " and ".join(map(repr, groups[0])),
             )
 
 

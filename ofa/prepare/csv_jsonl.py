@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 
 # What other data sets call the columns, the likeliest first; by our names.
 OTHER_NAMES = {
-    "image": "file_name filename file image_path image_file img_path img path picture photo",
+    "image": "file_name filename file image_path image_file img_path img path photo",
     "caption": "text captions sentence description title",
     "question": "query prompt",
-    "answer": "answers response reply label",
+    "answer": "answers response label",
     "label": "class category class_name labels target answer gold_label",
     "text": "sentence expression phrase ref caption query label",
     "box": "bbox region bounding_box",

@@ -17,7 +17,16 @@ from ofa.errors import UserError
 from ofa.io.image_files import stored_form, turned_box
 from ofa.io.images import upright_size
 from ofa.io.numbers import read_decimal
-from ofa.io.values import RowError, finding, in_fractions, may_be_xywh, one_line, text_of, words_of
+from ofa.io.values import (
+    TELLING_BOXES,
+    RowError,
+    finding,
+    in_fractions,
+    may_be_xywh,
+    one_line,
+    text_of,
+    words_of,
+)
 from ofa.prepare.annotations import Problems, without_join
 from ofa.prepare.answer_column import (
     ANSWER_SET,
@@ -42,7 +51,6 @@ logger = logging.getLogger(__name__)
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 # pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
 BEYOND = 1.0
-TELLING_BOXES = 20  # of which one at least tells corners from widths
 SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 FormOf = Callable[[str], tuple[tuple[int, int], int]]  # as ``stored_form``

@@ -452,7 +452,9 @@ def test_sound_files_have_no_findings(tmp_path, capsys, labels, task):
     path = tmp_path / "sound.tsv"
     path.write_bytes(sound_bytes(task))
     assert doctor(path, task, "--ans2label-file", labels) == 0
-    assert capsys.readouterr().out == f"{path}: 4 rows, task {task}: no faults, no notes\n"
+    *counts, last = capsys.readouterr().out.splitlines()
+    assert last == f"{path}: 4 rows, task {task}: no faults, no notes"
+    assert len(counts) == (task in ("snli_ve", "image_classify", "cola", "mnli", "qnli", "rte"))
 
 
 @pytest.mark.parametrize(
@@ -513,6 +515,7 @@ def test_every_rule_has_a_damaged_file():
         "selected-cols",
         "answer-file",
         "answer-case",
+        "box-xywh",
         "unknown-pieces",
         "checksum",
         "sample",
@@ -560,9 +563,60 @@ def test_answers_that_differ_in_case_alone_are_noted(tmp_path, capsys, task, col
     path.write_bytes(cell(3, column, typed)(sound_bytes(task)))
     assert doctor(path, task, "--no-images") == 0
     assert (
-        "answer-case - expected answers that differ in more than case, found 2 that differ in case"
-        " alone" in capsys.readouterr().out
+        "answer-case - expected answers and labels in one spelling of capitals, found 1 in more"
+        " than one" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("far, notes", [(20, 1), (39, 0)])
+def test_boxes_that_may_be_widths_are_noted_where_no_box_of_many_tells(
+    tmp_path, capsys, far, notes
+):
+    boxes = ["1,2,20,20"] * 19 + [f"5,2,{far},20"]  # in 40 x 30 pixels
+    rows = [f"{i}\t9\tthe dog\t{box}\t{IMAGE}\n" for i, box in enumerate(boxes)]
+    (tmp_path / "x.tsv").write_text("".join(rows))
+    assert doctor(tmp_path / "x.tsv", "refcoco") == 0
+    out = capsys.readouterr().out
+    assert out.count("box-xywh") == notes and out.count("--box-format xywh") == notes
+
+
+def test_the_rows_of_each_class_are_counted(tmp_path, capsys):
+    labels = ["rose"] * 3 + ["lily"]
+    (tmp_path / "x.tsv").write_text("".join(f"{IMAGE}\t1\t{label}\n" for label in labels))
+    assert doctor(tmp_path / "x.tsv", "image_classify", "--json", tmp_path / "report.json") == 0
+    assert "2 classes, from 1 row ('lily') to 3 rows ('rose')" in capsys.readouterr().out
+
+
+def test_a_folder_stands_for_its_tsv_files(tmp_path, capsys):
+    for name in ("vqa_train", "vqa_val"):
+        (tmp_path / f"{name}.tsv").write_bytes(sound_bytes("vqa_gen"))
+    (tmp_path / "manifest.json").write_text("{}")
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("4 rows, task vqa_gen: no faults") == 2
+
+
+def test_a_folder_of_nothing_known_is_one_message(tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "found none of their files" in capsys.readouterr().err
+
+
+def test_a_table_is_told_how_training_files_are_made_of_it(tmp_path, capsys):
+    (tmp_path / "photos.csv").write_text("image,caption\na.jpg,a dog\n")
+    assert main(["doctor", str(tmp_path / "photos.csv")]) == 2
+    assert f"ofa prepare csv {tmp_path}/photos.csv --task TASK" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.csv"]
+
+
+def test_no_index_is_left_beside_a_file_of_no_task(tmp_path):
+    (tmp_path / "x.tsv").write_bytes(b"a\tb\n")
+    assert main(["doctor", str(tmp_path / "x.tsv")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tsv"]
+
+
+def test_rows_of_a_test_file_may_be_without_answers(tmp_path):
+    (tmp_path / "vqa_test.tsv").write_bytes(cell(2, 3, "")(sound_bytes("vqa_gen")))
+    assert main(["doctor", str(tmp_path / "vqa_test.tsv")]) == 0
 
 
 def test_ids_that_are_one_number_are_one_id(tmp_path, capsys):

@@ -142,6 +142,121 @@ def test_a_fraction_of_the_images_goes_to_validation(folder):
     )
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_tells_the_delimiter(folder, delimiter):
+    lines = [["image", "caption"], ["a.jpg", "red, green; blue"], ["b.jpg", "a cat"]]
+    cells = [[f'"{cell}"' if "red" in cell else cell for cell in line] for line in lines]
+    (folder / "t.csv").write_text("".join(delimiter.join(line) + "\n" for line in cells))
+    assert run(folder, "t.csv", "caption") == 0
+    assert [row[2] for row in texts(folder, "caption_stage1_train.tsv")] == [
+        "red, green; blue",
+        "a cat",
+    ]
+
+
+def test_names_in_capitals_and_with_spaces_are_understood(folder):
+    (folder / "t.csv").write_text("Image, QUESTION ,Response,Split\na.jpg,what?,a dog,Val\n")
+    assert run(folder, "t.csv", "vqa", "--columns", "answer=response") == 0
+    assert texts(folder, "vqa_val.tsv")[0][2:4] == ["what?", "1.0|!+a dog"]
+
+
+def test_a_column_by_its_exact_name_goes_before_one_in_capitals(folder):
+    write_json_lines(folder / "t.jsonl", [{"Image": "z.jpg", "image": "a.jpg", "label": "x"}])
+    assert run(folder, "t.jsonl", "image_classify") == 0
+
+
+def test_columns_of_usual_other_names_are_proposed(folder, capsys):
+    (folder / "t.csv").write_text("file_name,text\na.jpg,a dog\n")
+    assert run(folder, "t.csv", "caption") == 2
+    assert "did you mean --columns image=file_name caption=text?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "encoding, words",
+    [
+        ("utf-16", "t.csv: expected UTF-8 text, found UTF-16"),
+        ("utf-16-be", "iconv -f UTF-16 -t UTF-8 t.csv > t_utf8.csv"),
+        ("latin-1", "t.csv:2: expected UTF-8 text, found the byte 0xe9, as in Latin-1"),
+        ("cp1252", "iconv -f WINDOWS-1252 -t UTF-8 t.csv > t_utf8.csv"),
+    ],
+)
+@pytest.mark.parametrize("reader", ["csv", "jsonl"])
+def test_another_encoding_is_named_with_the_command_that_changes_it(
+    folder, capsys, reader, encoding, words
+):
+    content = {"csv": "image,label\na.jpg,café\n", "jsonl": '{"a": 1}\n{"label": "café"}\n'}
+    begin = "\ufeff" if encoding == "utf-16-be" else ""
+    (folder / f"t.{reader}").write_bytes((begin + content[reader]).encode(encoding))
+    assert run(folder, f"t.{reader}", "image_classify") == 2
+    assert words.replace("csv", reader) in capsys.readouterr().err
+
+
+def test_a_list_in_a_json_file_is_read_as_lines_are(folder):
+    rows = [{"image": name, "label": "x"} for name in ("a.jpg", "b.jpg")]
+    (folder / "t.jsonl").write_text(json.dumps(rows, indent=1))
+    assert run(folder, "t.jsonl", "image_classify") == 0
+    assert len(texts(folder, "image_classify_train.tsv")) == 2
+
+
+def test_an_entry_of_a_list_that_cannot_be_used_is_named(folder, capsys):
+    (folder / "t.jsonl").write_text('[{"image": "a.jpg", "label": "x"}, {"image": "z.jpg"}]')
+    assert run(folder, "t.jsonl", "image_classify") == 2
+    assert "t.jsonl: entry 1: expected an image 'z.jpg'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", ["1 2 20 20", "1, 2, 20, 20", "[1,2,20,20]", "(1 2  20\t20)"])
+def test_the_numbers_of_a_box_are_separated_by_commas_or_spaces(folder, box):
+    write_json_lines(folder / "t.jsonl", [{"image": "a.jpg", "text": "it", "box": box}])
+    assert run(folder, "t.jsonl", "refcoco") == 0
+    assert texts(folder, "refcoco_train.tsv")[0][3] == "1.0,2.0,20.0,20.0"
+
+
+def test_a_box_that_may_be_widths_is_told_of_the_option(folder, capsys):
+    (folder / "t.csv").write_text('image,text,box\na.jpg,x,"20,10,9,9"\n')
+    assert run(folder, "t.csv", "refcoco") == 2
+    assert "x,y,width,height? Then add --box-format xywh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("far, notes", [("20", 1), ("39", 0)])
+def test_boxes_of_which_none_tells_corners_from_widths_are_noted(folder, caplog, far, notes):
+    boxes = [[1, 2, 20, 20]] * 19 + [[5, 2, float(far), 20]]  # in 40 x 30 pixels
+    rows = [{"image": "a.jpg", "text": "it", "box": box} for box in boxes]
+    write_json_lines(folder / "t.jsonl", rows)
+    assert run(folder, "t.jsonl", "refcoco") == 0
+    assert caplog.text.count("--box-format xywh") == notes
+
+
+@pytest.mark.parametrize("task", ["vqa_gen", "image_classify", "caption", "refcoco", "snli_ve"])
+def test_rows_of_a_test_split_may_be_without_what_is_predicted(folder, task):
+    empty = dict.fromkeys(("answer", "label", "box"), "") | {"caption": None}
+    empty |= {"caption": ""} if task == "caption" else {}
+    test = {**ENTRY, **empty, "image": "b.jpg", "split": "test"}
+    write_json_lines(folder / "t.jsonl", [ENTRY, test])
+    assert run(folder, "t.jsonl", task) == 0
+    assert main(["doctor", *map(str, (folder / "out").glob("*_test.tsv"))]) == 0
+
+
+def test_an_empty_answer_of_another_split_is_still_refused(folder, capsys):
+    write_json_lines(folder / "t.jsonl", [ENTRY | {"answer": "", "split": "val"}])
+    assert run(folder, "t.jsonl", "vqa_gen") == 2
+    assert "expected an answer, found an empty text" in capsys.readouterr().err
+
+
+def test_labels_that_differ_in_case_and_rows_of_classes_are_counted(folder, caplog):
+    caplog.set_level("INFO")
+    (folder / "t.csv").write_text("image,label\na.jpg,Girl\nb.jpg,girl\nsub/c.jpg,girl\n")
+    assert run(folder, "t.csv", "image_classify") == 0
+    assert "1 label differs only in case, such as 'Girl' and 'girl'" in caplog.text
+    assert "label: 2 classes, from 1 row ('Girl') to 2 rows ('girl')" in caplog.text
+
+
+@pytest.mark.parametrize("options, notes", [((), 1), (("--val-fraction", "0.3"), 0)])
+def test_a_table_without_a_validation_part_is_noted(folder, caplog, options, notes):
+    (folder / "t.csv").write_text("image,label\na.jpg,x\nb.jpg,y\n")
+    assert run(folder, "t.csv", "image_classify", *options) == 0
+    assert caplog.text.count("add --val-fraction 0.1") == notes
+
+
 BAD = {
     "a missing column": (
         "image,question\na.jpg,x\n",
