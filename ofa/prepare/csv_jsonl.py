@@ -111,8 +111,7 @@ def read_own_table(
     columns = file_columns(spec)
     if spec.has("id") and not holds_captions(columns):
         check_ids(rows, has_image_ids(columns))
-    if options.val_fraction is None and {row.split for row in rows} == {"train"}:
-        logger.warning("no validation part: add --val-fraction 0.1, or a column 'split'")
+    note_without_validation(rows, options.val_fraction)
     return dataset_of(spec, rows, problems, options, options.files)
 
 
@@ -159,6 +158,12 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             *(len(words), *words[0]),
         )
     return placed
+
+
+def note_without_validation(rows: Sequence[TableRow], fraction: float | None) -> None:
+    """Warn where there is nothing to validate with. Args: fraction: kept for it."""
+    if fraction is None and {row.split for row in rows} == {"train"}:
+        logger.warning("no validation part: add --val-fraction 0.1, or say what belongs to it")
 
 
 def columns_to_fill(spec: "TaskSpec") -> list[Column]:

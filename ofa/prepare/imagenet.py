@@ -10,16 +10,16 @@ from typing import Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_files import ImageFolders, is_hidden, list_images
+from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
-from ofa.prepare.annotations import Problems, find_image, numbered_lines
+from ofa.prepare.annotations import Problems, numbered_lines
 from ofa.prepare.dataset import PreparedDataset, label_text
+from ofa.prepare.image_folder import class_files, sub_folders
 from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
 
-KAGGLE_HEADER = "ImageId,"
 CLASS_FOLDERS = "a folder per synset, or a list of lines 'file synset' or 'file label'"
 
 
@@ -29,7 +29,7 @@ class ImagenetOptions(SourceOptions):
     val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
     test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
     synsets: str = option(help="lines 'synset words', in the order of the labels")
-    images: tuple[str, ...] = option((), "folders of the files of a list")
+    images: tuple[str, ...] = option((), "folders of the files of a list, if not its own")
     first_label: Literal[0, 1] = option(0, "first of the labels in a list")
     first_words_only: bool = option(False, "only the words before the first comma")
 
@@ -50,11 +50,16 @@ def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDatas
     found = PreparedDataset(inputs=[options.synsets])
     for split, path in splits.items():
         if Path(path).is_dir():
-            pairs = _from_folders(path, labels)
+            check_folders(path, labels)
         else:
-            pairs = _from_list(path, labels, options, problems)
             found.inputs = [*found.inputs, path]
-        rows = [(image, (IMAGE, str(label), words[label - 1])) for image, label in pairs]
+        images, rows = ImageFolders(options.images or [Path(path).parent]), []
+        for where, image, key in class_files(path, images, problems):
+            with problems.at(where):
+                label = label_of(key, labels, options.first_label)
+                rows.append((image, (IMAGE, str(label), words[label - 1])))
+        if Path(path).is_dir():
+            rows.sort(key=lambda row: int(row[1][1]))  # a list keeps its order
         found.add_rows(f"imagenet_1k_{split}.tsv", rows, f"{split}_images")
     class2label: dict[str, int] = {}
     for label, text in enumerate(words, start=1):
@@ -83,45 +88,25 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
     return synsets
 
 
-def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
-    """(file, label) in the order of labels and names."""
-    below = sorted(path for path in Path(top).iterdir() if path.is_dir())
-    folders = {path.name: path for path in below if not is_hidden(path.name)}
-    unknown = [name for name in folders if name not in labels]
-    if unknown or not folders:
-        what = f"{unknown[0]!r} ({len(unknown)} such folders)" if unknown else "no sub-folder"
+def check_folders(top: str, labels: Mapping[str, int]) -> None:
+    """Raises: UserError for folders of anything but synsets."""
+    unknown = [name for name in sub_folders(top) if name not in labels]
+    if unknown:
         raise UserError(
-            f"{top}: expected one sub-folder per synset of --synsets, found {what}; "
-            "is it the right folder, and the right list?"
+            f"{top}: expected one sub-folder per synset of --synsets, found {unknown[0]!r}"
+            f" ({len(unknown)} such folders); is it the right folder, and the right list?"
         )
-    return [
-        (str(file), labels[name])
-        for name in sorted(folders, key=labels.__getitem__)
-        for file in list_images(folders[name], may_be_empty=True)
-    ]
 
 
-def _from_list(
-    path: str, labels: Mapping[str, int], options: ImagenetOptions, problems: Problems
-) -> list[tuple[str, int]]:
-    """(file, label) of a list file, in its order."""
-    if not options.images:
-        raise UserError(
-            f"{path}: a list of files needs --images, the folder they lie in; found none"
+def label_of(key: str, labels: Mapping[str, int], first: int) -> int:
+    """The label, from 1, of a synset, or of a label counted from ``first``; Kaggle's boxes follow
+    it. Raises: RowError."""
+    text = (key.split() or [""])[0]
+    is_number = text.isdecimal() and len(text) < 19
+    label = labels.get(text, int(text) - first + 1 if is_number else 0)
+    if not 1 <= label <= len(labels):
+        raise RowError(
+            f"'file synset' or 'file label' of {len(labels)} labels counted from {first}, found"
+            f" {key[:SHOWN]!r}"
         )
-    images, pairs = ImageFolders(options.images), []
-    for where, line in numbered_lines(path, "'file synset' or 'file label'"):
-        if line.startswith(KAGGLE_HEADER) and where == f"{path}:1":
-            continue
-        with problems.at(where):
-            name, _, rest = line.partition("," if "," in line else " ")
-            text = (rest.split() or [""])[0]
-            is_number = text.isdecimal() and len(text) < 19
-            label = labels.get(text, int(text) - options.first_label + 1 if is_number else 0)
-            if not 1 <= label <= len(labels):
-                raise RowError(
-                    f"'file synset' or 'file label' of {len(labels)} labels counted from"
-                    f" {options.first_label}, found {line[:SHOWN]!r}"
-                )
-            pairs.append((find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), label))
-    return pairs
+    return label

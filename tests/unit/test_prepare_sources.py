@@ -342,6 +342,11 @@ def test_folders_and_lists_of_imagenet_become_rows_with_labels_from_1(tmp_path):
     assert labels == {"tench, Tinca tinca": 1, "crane": 2, "rugby ball": 3}
 
 
+def test_a_list_without_images_finds_them_beside_it(tmp_path):
+    write_imagenet(tmp_path)
+    assert imagenet(tmp_path, "--val", str(tmp_path / "val.txt")) == 0
+
+
 def test_kaggles_list_and_first_words(tmp_path):
     write_imagenet(tmp_path)
     assert (
@@ -569,9 +574,8 @@ def test_wrong_entries_can_be_left_out(tmp_path, fault):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--train", "train", "--synsets", "none.txt"], "cannot be read"),
+        (["--train", "train", "--synsets", "none.txt"], "no readable one"),
         ([], "expected one of --train, --val, --test"),
-        (["--val", "val.txt"], "needs --images"),
         (["--train", "val"], "no sub-folder"),
         (["--train", "."], "one sub-folder per synset"),
         (
@@ -609,6 +613,7 @@ KINDS = (
     "refcocog",
     "snli-ve",
     "imagenet",
+    "image-folder",
     "csv",
     "jsonl",
 )

@@ -1,0 +1,156 @@
+"""Images sorted into classes: a folder per class, or a list of files and classes -> the files of
+``image_classify``.
+
+flowers/train/pink_primrose/image_0001.jpg      train, val and test, or the folders of the classes
+image_0001.jpg 1        and in a file of names  1 pink primrose,  or JSON {"1": "pink primrose"}
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.io.flags import did_you_mean, option
+from ofa.io.image_files import ImageFolders, is_hidden, list_images
+from ofa.io.json_files import read_json
+from ofa.io.values import RowError, one_line, words_of
+from ofa.prepare.annotations import Problems, find_image, numbered_lines
+from ofa.prepare.csv_jsonl import SPLITS, note_without_validation
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.source import SourceOptions, given_splits, source
+from ofa.prepare.table import TableRow, dataset_of
+
+CLASS_FOLDERS = "folder of a folder per class, or a list of lines 'file class'"
+KAGGLE_HEADER = "ImageId,"
+NUMBERED = re.compile(r"\d+[._ -]+(?=\D)")  # 001.Black_footed_Albatross
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolderOptions(SourceOptions):
+    folder: str | None = option(
+        None, "folders of the classes, or train, val and test with them", positional=True
+    )
+    train: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    images: tuple[str, ...] = option((), "folders of the files of a list, if not its own")
+    class_names: str | None = option(
+        None, "lines 'class words', or JSON of them, if not the folders' names"
+    )
+    val_fraction: float | None = option(None, "part of the images, at random, for validation")
+
+
+@source(ImageFolderOptions, "image-folder")
+def read_image_folder(options: ImageFolderOptions, problems: Problems) -> PreparedDataset:
+    """Folders named by class, or lists of files and classes.
+
+    Writes image_classify_train.tsv, image_classify_val.tsv, image_classify_test.tsv (of what there
+    is), class2label.json and manifest.json. Without --class-names a class is called as its folder,
+    with spaces for underscores. Images of a test split may lie in no class.
+
+    example: ofa prepare image-folder flowers --class-names cat_to_name.json --val-fraction 0.1
+    --out data/flowers
+    """
+    splits = splits_below(options.folder) if options.folder else given_splits(options)
+    names = read_class_names(options.class_names) if options.class_names else None
+    rows = []
+    for split, path in splits.items():
+        folders = ImageFolders(options.images or [Path(path).parent])
+        for where, image, key in class_files(path, folders, problems, split == "test"):
+            with problems.at(where):
+                words = words_of_class(key, names) if key else ""
+                rows.append(TableRow(where, {"label": words}, split, image))
+    note_without_validation(rows, options.val_fraction)
+    lists = [path for path in splits.values() if Path(path).is_file()]
+    inputs = [*lists, *filter(None, [options.class_names])]
+    return dataset_of("image_classify", rows, problems, options, inputs)
+
+
+def splits_below(folder: str) -> dict[str, str]:
+    """Split -> folder: the sub-folders, if they are called as splits; else the folder itself.
+    Raises: UserError if there are two of one split."""
+    found: dict[str, str] = {}
+    below = sub_folders(folder)
+    if not below or not all(name.lower() in SPLITS for name in below):
+        return {"train": folder}
+    for name, path in below.items():
+        split = SPLITS[name.lower()]
+        if split in found:
+            raise UserError(
+                f"{folder}: expected one folder for {split}, found {Path(found[split]).name} and"
+                f" {name}; give one of them by --{split}"
+            )
+        found[split] = path
+    return found
+
+
+def sub_folders(top: str) -> dict[str, str]:
+    """Name -> path, by name. Raises: UserError if it is no folder."""
+    if not Path(top).is_dir():
+        raise UserError(f"{top}: expected a folder of images, found none; check the path")
+    below = sorted(path for path in Path(top).iterdir() if path.is_dir())
+    return {path.name: str(path) for path in below if not is_hidden(path.name)}
+
+
+def class_files(
+    path: str, images: ImageFolders, problems: Problems, may_lack: bool = False
+) -> Iterator[tuple[str, str, str]]:
+    """Place, file and class of each image of a folder or list, in its order. Args: may_lack: the
+    images may lie in no class. Raises: UserError if there are none."""
+    if not Path(path).is_dir():
+        yield from listed_files(path, images, problems)
+        return
+    below = sub_folders(path)
+    if not below and not may_lack:
+        raise UserError(
+            f"{path}: expected one sub-folder per class, found no sub-folder; is it the right one?"
+        )
+    for name, folder in below.items() if below else [("", path)]:
+        for file in list_images(folder, may_be_empty=True):
+            yield str(file), str(file), name
+
+
+def listed_files(
+    path: str, images: ImageFolders, problems: Problems
+) -> Iterator[tuple[str, str, str]]:
+    """The same of the lines ``file class``, with a tab, a comma or a space between them."""
+    for where, line in numbered_lines(path, "'file class'"):
+        if where == f"{path}:1" and line.startswith(KAGGLE_HEADER):
+            continue
+        with problems.at(where):
+            mark = next((mark for mark in "\t," if mark in line), " ")
+            name, _, key = map(str.strip, line.partition(mark))
+            if not key:
+                raise RowError(f"'file class', found {line[:60]!r}")
+            yield where, find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), key
+
+
+def read_class_names(path: str) -> dict[str, str]:
+    """Class -> its words. Raises: UserError."""
+    if path.endswith(".json"):
+        content = read_json(path, 'JSON such as {"1": "pink primrose"}', kind=dict)
+        try:
+            return {
+                key: words_of(words, f"words of class {key!r}") for key, words in content.items()
+            }
+        except RowError as error:
+            raise UserError(f"{path}: expected {error}; correct it") from None
+    names: dict[str, str] = {}
+    for where, line in numbered_lines(path, "'class words'"):
+        key, _, words = line.partition("\t" if "\t" in line else " ")
+        if not one_line(words) or key in names:
+            raise UserError(
+                f"{where}: expected a new class and its words, found {line[:60]!r}; correct it"
+            )
+        names[key] = one_line(words)
+    return names
+
+
+def words_of_class(key: str, names: Mapping[str, str] | None) -> str:
+    """What a class is called. Raises: RowError if the names lack it."""
+    if names is None:
+        return one_line(NUMBERED.sub("", key, count=1).replace("_", " "))
+    if key not in names:
+        raise RowError(f"a class of --class-names, found {key!r}{did_you_mean(key, names)}")
+    return names[key]
