@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from ofa import __version__
@@ -76,6 +77,7 @@ COMMANDS = {
             "fetch, show, average, strip, merge or compare checkpoints",
         ),
         "convert": ("cli.convert", "convert checkpoints between projects, with proof"),
+        "upstream": ("cli.upstream", "let upstream's own run scripts work, unchanged"),
     },
     "use": {
         "predict": ("cli.predict", "captions, answers, regions and texts of images"),
@@ -134,8 +136,16 @@ def _fill(parser: Parser, module: str, name: str) -> None:
     add_declared(parser, declared, name)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command.
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run the command of these arguments. Returns: its exit status."""
+    namespace = build_parser().parse_args(arguments)
+    return namespace.run(namespace) or 0
+
+
+def main(
+    arguments: list[str] | None = None, run: Callable[[list[str] | None], int] = run_command
+) -> int:
+    """Run one command, and say in one line what a user can correct.
 
     Returns: its exit status: 0 done, 2 what the user can correct, 130 interrupted, 141 the reader
     of the output is gone.
@@ -146,8 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     silence_known_warnings()
     try:
         try:
-            namespace = build_parser().parse_args(arguments)
-            return namespace.run(namespace) or 0
+            return run(arguments)
         finally:  # also after --help
             sys.stdout.flush()
     except KeyboardInterrupt:
