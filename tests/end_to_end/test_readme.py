@@ -170,6 +170,13 @@ def test_the_commands_for_upstream_files_are_well_formed(tmp_path):
     )
 
 
+def test_the_commands_for_upstreams_own_scripts_write_what_these_call(tmp_path):
+    commands = f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}\n' + block("unchanged")
+    done = run(re.sub(r"fetch \w+ --out \S+", "fetch --help", commands), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "OFA/train.py").is_file() and (tmp_path / "OFA/evaluate.py").is_file()
+
+
 def test_every_command_and_folder_of_the_tables_exists():
     from ofa.cli.main import build_parser
 
