@@ -240,6 +240,8 @@ def curve(record: Path) -> dict[int, list]:
 
 
 def log_lines(log: str, tag: str = "train_inner") -> list[str]:
-    """Figures that a run logged under a tag, without those that tell the time."""
+    """Figures that a run logged under a tag, without those that tell of time and memory."""
     lines = [line.split(f"| {tag} | ")[1] for line in log.splitlines() if f"| {tag} | " in line]
-    return [re.sub(r"(,| \|) (wps|ups|train_wall|wall)[ =][^ ,]*", "", line) for line in lines]
+    return [
+        re.sub(r"(,| \|) (wps|ups|train_wall|wall|memory)[ =][^ ,]*", "", line) for line in lines
+    ]

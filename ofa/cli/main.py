@@ -10,6 +10,7 @@ from functools import partial
 from ofa import __version__
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.io.flags import Parser, add_declared, command
+from ofa.io.terminal import styled
 from ofa.process_state import silence_known_warnings
 
 # Kind of ``ofa prepare`` -> (module that declares it, what it is).
@@ -169,7 +170,7 @@ def main(
         message = message_of(error) or (str(error) if is_pipe else "")
         if not message:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(styled(f"error: {message}", "red", sys.stderr), file=sys.stderr)
         return 2
 
 

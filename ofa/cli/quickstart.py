@@ -23,6 +23,7 @@ import ofa
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
+from ofa.io.terminal import styled
 from ofa.trainer.processes import SIGNALS, status_of
 
 ROOT = ofa.CHECKOUT or Path.cwd()  # where runs/ is
@@ -144,7 +145,7 @@ class StagedRun:
         settings.write_text(fingerprint)
 
     def say(self, text: str) -> None:
-        print(f"\n\033[1m[{self.label}] {text}\033[0m", flush=True)
+        print(f"\n{styled(f'[{self.label}] {text}', 'bold', sys.stdout)}", flush=True)
 
     def is_wanted(self, step: dict[str, Any]) -> bool:
         """Whether the settings that ``when`` and ``unless`` name ask for it."""

@@ -5,6 +5,7 @@ None of them changes what fairseq computes. Each replaces a name of its own and 
 name's own value, so their order does not matter. What concerns a training stands in ``OFATrainer``.
 """
 
+import atexit
 import dataclasses
 import logging
 import os
@@ -37,7 +38,7 @@ from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
-from ofa.trainer import fairseq_checkpoint
+from ofa.trainer import console, fairseq_checkpoint
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
@@ -63,6 +64,7 @@ def begin_command(stock: Callable, cfg, main: Callable, **kwargs) -> None:
     """Every command but ``fairseq-generate`` ends in ``call_main``: its configuration is fixed
     there. A training is guarded: its folder is locked, and it stops cleanly."""
     trains = "validate_and_save" in getattr(main, "__globals__", {})
+    atexit.register(console.finish)
     with errors_in_one_line(), open_dict(cfg):
         settle(cfg)
         stock(cfg, GuardedTraining(main) if trains else main, **kwargs)

@@ -120,19 +120,21 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
     )
 
 
-def end_of_run(trainer, epoch_itr) -> str | None:
-    """Why nothing is left to do. Stock fairseq would make one more update before it looks."""
-    limits = trainer.cfg.optimization
-    updates, hours = trainer.get_num_updates(), trainer._previous_training_time / 3600
+def end_of_run(trainer, epoch_itr, seconds: float) -> str | None:
+    """Why nothing is left to do. Stock fairseq would make one more update before it looks.
+
+    Args: seconds: that the run has trained.
+    """
+    limits, updates, hours = trainer.cfg.optimization, trainer.get_num_updates(), seconds / 3600
     if updates >= (limits.max_update or math.inf):
-        return f"all {updates} updates are done"
+        return f"all {updates} updates of --max-update are done"
     if epoch_itr.next_epoch_idx > (limits.max_epoch or math.inf):
-        return f"all {limits.max_epoch} epochs are done"
+        return f"all {limits.max_epoch} epochs of --max-epoch are done"
     if 0 < limits.stop_time_hours < hours:
         return f"{hours:.2f} of --stop-time-hours {limits.stop_time_hours} are used"
     patience = trainer.cfg.checkpoint.patience
     if 0 < patience <= getattr(ExtraTrainerState.early_stopping, "num_runs", 0):
-        return f"stopped early: no better for {patience} validations"
+        return f"no validation was better for {patience} times (--patience)"
     return None
 
 

@@ -14,6 +14,7 @@ from omegaconf import open_dict
 from ofa.errors import UserError
 from ofa.io.atomic import remove_abandoned, replacing
 from ofa.io.folder_lock import lock_folder
+from ofa.trainer.fairseq_console import Outcome, log_best, write_config
 from ofa.trainer.fairseq_distributed import (
     Request,
     Stopped,
@@ -21,7 +22,7 @@ from ofa.trainer.fairseq_distributed import (
     end_with_launcher,
     of_all_ranks,
 )
-from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
+from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished, end_of_run
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.fairseq_trainer import OFATrainer
 from ofa.trainer.patch import Patch, around
@@ -40,7 +41,8 @@ def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
     """fairseq's loop calls nothing else at the end of an update, where a run can stop. An update
     after which it validates or saves anyway does so first."""
     saves = trainer.saves
-    if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
+    is_last_epoch = epoch_itr.epoch == cfg.optimization.max_epoch
+    if end_of_epoch and is_last_epoch:
         # validates and saves, as at --max-update; fairseq would ask the intervals alone, and with
         # --save-interval 5 --max-epoch 3 save nothing
         listed = epoch_itr.epoch % cfg.checkpoint.save_interval == 0  # these keep their number
@@ -49,6 +51,12 @@ def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
             cfg.checkpoint.no_epoch_checkpoints |= not listed
             cfg.checkpoint.save_interval = cfg.dataset.validate_interval = 1
     losses, should_stop = stock(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+    Outcome.updates, Outcome.planned = trainer.get_num_updates(), trainer.progress.updates
+    if trainer.saves > saves and losses[0] is not None:
+        if losses[0] == checkpoint_utils.save_checkpoint.best:
+            Outcome.best_update = Outcome.updates
+    if should_stop or end_of_epoch and is_last_epoch:
+        Outcome.reason = end_of_run(trainer, epoch_itr, trainer.cumulative_training_time())
     alone = trainer.data_parallel_world_size == 1
     asked = Request.signal_number is not None if alone else Request.agreed
     if should_stop or not asked:
@@ -102,16 +110,21 @@ class GuardedTraining:
             for name in ("best", "num_runs"):
                 vars(function).pop(name, None)
         marker = Path(cfg.checkpoint.save_dir) / MARKER
+        Outcome.reset()
         try:
             begin_to_show(cfg, first)
             if first:
+                write_config(cfg)
                 # what a killed process had not finished writing; what a live one is writing stays
                 for part in remove_abandoned(cfg.checkpoint.save_dir, "checkpoint*"):
                     logger.info("removed %s, which was not finished", part)
                 marker.unlink(missing_ok=True)
             end_with_launcher()
             self.main(cfg, **kwargs)
+            log_best(cfg)
+            logger.info("%s", Outcome.last_line(cfg))
         except RunFinished as finished:
+            log_best(cfg)
             logger.info("nothing left to do: %s", finished)
         except Stopped as stopped:
             logger.info("%s", stopped)

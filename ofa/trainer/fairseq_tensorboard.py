@@ -1,4 +1,5 @@
-"""What a run shows while it trains: samples with their images in TensorBoard, a log file."""
+"""What a run shows while it trains: samples with their images in TensorBoard and Weights & Biases,
+a log file."""
 
 import logging
 import os
@@ -19,7 +20,9 @@ class TensorBoardSamples:
     Args: imagenet: images are normalized by ImageNet's mean and std.
     """
 
-    logdir: str | None = None  # of TensorBoard; set on the first rank of a training
+    # set on the first rank of a training
+    logdir: str | None = None  # of TensorBoard
+    wandb_project: str | None = None
     name = "sample"  # before the numbers, where several tasks show theirs
 
     def __init__(self, imagenet: bool = False):
@@ -27,9 +30,10 @@ class TensorBoardSamples:
         self.rows: list[tuple[torch.Tensor | None, str, list[str]]] = []
 
     def add(self, sample: dict[str, Any], texts: list[str], references: list[list[str]]) -> None:
-        """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
+        """Keep rows of a batch until there are enough; none where nothing shows them."""
         images = sample["net_input"].get("patch_images")
-        for row in range(min(SHOWN - len(self.rows), len(texts)) if self.logdir else 0):
+        wanted = SHOWN - len(self.rows) if self.logdir or self.wandb_project else 0
+        for row in range(min(wanted, len(texts))):
             image = None
             if images is not None:
                 pixels = images[row].detach().float().cpu() * self.std + self.mean
@@ -38,8 +42,23 @@ class TensorBoardSamples:
 
     def show(self, step: int) -> None:
         rows, self.rows = self.rows, []
-        if not (rows and self.logdir) or progress_bar.SummaryWriter is None:
-            return
+        if rows and self.logdir and progress_bar.SummaryWriter is not None:
+            self.show_in_tensorboard(rows, step)
+        if rows and self.wandb_project and progress_bar.wandb is not None:
+            self.show_in_wandb(rows, step)
+
+    def show_in_wandb(self, rows, step: int) -> None:
+        wandb = progress_bar.wandb  # whose run fairseq has begun
+        table = [
+            [image if image is None else wandb.Image(image.permute(1, 2, 0).numpy()), text]
+            + ["\n".join(references)]
+            for image, text, references in rows
+        ]
+        columns = ["image", "prediction", "references"]
+        wandb.log({f"{self.name}s": wandb.Table(columns=columns, data=table)}, step=step)
+
+    def show_in_tensorboard(self, rows, step: int) -> None:
+        assert self.logdir is not None
         writers = progress_bar._tensorboard_writers  # which fairseq closes at the end
         if "samples" not in writers:
             writers["samples"] = progress_bar.SummaryWriter(os.path.join(self.logdir, "samples"))
@@ -53,12 +72,13 @@ class TensorBoardSamples:
 
 
 def begin_to_show(cfg, first_rank: bool) -> None:
-    """Point the samples to TensorBoard's folder, and every log line to ``--log-file`` as well.
+    """Point the samples to where they are shown, and every log line to ``--log-file`` as well.
 
     Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
     most loggers.
     """
     TensorBoardSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
+    TensorBoardSamples.wandb_project = cfg.common.wandb_project if first_rank else None
     if cfg.common.log_file is not None:
         handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT, "%Y-%m-%d %H:%M:%S"))

@@ -20,6 +20,7 @@ from ofa.trainer import fairseq_checkpoint as checkpoints
 from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
+from ofa.trainer.fairseq_console import Progress, rows_of
 from ofa.trainer.fairseq_distributed import Request, mark
 from ofa.trainer.nonfinite import report_non_finite
 from ofa.trainer.patch import specialize
@@ -48,6 +49,7 @@ class OFATrainer(Trainer):
                 "metric on (for example --eval-cider)."
             )
         super().__init__(cfg, task, model, criterion, quantizer)
+        self.progress = Progress(self)
         self.training_data: dict[str, Any] = {}  # what checkpoints tell of it (``opened_files``)
 
     # --- start and resume -----------------------------------------------------------------------
@@ -84,7 +86,8 @@ class OFATrainer(Trainer):
             if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
                 loss = exact.get("epoch_loss", extra_state.get("val_loss"))
                 self.lr_step(position["epoch"] - 1, loss)
-        if choice is not None and (finished := resume.end_of_run(self, batches)):
+        seconds = self._previous_training_time
+        if choice is not None and (finished := resume.end_of_run(self, batches, seconds)):
             raise resume.RunFinished(f"{path}: {finished}")
         return extra_state, batches
 
@@ -158,9 +161,9 @@ class OFATrainer(Trainer):
         if load_dataset:
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
             self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
+        self.progress.updates = total = optim.count_updates(len(batches), self.cfg.optimization)
         schedule = self.lr_scheduler
         if isinstance(schedule, optim.WarmupRatioSchedule) and not schedule.knows_total:
-            total = optim.count_updates(len(batches), self.cfg.optimization)
             known = schedule.total_num_update if total == math.inf else int(total)
             schedule.reinit(known, self.get_num_updates())
         return batches
@@ -168,11 +171,15 @@ class OFATrainer(Trainer):
     def begin_epoch(self, epoch) -> None:
         Request.training = True
         super().begin_epoch(epoch)
+        self.progress.begin()
 
     def train_step(self, samples, raise_oom=False):
         """One update. Raises: UserError if a loss or gradient is not finite."""
-        with report_non_finite(self, samples):
-            return super().train_step(samples, raise_oom)
+        rows = rows_of(samples)
+        with report_non_finite(self, samples), self.progress.utilization.counted(rows):
+            log = super().train_step(samples, raise_oom)
+        self.progress.log(rows)
+        return log
 
     def valid_step(self, sample, raise_oom=False):
         with report_non_finite(self):

@@ -99,7 +99,7 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     folder = Path(options.out or RUN)
     lock = own(folder, options.fresh)  # for as long as this process lives
     lock.keep_through_exec()
-    become(command, memory, folder / LOG)
+    become(command, memory, folder / LOG, log_format=value_of("--log-format", flags))
 
 
 def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> None:

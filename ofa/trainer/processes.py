@@ -21,6 +21,7 @@ from typing import NoReturn
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.folder_lock import LAUNCHER, lock_folder
+from ofa.trainer import console
 
 TORCHRUN = "ofa.trainer.processes"
 RUN_LOG = "OFA_RUN_LOG"
@@ -108,20 +109,28 @@ def _first_node(nodes: int) -> str:
 
 
 def become(
-    command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path | None = None,
+    log_format: str | None = None,
 ) -> NoReturn:
     """Replace this process by the command, which keeps its number and its locks.
 
-    Args: environment: variables to set. log: file that also gets what the command prints.
+    Args: environment: variables to set. log: file that gets what the command prints; the console
+    shows what matters of it. log_format: of fairseq, whose own lines are shown then.
     """
     if log is not None:
-        tee = subprocess.Popen(
-            ["tee", "-a", str(log)], stdin=subprocess.PIPE, preexec_fn=_ignore_signals
+        program = [sys.executable, "-m", console.MODULE] if log_format is None else ["tee", "-a"]
+        reader = subprocess.Popen(
+            [*program, str(log)], stdin=subprocess.PIPE, preexec_fn=_ignore_signals
         )
-        assert tee.stdin is not None
-        for stream in (1, 2):
-            os.dup2(tee.stdin.fileno(), stream)
+        assert reader.stdin is not None
+        shows_bar = log_format == "tqdm" and sys.stderr.isatty()  # it needs the terminal for itself
+        for stream in (1,) if shows_bar else (1, 2):
+            os.dup2(reader.stdin.fileno(), stream)
         environment = {**environment, RUN_LOG: str(log)}
+        if log_format is None:
+            environment[console.CONSOLE] = str(reader.pid)
     for name in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and then by the command
         signal.signal(name, signal.SIG_DFL)
     os.execve(command[0], list(command), {**os.environ, **environment})
@@ -212,4 +221,6 @@ def pass_on(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    console.finish()
+    sys.exit(status)

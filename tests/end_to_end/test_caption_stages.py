@@ -93,19 +93,18 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_stage_2_continues_the_best_of_stage_1_and_moves_no_batch_norm(run):
     best = run / "stage1/checkpoint_best.pt"
     printed = train(2, run, RESTORE=str(best), CIDER_DF=str(run / "words.p"), PRECISION="fp32")
-    assert (
-        f"stage 2 starts from {best}" in printed
-        and "batch norm: no statistics move (--freeze-resnet)" in printed
-    )
-    assert len(re.findall(r"train_inner .*score=", printed)) == 3
-    assert re.search(r"valid .*\| score [\d.]+.*\| cider [\d.]+", printed)
+    assert f"stage 2 starts from {best}" in printed and "starting; the whole log is" in printed
+    assert len(re.findall(r"^update \d.*: loss [-\d.]+, score [\d.]+, ", printed, re.M)) == 3
+    log = (run / "stage2/train.log").read_text()
+    assert "batch norm: no statistics move (--freeze-resnet)" in log
+    assert len(re.findall(r"train_inner .*score=", log)) == 3
+    assert re.search(r"valid .*\| score [\d.]+.*\| cider [\d.]+", log)
     before, after = weights(best), weights(run / "stage2/checkpoint_last.pt")
     norms = [name for name in after if "running_" in name]
     assert len(norms) > 5 and all(before[name].equal(after[name]) for name in norms)
     changed = [name for name in after if name in before and not before[name].equal(after[name])]
     assert any(name.startswith("decoder.layers") for name in changed)
     assert not any("embed_tokens" in name for name in changed), "frozen"
-    log = (run / "stage2/train.log").read_text()
     assert "CIDEr optimization: baseline leave-one-out" in log
 
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from faults import InUpdate, KilledWorker, LittleSpace, lose_folder, lose_gpu_memory, lose_memory
-from training_runs import ROOT, flags, make_files, train
+from training_runs import ROOT, flags, log_lines, make_files, train
 
 from ofa.io.folder_lock import lock_folder
 
@@ -67,16 +68,22 @@ def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, fini
     assert f"in use by process {os.getpid()} on {socket.gethostname()} since" in error
 
 
-def launch(files, folder: Path, *more: str, **settings: str) -> subprocess.CompletedProcess:
+def launch(
+    files, folder: Path, *more: str, in_short: bool = False, **settings: str
+) -> subprocess.CompletedProcess:
     """``ofa train`` to its end."""
-    with start(files, folder, *more, **settings) as run:
+    with start(files, folder, *more, in_short=in_short, **settings) as run:
         output, errors = run.communicate()
     return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
 
 
-def start(files, folder: Path, *more: str, **settings: str) -> subprocess.Popen:
+def start(
+    files, folder: Path, *more: str, in_short: bool = False, **settings: str
+) -> subprocess.Popen:
+    """Args: in_short: the console shows what matters, and not fairseq's lines."""
     data, *words = flags(files, folder, *RECIPE, *more)
-    given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
+    left_out = ("--user-dir", "--save-dir", *["--log-format"] * in_short)
+    given = [word for word in words if not word.startswith(left_out)]
     environment = {
         **os.environ,
         "NPROC": "1",
@@ -116,14 +123,24 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
         "import sys, os, pathlib\nif 'fairseq_cli.train' in sys.orig_argv:\n    print('owner:',"
         f" pathlib.Path({str(folder)!r}, 'run.lock').read_text().split()[1] == str(os.getpid()))\n"
     )
-    done = launch(files, folder, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert done.returncode == 0 and "owner: True" in done.stdout, (
-        done.stdout[-3000:] + done.stderr[-3000:]
-    )
+    done = launch(files, folder, in_short=True, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "checkpoint_last.pt").exists() and not (folder / "run.lock").exists()
-    for _ in range(100):  # tee may be a moment behind
-        if "done training" in (folder / "train.log").read_text():
-            break
+    log = (folder / "train.log").read_text()
+    assert "owner: True\n" in log and "done training" in log
+    assert "\x1e" not in log and len(log_lines(log)) == 1
+    assert yaml.safe_load((folder / "config.yaml").read_text())["label_smoothing"] == 0.1
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"starting; the whole log is {folder / 'train.log'}"
+    assert lines[1].startswith("training ") and lines[1].endswith(" on 1 process (cpu, fp32)")
+    assert lines[2].startswith("update 5/6, epoch 1/1: loss ") and ", ETA 00:0" in lines[2]
+    last = folder / "checkpoint_last.pt"
+    evaluate = f"ofa evaluate {last} {files.valid} --report {folder / 'report.html'}"
+    assert lines[3:] == [
+        f"no validation chose a best checkpoint; the last one: {last}",
+        f"next: {evaluate}",
+        "finished after update 6: all 1 epochs of --max-epoch are done",
+    ]
     again = launch(files, folder, FRESH="1")
     assert again.returncode == 0, again.stdout[-3000:]
     moved = [path for path in tmp_path.iterdir() if re.fullmatch(r"run\.\d{8}-\d{6}", path.name)]

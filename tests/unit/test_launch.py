@@ -19,7 +19,7 @@ class Became(Exception):
 
 @pytest.fixture(autouse=True)
 def nothing_is_run(monkeypatch):
-    def become(*arguments):
+    def become(*arguments, log_format=None):
         raise Became(*arguments)
 
     monkeypatch.setattr(launch, "become", become)
