@@ -76,7 +76,7 @@ class Utilization:
         self.flops_per_row = counter.get_total_flops() / rows
 
     def peak_seconds(self, rows: int) -> float:
-        """How long an update of so many rows takes at the device's peak; 0.0: unknown."""
+        """How long an update of ``rows`` takes at the device's peak; 0.0: unknown."""
         return self.flops_per_row * rows / self.peak if self.peak else 0.0
 
 
