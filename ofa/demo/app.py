@@ -1,5 +1,11 @@
 """The page of ``ofa demo``, made by Gradio; ``ofa.demo.service`` says what it shows.
 
+Stock components show the results: ``AnnotatedImage``, ``Label``, ``Gallery``, ``JSON``, ``Dataset``
+(the examples). Ours are, because Gradio's would not do: messages, as Gradio's vanish from a corner
+of the window; the button of the settings, as an ``Accordion`` forgets what is typed while it opens;
+the masks of boxes, as ``AnnotatedImage`` draws all boxes alike and covers what is in them; the
+order of the columns on a phone (``demo.css``).
+
 It works without a network and asks nothing of other machines: a content security policy makes the
 browser refuse whatever a library might want from elsewhere. The only files that it opens are those
 of one folder, which is made for this process: uploads and examples.
@@ -13,13 +19,23 @@ import sys
 import tempfile
 import webbrowser
 from collections.abc import Collection
+from functools import partial
 from inspect import signature
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
-from markupsafe import escape
+from markupsafe import Markup, escape
 
-from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, example_image, texts_of
+from ofa.demo.service import (
+    LETTERS,
+    MOST_ANSWERS,
+    MOST_IMAGES,
+    Demo,
+    DemoResult,
+    example_image,
+    texts_of,
+)
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 
@@ -39,12 +55,14 @@ except ImportError as error:
 FILES = tempfile.TemporaryDirectory(prefix="ofa_demo_")  # goes with the process
 os.environ["GRADIO_TEMP_DIR"] = FILES.name  # read whenever gradio looks for its folder
 FIRST_PORT, PORTS = 7860, 100
-EXAMPLES = 6  # shown at a time
-EXAMPLES_IN_ALL = 120
+EXAMPLES, SHOWN = 18, 6  # in all, and at a time
 WAITING = 32  # requests at most
 THREADS = 8  # for what is done at once, such as looking whether an upload is an image
+DELETING = 600, 4 * 3600  # seconds: how often, and how old uploads and results may be
 SESSIONS = 1000  # whose place among the examples is remembered
 MODEL = "model"  # requests of this name wait for each other
+# of boxes, the best first, then again from the second on
+COLORS = ("#ff6a2b", "#18b4d8", "#f2c53d", "#5cc48b", "#d08cf0")
 IMAGES = "Images to draw"
 SEED = "Seed: the same number draws the same images"
 MONO = ("ui-monospace", "monospace")
@@ -127,10 +145,8 @@ def open_browser(url: str) -> None:
 
 def build(demo: Demo) -> gr.Blocks:
     """The components and what happens when they are used."""
-    examples = ExampleFiles(demo)
     draws = any(spec.generates_images for spec in demo.tasks.values())
-    with gr.Blocks(title="OFA", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        page.examples = examples  # their files live as long as the page
+    with gr.Blocks(title="OFA", analytics_enabled=False, delete_cache=DELETING) as page:
         gr.HTML(f"<h1>OFA</h1><p>{escape(demo.subtitle())}</p>", elem_classes="ofa-head")
         chosen = gr.Radio(
             [(spec.title, key) for key, spec in demo.tasks.items()],
@@ -140,41 +156,47 @@ def build(demo: Demo) -> gr.Blocks:
             visible=len(demo.tasks) > 1,
         )
         has_image = demo.tasks[demo.first].has("image")
-        with gr.Column(visible=has_image, elem_id="image-column") as image_column:
-            image, notice, more, gallery = image_part(examples.files(0))
         settings = [
-            gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table", render=False),
+            gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers", render=False),
             gr.Slider(1, MOST_IMAGES, 4, step=1, label=IMAGES, visible=draws, render=False),
             gr.Number(7, precision=0, label=SEED, visible=draws, render=False),
         ]
-        panels = {key: panel(demo, key, image, settings) for key in demo.tasks}
-        toggle = gr.Button("Settings", size="sm", elem_id="settings-button")
-        with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
-            for setting in settings:
-                setting.render()
+        with gr.Column(elem_id="work"):
+            with gr.Column(visible=has_image, elem_id="image-column") as image_column:
+                image, notice = image_part()
+            with gr.Column(elem_id="ask-column"):
+                panels = {key: panel(demo, key, image, settings) for key in demo.tasks}
+                toggle = gr.Button("Settings", size="sm", elem_id="settings-button")
+                with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
+                    for setting in settings:
+                        setting.render()
+            examples = examples_part(has_image)
 
         def show(key: str) -> list[Any]:
-            visible = [demo.tasks[key].has("image"), *(key == one for one in panels)]
+            with_image = demo.tasks[key].has("image")
+            visible = [with_image, with_image, *(key == one for one in panels)]
             return [gr.update(visible=one) for one in visible]
 
-        columns, texts, _ = zip(*panels.values())
-        typed = [text for of_task in texts for text in of_task]
-        # drawings are of no image, and stay
-        of_image = [panels[key][2] for key, spec in demo.tasks.items() if not spec.generates_images]
+        columns, texts, *_ = zip(*panels.values())
+        gone: dict[Any, Any] = {}  # of answers, with their image; drawings are of none, and stay
+        for spec, (_, _, message, result) in zip(demo.tasks.values(), panels.values()):
+            if not spec.generates_images:
+                gone |= {message: "", result: gr.update(visible=False)}
+
+        def look(path: str | None) -> dict[Any, Any]:
+            return {notice: notice_of(demo.check(path)), **gone}
+
         # at once, also while the model is at work
         light: dict[str, Any] = dict(queue=False, show_progress="hidden", api_name=False)
-        chosen.change(show, chosen, [image_column, *columns], **light)
-        clear = [""] * len(of_image)
-        image.change(lambda path: [demo.check(path), *clear], image, [notice, *of_image], **light)
+        chosen.change(show, chosen, [image_column, examples, *columns], **light)
+        image.change(look, image, [notice, *gone], **light)
         toggle.click(None, js=TOGGLE)
-        first = gr.State(0)
-        more.click(examples.following, first, [first, gallery], **light)
-        gallery.select(examples.chosen, first, [image, *typed], **light)
+        examples.click(partial(choose_example, demo), examples, [image, *chain(*texts)], **light)
     return page
 
 
-def image_part(examples: list[str]) -> tuple[gr.Image, gr.HTML, gr.Button, gr.Gallery]:
-    """Where an image is chosen: the image, what is wrong with it, other examples, the examples."""
+def image_part() -> tuple[gr.Image, gr.HTML]:
+    """Where an image is chosen, and what is wrong with it."""
     image: Any = gr.Image(
         label="Image",
         sources=["upload", "clipboard"],
@@ -186,37 +208,30 @@ def image_part(examples: list[str]) -> tuple[gr.Image, gr.HTML, gr.Button, gr.Ga
         buttons=[],
     )
     image.preprocess = path_of  # whether it is an image is said by us
-    notice = gr.HTML(elem_id="notice")
-    with gr.Row(elem_id="examples-head"):
-        gr.HTML("<p>No image at hand? Try one of these.</p>")
-        more = gr.Button("Show others", size="sm", elem_id="more", min_width=110, scale=0)
-    gallery = gr.Gallery(
-        examples,
-        label="Examples",
-        show_label=False,
-        columns=EXAMPLES,
-        rows=1,
-        height="auto",
-        allow_preview=False,
-        object_fit="cover",
-        container=False,
+    return image, gr.HTML(elem_id="notice", elem_classes="ofa-notice")
+
+
+def examples_part(visible: bool) -> gr.Dataset:
+    """Images to try; they stay when uploads and results are deleted."""
+    examples = gr.Dataset(
+        label="No image at hand? Try one of these",
+        components=["image"],
+        samples=[[example_file(number)] for number in range(EXAMPLES)],
+        samples_per_page=SHOWN,
+        type="index",
+        visible=visible,
         elem_id="examples",
-        buttons=[],
     )
-    return image, notice, more, gallery
+    examples.keep_in_cache = {path for (path,) in examples.raw_samples}
+    return examples
 
 
 def panel(
     demo: Demo, key: str, image: gr.Image, settings: list[Any]
-) -> tuple[gr.Column, list[gr.Textbox], gr.HTML]:
-    """The part of the page that belongs to a task: its texts, its button, its result. Button, or
-    Enter in a text, ask; one request of the whole page at a time."""
+) -> tuple[gr.Column, list[gr.Textbox], gr.HTML, gr.Column]:
+    """The part of the page that belongs to a task: its texts, its button, what is wrong, its
+    result. Button, or Enter in a text, ask; one request of the whole page at a time."""
     spec = demo.tasks[key]
-
-    def ask(path: str | None, *given: Any) -> str:
-        *typed, best, samples, seed = given
-        return demo.ask(key, path, typed, best, samples, seed)
-
     with gr.Column(visible=key == demo.first, elem_id=f"panel-{key}") as column:
         note = demo.note(key) and f'<p class="ofa-note">{escape(demo.note(key))}</p>'
         gr.HTML(f"<p>{escape(spec.usage.about)}</p>{note}", elem_classes="ofa-about")
@@ -232,51 +247,75 @@ def panel(
             for number, one in enumerate(texts_of(spec))
         ]
         button = gr.Button(spec.usage.button, variant="primary", elem_id=f"ask-{key}")
-        result = gr.HTML(elem_id=f"result-{key}", min_height=24)
+        message = gr.HTML(elem_id=f"message-{key}", elem_classes="ofa-notice")
+        with gr.Column(visible=False, elem_id=f"result-{key}") as result:
+            boxes = gr.AnnotatedImage(height=400)
+            answers = gr.Label(num_top_classes=MOST_ANSWERS)
+            images = gr.Gallery(columns=4, height="auto", buttons=["fullscreen"])
+            with gr.Accordion("Details", open=False):
+                details = gr.JSON(show_label=False, buttons=["copy"])
+
+    def ask(path: str | None, *given: Any) -> list[Any]:
+        *typed, best, samples, seed = given
+        return shown(demo.ask(key, path, typed, best, samples, seed))
+
     gr.on(
         [button.click, *(text.submit for text in texts)],
         ask,
         [image, *texts, *settings],
-        result,
+        [message, result, boxes, answers, images, details],
         concurrency_limit=1,
         concurrency_id=MODEL,
         api_name=False,
         show_progress="full",
+        show_progress_on=message,
         trigger_mode="once",
     )
-    return column, texts, result
+    return column, texts, message, result
 
 
-class ExampleFiles:
-    """Images of synthetic shapes as files, made when they are first shown; the folder goes
-    with this object."""
+def shown(found: DemoResult) -> list[Any]:
+    """Values of a panel's message, result and its parts, of which the empty ones are hidden."""
 
-    def __init__(self, demo: Demo):
-        self.demo = demo
-        self.folder = tempfile.TemporaryDirectory(prefix="examples_", dir=FILES.name)
+    def part(value: Any, **more: Any) -> dict[str, Any]:
+        return gr.update(value=value or None, visible=bool(value), **more)
 
-    def files(self, first: int) -> list[str]:
-        """Paths of the examples from ``first`` on."""
-        paths = [f"{self.folder.name}/example_{first + shown}.png" for shown in range(EXAMPLES)]
-        for number, path in enumerate(paths, first):
-            if not os.path.exists(path):
-                with replacing(path, "wb") as file:  # several sessions may look at once
-                    example_image(number).save(file, "PNG")
-        return paths
+    legends = [legend for _, legend in found.boxes]
+    return [
+        notice_of(found.message),
+        gr.update(visible=not found.message),
+        part(
+            found.boxes and (found.image, found.boxes),
+            label="Boxes" if found.answers else f"Boxes by {found.measure}",
+            color_map=dict(zip(legends, chain(COLORS, cycle(COLORS[1:])))),
+        ),
+        part(found.answers, label=found.measure.capitalize()),
+        part(found.drawn, label=f"Images by {found.measure}"),
+        found.details,
+    ]
 
-    def following(self, first: int) -> list[Any]:
-        """The first of the next examples, and their paths; after the last ones the first ones
-        come again."""
-        following = (first + EXAMPLES) % EXAMPLES_IN_ALL
-        return [following, self.files(following)]
 
-    def chosen(self, first: int, event: gr.SelectData) -> list[str]:
-        """The image that was clicked, and a text for each of the page's tasks that has one."""
-        if event.index not in range(EXAMPLES):
-            raise gr.Error(FOREIGN_FILE)
-        number = first + int(event.index)
-        texts = [text for key in self.demo.tasks for text in self.demo.example_texts(number, key)]
-        return [self.files(first)[int(event.index)], *texts]
+def notice_of(text: str) -> str:
+    """HTML of something that the user can fix. It is ours and stays in its place: gradio's own
+    messages appear in a corner of the window and vanish."""
+    return text and str(Markup('<p class="ofa-message" role="alert">{}</p>').format(text))
+
+
+def example_file(number: int) -> str:
+    """The path of an example, an image of synthetic shapes, made when it is first needed."""
+    path = f"{FILES.name}/example_{number}.png"
+    if not os.path.exists(path):
+        with replacing(path, "wb") as file:
+            example_image(number).save(file, "PNG")
+    return path
+
+
+def choose_example(demo: Demo, number: Any) -> list[str]:
+    """The image that was clicked, and a text for each of the page's tasks that has one."""
+    if number not in range(EXAMPLES):
+        raise gr.Error(FOREIGN_FILE)
+    texts = [text for key in demo.tasks for text in demo.example_texts(number, key)]
+    return [example_file(number), *texts]
 
 
 def path_of(payload: Any) -> str | None:

@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse
 LOCAL = ("localhost", "127.0.0.1", "::1")
 WILDCARDS = ("", "0.0.0.0", "::")
 API = "/gradio_api/"
-FILE, UPLOAD = API + "file=", API + "upload"
+FILE, UPLOAD, JOIN = API + "file=", API + "upload", API + "queue/join"
 READ_ROUTES = (
     *("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"),
     *("/assets/*", "/static/*", "/svelte/*"),
@@ -39,12 +39,12 @@ READ_ROUTES = (
     *(API + name for name in ("queue/data", "queue/status", "upload_progress", "heartbeat/*")),
     FILE + "*",
 )
-POST_ROUTES = UPLOAD, *(API + name for name in ("queue/join", "run/*", "cancel", "reset"))
+POST_ROUTES = UPLOAD, JOIN, *(API + name for name in ("run/*", "cancel", "reset"))
 VISITOR = "ofa_visitor"
 COOKIE = VISITOR + "={}; Path=/; HttpOnly; SameSite=Strict"  # not for scripts and other pages
 LARGEST_JSON = 1 << 20
 LARGEST_UPLOAD = 64 << 20  # bytes of a request
-ROOM = 1 << 30  # bytes of all uploads
+ROOM = 1 << 30  # bytes of all uploads and results
 FILE_KEYS = ("size", "orig_name", "mime_type")
 HEADERS = {
     "content-security-policy": (
@@ -162,13 +162,13 @@ class Gate:
                 raise HTTPException(411, "The request does not tell its length.")
             if int(length) > most:
                 raise HTTPException(413, f"This is too large: {most >> 20} MB are the most.")
-            if path != UPLOAD:
+            if path not in (UPLOAD, JOIN):
                 return 0
             if int(length) + self.arriving + folder_size(self.folder) > ROOM:
                 raise HTTPException(
-                    413, "There is no room for further uploads now. Try again later."
+                    413, "There is no room for further uploads and results now. Try again later."
                 )
-            return int(length)
+            return int(length) if path == UPLOAD else 0
         raise HTTPException(404, "The page of ofa demo has no such address.")
 
     def remember(self, answer: bytes, visitor: str) -> None:

@@ -11,20 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
 
 from ofa.data.images import from_file
 from ofa.errors import UserError
 from ofa.inference.api import DRAW, OFA
-from ofa.inference.predictions import Answer, Region
-from ofa.inference.requests import Request
-from ofa.report.annotate import PREDICTED, Mark, annotated, draw_boxes
-from ofa.report.page import data_url, rendered
+from ofa.inference.predictions import Answer, Box, Region
 from ofa.synthetic.shapes import Scene, make_scene, render
 from ofa.synthetic.shapes_language import ENGLISH, drawing_caption
 from ofa.task.columns import Column
@@ -34,19 +31,14 @@ from ofa.tasks import caption, declared_specs, refcoco, spec_of
 
 logger = logging.getLogger(__name__)
 
-# sides of shown images, pixels; smaller ones are enlarged with hard edges
-LARGEST, SMALLEST = (1200, 224)
+LARGEST, SMALLEST = 1200, 512  # sides of shown images, pixels
+LINE, THIN_LINE = 0.012, 0.005  # of frames, parts of the shorter side
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
 MOST_ANSWERS, MOST_IMAGES, MOST_SEED = 10, 16, 2**63 - 1
 NOTHING = "(nothing)"
 SEED, SPLIT, SIDE = 5, "demo", 256  # of the examples; pixels
 PRETRAINING = "unify_task"
-ANSWER_LEGEND = (
-    "Score: log-probability, averaged over the pieces of an answer; of answers chosen from a list,"
-    " of the whole answer. Confidence: its exponential."
-)
-FIT_LEGEND = "Fit: how well image and text agree, as the scorer judges; higher is better."
-DRAWN_LEGEND = "Score: log-probability, averaged over the codes of an image."
+PER_TOKEN, AMONG_ANSWERS = "mean probability per token", "probability among the answers"
 
 
 def page_tasks(trained: Sequence[TaskSpec] = ()) -> dict[str, TaskSpec]:
@@ -65,15 +57,15 @@ def texts_of(spec: TaskSpec) -> list[Column]:
 
 @dataclass
 class DemoResult:
-    """What is shown of an answer."""
+    """What is shown of an answer; what is empty is not shown."""
 
-    heading: str = ""  # the best answer, in large type
-    rows: dict[str, float] = field(default_factory=dict)  # answer -> score or NaN, best first
-    column: str = "Answer"  # head of the column of answers
-    image: Image.Image | None = None  # with the box that was found
-    alt: str = ""  # the same in words
-    drawn: list[tuple[Image.Image, str]] = field(default_factory=list)  # with a line about each
-    legend: str = ANSWER_LEGEND  # of the numbers
+    message: str = ""  # what is missing or wrong, instead of all else
+    answers: dict[str, float] = field(default_factory=dict)  # text -> probability, best first
+    image: Image.Image | None = None  # with the boxes that were found:
+    boxes: list[tuple[np.ndarray, str]] = field(default_factory=list)  # mask and legend of each
+    drawn: list[tuple[Image.Image, str]] = field(default_factory=list)  # with the measure of each
+    measure: str = PER_TOKEN  # what the numbers are
+    details: dict[str, Any] = field(default_factory=dict)  # all of it as plain data
 
 
 class Demo:
@@ -145,37 +137,29 @@ class Demo:
         found = questions_about(number, language).get(key)
         return [found] if found and len(columns) == 1 else [column.example for column in columns]
 
-    def ask(self, *request: Any, **settings: Any) -> str:
-        """The result as HTML, or what is wrong. Arguments as of ``predict``."""
+    def ask(self, *request: Any, **settings: Any) -> DemoResult:
+        """The result, or what is wrong. Arguments as of ``predict``."""
         started = time.monotonic()
         try:
             result = self.predict(*request, **settings)
         except UserError as error:
-            return message(str(error))
+            return DemoResult(str(error))
         except Exception:  # of ours or of the machine (memory): the page continues
             logger.exception("'%s' failed", request[0])
-            return message(
+            return DemoResult(
                 "Something went wrong inside the program. The terminal in which ofa demo runs has"
                 " the details."
             )
-        return rendered(
-            "ofa.demo",
-            "demo_result.html",
-            result=result,
-            seconds=time.monotonic() - started,
-            url=partial(data_url, largest=LARGEST),
-            number=number,
-            percent=percent,
-        )
+        result.details["seconds"] = round(time.monotonic() - started, 2)
+        return result
 
     def check(self, path: str | None) -> str:
-        """HTML that says what is wrong with an image; nothing if it is fine or there is none
-        yet."""
+        """What is wrong with an image; nothing if it is fine or there is none yet."""
         try:
             if path is not None:
                 image_of(path)
         except UserError as error:
-            return message(str(error))
+            return str(error)
         return ""
 
     def predict(
@@ -211,10 +195,12 @@ class Demo:
             (text,) = given.values()
             images: Any = self.model.draw(text, samples, seed)
             return drawn(images)
-        file = Path(path or "")
-        image = image_of(str(file)) if spec.has("image") else None
-        found = getattr(self.model, key)(image, *given.values(), best=best)
-        return answered(found, image, Request(spec, file, file.name, given))
+        image = image_of(str(path)) if spec.has("image") else None
+        result = answered(getattr(self.model, key)(image, *given.values(), best=best), image)
+        options = self.model.task_and_builder(spec.name)[0].options()
+        if spec.decoding(options, spec.name not in self.model.checkpoint.trained).rank:
+            result.measure = AMONG_ANSWERS
+        return result
 
     def checked(self, spec: TaskSpec, column: Column, text: str) -> str:
         """The text without spaces around it. Raises: UserError if it is empty, or longer than
@@ -262,53 +248,72 @@ def image_of(path: str) -> Image.Image:
         ) from None
 
 
-def answered(found: Answer | Region, image: Image.Image | None, request: Request) -> DemoResult:
-    """Different answers, or boxes, best first; the image with the box of the first."""
-    rows: dict[str, float] = {}
-    for one in (found, *found.others):
-        rows.setdefault(in_words(one), one.score)
-    if isinstance(found, Answer):
-        result = DemoResult(in_words(found), rows)
-        if found.region is not None and image is not None:
-            result.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
-            result.alt = "the image with the region that was named"
-        return result
-    if found.bins is None or image is None:
-        return DemoResult("The model named no region.", rows, "Region")
-    column = f"Left, top, right, bottom in pixels of {image.width} × {image.height}"
-    alt = f"the image with a box: {' '.join(map(str, request.words.values()))}"
-    return DemoResult("", rows, column, annotated(request, image, found), alt)
-
-
-def in_words(found: Answer | Region) -> str:
+def answered(found: Answer | Region, image: Image.Image | None) -> DemoResult:
+    """Different answers, or boxes, best first."""
+    result, boxes, others = DemoResult(details=found.as_json()), [], LINE
     if isinstance(found, Region):
-        return ", ".join(str(round(one)) for one in found.box) if found.bins else "no region"
-    return str(found) or NOTHING
+        regions = {in_words(one): one for one in (found, *found.others) if one.bins}
+        boxes, others = [(one.box, line) for line, one in regions.items()], THIN_LINE
+        result.message = "" if boxes else "The model named no region."
+    else:
+        for answer in (found, *found.others):
+            result.answers.setdefault(str(answer) or NOTHING, probability(answer.score))
+        named = [(found.region, str(found))] if found.region is not None else []
+        boxes = [(region.box, name) for region, name in (*named, *found.objects)]
+    if boxes and image is not None:
+        result.image, result.boxes = outlined(image, boxes, others)
+    return result
+
+
+def in_words(region: Region) -> str:
+    """``61%: 64, 85, 320, 299``"""
+    corners = ", ".join(str(round(corner)) for corner in region.box)
+    return f"{probability(region.score):.0%}: {corners}"
+
+
+def probability(score: float) -> float:
+    """Of a log-probability; 0 of one that is not finite: a page knows no NaN."""
+    return math.exp(min(score, 0.0)) if math.isfinite(score) else 0.0
+
+
+def outlined(
+    image: Image.Image, boxes: Sequence[tuple[Box, str]], others: float
+) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+    """The image at a size to be looked at, and the frame of each box as a mask float[H, W].
+
+    Args: boxes: xyxy, pixels of the image; a legend. others: width of the frames but the first, as
+    a part of the shorter side.
+    """
+    shown = enlarged(image.convert("RGB"))
+    shown.thumbnail((LARGEST, LARGEST))
+    scale = np.tile(np.divide(shown.size, image.size), 2)
+    masks = []
+    for number, (box, legend) in enumerate(boxes):
+        mask = Image.new("1", shown.size)
+        x0, y0, x1, y1 = (scale * box).round().astype(int)
+        width = max(1, round((others if number else LINE) * min(shown.size)))
+        frame = x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)
+        ImageDraw.Draw(mask).rectangle(frame, outline=1, width=width)
+        masks.append((np.array(mask, dtype=float), legend))
+    return shown, masks
 
 
 def drawn(images: Sequence[Image.Image]) -> DemoResult:
     """Images, best first, with what they were judged by."""
     fits, scores = ([image.info[name] for image in images] for name in ("clip_score", "score"))
-    judged = all(fit is not None and math.isfinite(fit) for fit in fits)
-    lines = [f"fit {fit:.2f}" for fit in fits] if judged else [f"score {number(s)}" for s in scores]
-    small = max(1, -(-SMALLEST // max(images[0].size)))
-    large = [ImageOps.scale(image, small, Image.Resampling.NEAREST) for image in images]
-    return DemoResult(drawn=list(zip(large, lines)), legend=FIT_LEGEND if judged else DRAWN_LEGEND)
+    result = DemoResult(details={"scores": scores})
+    values = [f"{probability(score):.1%}" for score in scores]
+    if all(fit is not None and math.isfinite(fit) for fit in fits):
+        result.measure, values = "CLIP score", [f"{fit:.2f}" for fit in fits]
+        result.details["clip_scores"] = fits
+    result.drawn = list(zip(map(enlarged, images), values))
+    return result
 
 
-def number(score: float) -> str:
-    """``−0.46``"""
-    return f"{score:.2f}".replace("-", "−")
-
-
-def percent(score: float) -> float | None:
-    """Of a log-probability, if there is one."""
-    return 100 * math.exp(min(score, 0.0)) if math.isfinite(score) else None
-
-
-def message(text: str) -> str:
-    """HTML of something that the user can fix."""
-    return str(Markup('<p class="ofa-message" role="alert">{}</p>').format(text))
+def enlarged(image: Image.Image) -> Image.Image:
+    """A small image with hard edges, so that its pixels stay visible."""
+    factor = max(1, SMALLEST // max(image.size))
+    return ImageOps.scale(image, factor, Image.Resampling.NEAREST)
 
 
 # --- images to try a model with when none is at hand

@@ -126,18 +126,13 @@ def write_report_json(path: str | Path, report: Report) -> None:
 
 
 def write_html(path: str | Path, template: str, **values: Any) -> None:
-    """Write a page of this folder's templates in one step."""
-    text = rendered("ofa.report", template, **values)
+    """Write a page of this folder's templates in one step; texts in it cannot become markup."""
+    environment = Environment(
+        loader=PackageLoader("ofa.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    text = environment.get_template(template).render(**values)
     with replacing(path) as file:
         file.write(text)
-
-
-def rendered(package: str, template: str, **values: Any) -> str:
-    """HTML of a template of a package; texts in it cannot become markup."""
-    environment = Environment(
-        loader=PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template(template).render(**values)
 
 
 def choose_rows(scores: Sequence[float], limit: int) -> list[int]:

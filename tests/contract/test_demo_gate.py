@@ -59,10 +59,13 @@ class StubDemo:
         return ""
 
     def ask(self, key, path, text, best, samples, seed):
+        from ofa.demo.service import DemoResult
+
         self.at_work.set()
         self.go_on.wait(60)
         self.check(path)
-        return f"{key}: {''.join(text)}"
+        image = Image.new("RGB", (9, 7), "blue")
+        return DemoResult(answers={f"{key}: {''.join(text)}": 0.5}, drawn=[(image, "one")])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,9 @@ def page():
     demo = StubDemo()
     page = serve(demo, names=["demo.example.org"])
     assert set(watched) <= LOCAL, watched
-    yield SimpleNamespace(demo=demo, port=page.server_port, own=f"127.0.0.1:{page.server_port}")
+    yield SimpleNamespace(
+        demo=demo, blocks=page, port=page.server_port, own=f"127.0.0.1:{page.server_port}"
+    )
     page.close()
 
 
@@ -178,10 +183,27 @@ def test_an_upload_and_an_example_are_opened(page, photo):
         status, answer = ask(page, file)
         assert status == 200 and b'"success":true' in answer and page.demo.opened.pop() == (9, 7)
     config = json.loads(request(page, "GET", "/config")[1])
-    gallery = next(one for one in config["components"] if one["type"] == "gallery")
-    assert ask(page, gallery["props"]["value"][0]["image"])[0] == 200 and page.demo.opened == [
-        (256, 256)
-    ]
+    examples = next(one for one in config["components"] if one["type"] == "dataset")
+    assert ask(page, examples["props"]["samples"][0][0])[0] == 200
+    assert page.demo.opened == [(256, 256)]
+
+
+def choose(page, index):
+    """Click on an example."""
+    number = dependency(page, "click", 1)
+    body = {"data": [index], "fn_index": number, "session_hash": "choose"}
+    return request(page, "POST", "/gradio_api/run/predict", body)
+
+
+def test_old_files_are_deleted_but_the_examples(page):
+    from gradio.route_utils import delete_files_created_by_app
+
+    drawn = re.search(rb'"path":"([^"]+)"', ask(page, None)[1])[1].decode()
+    example = json.loads(choose(page, 3)[1])["data"][0]["path"]
+    files = [f"/gradio_api/file={path}" for path in (drawn, example)]
+    assert [request(page, "GET", file)[0] for file in files] == [200, 200]
+    delete_files_created_by_app(page.blocks, None)
+    assert [request(page, "GET", file)[0] for file in files] == [404, 200]
 
 
 def visitor(page):
@@ -431,10 +453,11 @@ def test_large_requests_are_refused_before_they_are_read(page):
     )
 
 
-def test_uploads_have_one_room_together(page, photo, monkeypatch):
+def test_uploads_and_results_have_one_room_together(page, photo, monkeypatch):
     monkeypatch.setattr("ofa.demo.middleware.ROOM", 10)
     with pytest.raises(AssertionError, match="no room for further uploads"):
         upload(page, photo.read_bytes())
+    assert ask(page, None)[0] == 413, "results take room too"
 
 
 def test_uploads_under_way_take_their_room_too(tmp_path, monkeypatch):
@@ -480,26 +503,10 @@ def test_what_is_no_request_is_one_message(page, body):
     assert status in (400, 422) and answer.startswith(b'{"detail"')
 
 
-@pytest.mark.parametrize("index", [6, -1, 10**9, [0, 1], None, "1", 0.5])
-def test_an_example_that_is_not_shown_cannot_be_chosen(page, index):
-    body = {
-        "data": [None],
-        "fn_index": dependency(page, "select", 1),
-        "session_hash": "select",
-        "event_data": {"index": index, "value": None},
-    }
-    status, answer, _ = request(page, "POST", "/gradio_api/run/predict", body)
+@pytest.mark.parametrize("index", [18, -1, 10**9, [0, 1], None, "1", 0.5])
+def test_an_example_that_is_not_there_cannot_be_chosen(page, index):
+    status, answer, _ = choose(page, index)
     assert status != 200, answer
-
-
-def test_the_examples_begin_again(page):
-    import ofa.demo.app as module
-
-    files = module.ExampleFiles(page.demo)
-    numbers = [0]
-    for _ in range(module.EXAMPLES_IN_ALL // module.EXAMPLES):
-        numbers.append((numbers[-1] + module.EXAMPLES) % module.EXAMPLES_IN_ALL)
-    assert numbers[-1] == 0 and files.following(module.EXAMPLES_IN_ALL - module.EXAMPLES)[0] == 0
 
 
 def test_so_many_requests_wait_and_no_more(page):

@@ -38,7 +38,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-NUMBER = "number input for Answers in the table"
+NUMBER = "number input for Answers"
 # Faster than any hand, as a slow machine is slower than many: what is typed as soon as the settings
 # are open has to stay.
 TYPED_AT_ONCE = """([label, number]) => {
@@ -130,23 +130,31 @@ def ask(tab, key: str, title: str) -> str:
 
 
 def result(tab, key: str) -> str:
-    tab.wait_for_selector(f"#result-{key} :is(.ofa-result, .ofa-message)")
-    return tab.locator(f"#result-{key} :is(.ofa-result, .ofa-message)").inner_text()
+    """What a panel shows: a message, or an answer."""
+    shown = tab.locator(f"#message-{key} .ofa-message, #result-{key}")
+    shown.first.wait_for()
+    return shown.first.inner_text()
 
 
 def choose_example(tab, number: int) -> None:
-    tab.locator("#examples .thumbnail-item").nth(number).click()
+    tab.locator("#examples .gallery-item").nth(number).click()
     tab.wait_for_selector("#image img")
+
+
+def is_loaded(image) -> int:
+    """The width of an image that the browser has shown, pixels; 0 before that."""
+    image.wait_for()
+    image.evaluate("image => image.decode()")
+    return image.evaluate("image => image.naturalWidth")
 
 
 def test_every_task_answers_about_an_example(tab):
     choose_example(tab, 1)
-    assert "Score" in ask(tab, "caption", "Caption")
-    assert 1 <= tab.locator("#result-caption tbody tr").count() <= 5
-    assert (
-        tab.locator("#result-caption .ofa-best").inner_text()
-        == tab.locator("#result-caption .ofa-text").first.inner_text()
-    )
+    assert "Mean probability per token" in ask(tab, "caption", "Caption")
+    answers = tab.locator("#result-caption .confidence-set")
+    assert 1 <= answers.count() <= 5
+    best = tab.locator("#result-caption [data-testid=label-output-value]").inner_text()
+    assert answers.first.inner_text().startswith(best.strip())
     assert ask(tab, "answer", "Question") and tab.locator(
         "#text-answer :is(textarea, input)"
     ).input_value().endswith("?")
@@ -155,19 +163,29 @@ def test_every_task_answers_about_an_example(tab):
         .inner_text()
         .startswith("This checkpoint was trained for captions, not for questions")
     )
-    assert "256 × 256" in ask(tab, "ground", "Find") or "named no region" in result(tab, "ground")
-    assert sorted(
-        re.findall(r"\b(?:yes|no|maybe)\b", ask(tab, "entails", "Check").split("Score\n")[1])
-    ) == ["maybe", "no", "yes"]
+    assert re.search(r"\d+%: \d+, |named no region", ask(tab, "ground", "Find"))
+    found = ask(tab, "entails", "Check")
+    assert "Probability among the answers" in found
+    assert set(re.findall(r"\b(?:yes|no|maybe)\b", found)) == {"maybe", "no", "yes"}
     assert ask(tab, "generate", "Instruction")
     tab.set_viewport_size({"width": 400, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, monkeypatch):
+def test_on_a_phone_the_answer_stands_between_the_image_and_the_examples(tab):
+    tab.set_viewport_size({"width": 400, "height": 800})
+    choose_example(tab, 0)
+    ask(tab, "caption", "Caption")
+    names = "#image", "#ask-caption", "#result-caption", "#examples"
+    tops = [tab.locator(name).bounding_box()["y"] for name in names]
+    assert tops == sorted(tops)
+
+
+def test_boxes_are_drawn_and_the_number_of_answers_can_be_chosen(served, tab, monkeypatch):
     from ofa.inference.predictions import Region
 
     box = Region((0.0, 64.0, 128.0, 256.0), (0, 0.25, 0.5, 1), (0, 4, 9, 19), -0.1)
+    box.others = [Region((0.0, 0.0, 256.0, 256.0), (0, 0, 1, 1), (0, 0, 19, 19), -1.0)]
     asked = []
     monkeypatch.setattr(
         served.model,
@@ -180,15 +198,12 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
     tab.evaluate(TYPED_AT_ONCE, [NUMBER, "2"])
     tab.fill("#text-ground :is(textarea, input)", "the <b>left</b> half")
     tab.press("#text-ground :is(textarea, input)", "Enter")
-    assert "0, 64, 128, 256" in result(tab, "ground") and asked == [
-        ((256, 256), "the <b>left</b> half", 2)
-    ]
-    assert (
-        tab.locator("#result-ground img").evaluate("image => image.complete && image.naturalWidth")
-        == 512
-    )
+    assert "90%: 0, 64, 128, 256" in result(tab, "ground")
+    assert asked == [((256, 256), "the <b>left</b> half", 2)]
+    images = tab.locator("#result-ground .image-container img")
+    assert [is_loaded(images.nth(number)) for number in range(3)] == [512] * 3
     choose_example(tab, 2)  # answers about another image do not stay
-    tab.wait_for_selector("#result-ground .ofa-result", state="detached")
+    tab.wait_for_selector("#result-ground", state="detached")
 
 
 def test_images_are_drawn_of_a_text(tab):
@@ -196,25 +211,21 @@ def test_images_are_drawn_of_a_text(tab):
     assert not tab.locator("#image").is_visible()
     tab.fill("#text-draw :is(textarea, input)", "a red cube")
     tab.locator("#ask-draw").click()
-    tab.wait_for_selector("#result-draw figure")
-    assert tab.locator("#result-draw figure").count() == 4
-    assert (
-        tab.locator("#result-draw img").first.evaluate(
-            "image => image.complete && image.naturalWidth"
-        )
-        == 256
-    )
+    images = tab.locator("#result-draw .thumbnail-item img")
+    assert is_loaded(images.first) == 512 and images.count() == 4
 
 
 def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkeypatch):
     assert "There is no image yet" in ask(tab, "caption", "Caption")
-    broken = served.folder / "broken.jpg"
+    broken = served.folder / "broken <i>.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
     tab.set_input_files("#image input[type=file]", broken)
     tab.wait_for_selector("#notice .ofa-message")
-    assert tab.locator("#notice").inner_text().startswith("broken.jpg cannot be read as an image.")
-    tab.wait_for_selector("#result-caption .ofa-message", state="detached")
-    assert "broken.jpg cannot be read" in ask(tab, "caption", "Caption")
+    assert (
+        tab.locator("#notice").inner_text().startswith("broken <i>.jpg cannot be read as an image.")
+    )
+    tab.wait_for_selector("#message-caption .ofa-message", state="detached")
+    assert "broken <i>.jpg cannot be read" in ask(tab, "caption", "Caption")
 
     seen = []
     caption = served.model.caption
@@ -229,7 +240,9 @@ def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkey
     tab.get_by_label("Remove Image").click()
     tab.set_input_files("#image input[type=file]", served.folder / "turned.jpg")
     tab.wait_for_selector("#notice .ofa-message", state="detached")
-    assert "Score" in ask(tab, "caption", "Caption") and seen == [(200, 300)]
+    tab.locator("#ask-caption").click()
+    tab.wait_for_selector("#result-caption")
+    assert seen == [(200, 300)]
 
 
 def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch):
@@ -257,7 +270,7 @@ def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch
         while not most and time.monotonic() < deadline:
             time.sleep(0.02)
         before = tab.locator("#examples img").first.get_attribute("src")
-        tab.locator("#more").click()
+        tab.locator("#examples").get_by_role("button", name="2", exact=True).click()
         tab.wait_for_function(
             "before => document.querySelector('#examples img').src !== before", arg=before
         )

@@ -37,7 +37,7 @@ from ofa import OFA
 from ofa.demo.service import Demo
 model = OFA.load(checkpoint, device="cpu")
 done["python"] = str(model.counting(photo, text)) == str(model.ask(task, photo, **{word: text}))
-done["demo"] = Demo(model, ["counting"]).predict("counting", photo, text).heading
+done["demo"] = Demo(model, ["counting"]).predict("counting", photo, text).answers
 json.dump(done, open(f"{folder}/statuses.json", "w"))
 """
 

@@ -2,7 +2,6 @@
 needed."""
 
 import math
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +9,19 @@ import torch
 from PIL import Image
 
 from ofa.cli.main import build_parser
-from ofa.demo.service import LARGEST, Demo, example_image, page_tasks, questions_about
+from ofa.demo.service import (
+    AMONG_ANSWERS,
+    LARGEST,
+    PER_TOKEN,
+    Demo,
+    DemoResult,
+    example_image,
+    outlined,
+    page_tasks,
+    questions_about,
+)
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
-from ofa.report.page import data_url
 
 WORDS, PIECES = 8, 20  # what the model reads at most
 
@@ -44,6 +52,10 @@ class Model:
                 raise UserError("expected --image-tokenizer")
 
         return SimpleNamespace(check_tokenizer=check_tokenizer)
+
+    def task_and_builder(self, name):
+        inference = "allcand" if name == "snli_ve" else "beamsearch"
+        return SimpleNamespace(options=lambda: SimpleNamespace(val_inference_type=inference)), None
 
     def was_trained_on(self, name):
         return name in self.trained
@@ -96,81 +108,82 @@ def photo(tmp_path):
     return str(path)
 
 
-def said(html: str) -> str:
-    """The message of a result that is one."""
-    assert "<table" not in html
-    return re.fullmatch(r'<p class="ofa-message" role="alert">(.*)</p>', html)[1]
+def said(result: DemoResult) -> str:
+    """The message of a result that is nothing else."""
+    assert result == DemoResult(result.message)
+    return result.message
 
 
-def test_answers_come_as_a_table_with_scores_and_are_shown_as_text(photo):
-    html = Demo(Model()).ask("caption", photo, best=4)
-    assert '<p class="ofa-best">a &lt;b&gt;cat&lt;/b&gt; {{ 1 }}</p>' in html
-    cells = re.findall(r"<td[^>]*>(?:<span[^>]*></span>)?(.*?)</td>", html)
-    assert cells == [
-        "1",
-        "a &lt;b&gt;cat&lt;/b&gt; {{ 1 }}",
-        "",
-        "61 %",
-        "−0.50",
-        "2",
-        "a dog",
-        "",
-        "41 %",
-        "−0.90",
-        "3",
-        "silence",
-        "",
-        "–",
-        "–",
-    ]
-    assert Demo(Model()).ask("caption", photo, best=1).count('class="ofa-bar"><span') == 1
+def test_answers_come_with_the_mean_probability_per_token(photo):
+    found = Demo(Model()).ask("caption", photo, best=4)
+    assert found.measure == PER_TOKEN and not found.message
+    assert list(found.answers) == ["a <b>cat</b> {{ 1 }}", "a dog", "silence"], "each once"
+    assert list(found.answers.values()) == pytest.approx([math.exp(-0.5), math.exp(-0.9), 0.0])
+    assert len(Demo(Model()).ask("caption", photo, best=1).answers) == 1
 
 
-def test_a_region_is_drawn_on_the_image(photo):
-    result = Demo(Model()).predict("ground", photo, "the left half")
-    assert result.image.size[0] > 40 and list(result.rows) == ["0, 0, 20, 30", "no region"]
-    orange = [
-        pixel
-        for pixel in result.image.resize((40, 30), Image.Resampling.NEAREST).getdata()
-        if pixel == (255, 106, 43)
-    ]
-    assert orange and result.column == "Left, top, right, bottom in pixels of 40 × 30"
-    assert Demo(Model()).predict("generate", photo, "where?").image is not None
-    nothing = Demo(Model()).predict("ground", photo, "nothing")
-    assert nothing.image is None and nothing.heading == "The model named no region."
+def test_the_details_are_plain_data_with_the_time(photo):
+    details = Demo(Model()).ask("caption", photo, best=2).details
+    assert details.pop("seconds") >= 0
+    other = {"answer": "a dog", "score": -0.9}
+    assert details == {"answer": "a <b>cat</b> {{ 1 }}", "score": -0.5, "others": [other]}
+
+
+def test_a_region_is_framed_in_a_thick_line_and_the_others_in_thin_ones(photo):
+    demo = Demo(Model())
+    second = Region((10.0, 10.0, 40.0, 20.0), (0.25, 0.3, 1, 0.6), (4, 6, 19, 12), -2.0)
+    first = Region((0.0, 0.0, 20.0, 30.0), (0, 0, 0.5, 1), (0, 0, 9, 19), -0.1, [second])
+    demo.model.ground = lambda image, text, best: first
+    found = demo.predict("ground", photo, "the left half")
+    (mask, best), (thin, other) = found.boxes
+    assert (best, other) == ("90%: 0, 0, 20, 30", "14%: 10, 10, 40, 20")
+    assert found.image.size == (480, 360) and mask.shape == thin.shape == (360, 480)
+    columns, rows = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (0, 239, 0, 359)
+    assert mask[180].sum() > thin[180].sum() > 0 and not mask[180, 120]
+
+
+def test_a_model_that_names_no_region_says_so(photo):
+    found = Demo(Model()).predict("ground", photo, "nothing")
+    assert found.message == "The model named no region." and found.image is None
+
+
+def test_boxes_in_words_are_shown_too(photo):
+    found = Demo(Model()).predict("generate", photo, "where?")
+    assert [legend for _, legend in found.boxes] == list(found.answers)
+
+
+def test_all_objects_are_shown_alike(photo):
+    demo = Demo(Model())
+    two = [(Region((0.0, 0.0, 9.0, 9.0), (0, 0, 0, 0), (0, 0, 1, 1)), "a dog")] * 2
+    demo.model.caption = lambda image, best: Answer("a dog, a dog", -0.1, objects=two)
+    (first, name), (second, other) = demo.predict("caption", photo).boxes
+    assert name == other == "a dog" and (first == second).all()
 
 
 def test_text_on_images_is_read(photo):
-    assert Demo(Model(), ["read"]).predict("read", photo).heading == "EXIT"
+    assert list(Demo(Model(), ["read"]).predict("read", photo).answers) == ["EXIT"]
 
 
-def test_statements_get_all_three_answers(photo):
-    assert list(Demo(Model()).predict("entails", photo, "it is a dog").rows) == [
-        "maybe",
-        "yes",
-        "no",
-    ]
+def test_statements_get_all_three_answers_by_their_probability_among_these(photo):
+    found = Demo(Model(trained=("snli_ve",))).predict("entails", photo, "it is a dog")
+    assert list(found.answers) == ["maybe", "yes", "no"] and found.measure == AMONG_ANSWERS
 
 
 def test_drawn_images_are_large_enough_to_be_seen_and_tell_their_fit():
     demo = Demo(Model(tokenizer="t.pt"), ["draw"])
-    html = demo.ask("draw", None, "a fit dog", samples=3, seed=9)
-    assert html.count("<figure>") == 3 and "2 · fit 0.90" in html and "as the scorer judges" in html
-    assert "score −1.50" in demo.ask("draw", None, "a dog") and demo.predict(
-        "draw", None, "a dog", seed=9
-    ).drawn[0][0].getpixel((0, 0)) == (9, 0, 0)
-    sides = [image.size for image, _ in demo.predict("draw", None, "a dog").drawn]
-    assert sides == [(224, 224)] * 4, "of 16 pixels"
+    found = demo.ask("draw", None, "a fit dog", samples=3, seed=9)
+    assert [line for _, line in found.drawn] == ["1.00", "0.90", "0.80"]
+    assert found.measure == "CLIP score" and found.drawn[0][0].getpixel((0, 0)) == (9, 0, 0)
+    found = demo.ask("draw", None, "a dog")
+    assert [line for _, line in found.drawn] == ["22.3%"] * 4 and found.measure == PER_TOKEN
+    assert [image.size for image, _ in found.drawn] == [(512, 512)] * 4, "of 16 pixels"
 
 
-@pytest.mark.parametrize("size", [(3000, 20), (5000, 4000)])
-def test_images_in_the_page_have_a_size_to_be_looked_at(size):
-    import base64
-    import io
-
-    url = data_url(Image.new("RGB", size), LARGEST)
-    image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
-    assert 200 < max(image.size) <= 1200
+@pytest.mark.parametrize("size", [(3000, 20), (5000, 4000), (5000, 1), (16, 9)])
+def test_images_with_boxes_have_a_size_to_be_looked_at(size):
+    image, [(mask, _)] = outlined(Image.new("RGB", size), [((0, 0, *size), "all")], 0.01)
+    assert 500 < max(image.size) <= LARGEST and mask.shape == image.size[::-1] and mask.any()
 
 
 @pytest.mark.parametrize(
@@ -194,8 +207,8 @@ def test_images_in_the_page_have_a_size_to_be_looked_at(size):
     ],
 )
 def test_what_is_missing_or_wrong_is_said(photo, caplog, key, text, words):
-    html = Demo(Model(tokenizer="t.pt"), [key]).ask(key, None if "image" in words else photo, text)
-    assert words in said(html)
+    path = None if "image" in words else photo
+    assert words in said(Demo(Model(tokenizer="t.pt"), [key]).ask(key, path, text))
     assert ("no memory left" in caplog.text) == (text == "why?")
 
 
@@ -228,10 +241,8 @@ def test_broken_images_are_said_at_once_and_when_asked(tmp_path):
     path = tmp_path / "broken <i>.jpg"
     path.write_bytes(b"\xff\xd8 no image")
     demo = Demo(Model())
-    assert said(demo.check(str(path))).startswith(
-        "broken &lt;i&gt;.jpg cannot be read as an image."
-    )
-    assert demo.ask("caption", str(path)) == demo.check(str(path)) and demo.check(None) == ""
+    assert demo.check(str(path)).startswith("broken <i>.jpg cannot be read as an image.")
+    assert said(demo.ask("caption", str(path))) == demo.check(str(path)) and demo.check(None) == ""
 
 
 def test_photos_are_turned_as_a_viewer_turns_them(tmp_path):
@@ -240,9 +251,8 @@ def test_photos_are_turned_as_a_viewer_turns_them(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
     demo = Demo(Model())
     assert demo.check(str(tmp_path / "turned.jpg")) == ""
-    assert "<table>" in demo.ask("caption", str(tmp_path / "turned.jpg")) and demo.model.seen[
-        0
-    ].size == (30, 40)
+    assert demo.ask("caption", str(tmp_path / "turned.jpg")).answers
+    assert demo.model.seen[0].size == (30, 40)
 
 
 def test_tasks_that_the_checkpoint_was_not_trained_for_say_so():
