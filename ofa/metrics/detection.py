@@ -13,6 +13,8 @@ HIT = 0.5  # overlap from which a box counts as found
 class BoxAccuracy(TaskMetrics):
     """Accuracy at an overlap of 0.5, and the mean overlap. Args: enabled: as of ``Metric``."""
 
+    ranked_by = "IoU"
+
     def __init__(self, enabled: Callable[[Any], bool] | None = None):
         self.enabled = enabled
 

@@ -3,8 +3,11 @@
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ofa.report import page
 from ofa.report.options import PageOptions
@@ -12,17 +15,22 @@ from ofa.task.scoring import Evaluation, Scores
 
 # of the scores of captions; other tasks show all they have
 LEADING = ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR")
+BARS = 20  # of a histogram
+ANSWERS = 12  # in the tables of answers, the commonest ones
+OTHERS = "(others)"
 
 
 def evaluation_report(outcome: Evaluation, options: PageOptions) -> page.Report:
     """The page of an evaluation."""
     scores = outcome.scores or Scores()
-    items = _items(outcome, scores, options.report_images)
+    ranked_by = outcome.spec.metrics.ranked_by or next(iter(scores.by_row), "")
+    items = _items(outcome, scores, ranked_by, options.report_images)
     rows = len(outcome.predictions)
     shown = f", {len(items)} of them on this page" if len(items) < rows else ""
     draws = outcome.spec.generates_images
     columns = [*options.compare, *outcome.baseline]
     tables = [score_table(scores, columns)] if scores.overall else []
+    tables += answer_tables(outcome, scores)
     if options.timings:
         took = {} if outcome.seconds is None else {"evaluation": outcome.seconds}
         tables.append(page.stage_times(options.timings, **took))
@@ -37,19 +45,21 @@ def evaluation_report(outcome: Evaluation, options: PageOptions) -> page.Report:
         _tiles(scores.overall, outcome),
         curves,
         tables,
+        histograms(scores),
         list(scores.by_row),
         items,
         f"{outcome.model} · {outcome.source} · {platform.machine()},"
         f" Python {platform.python_version()}",
         page.CAPTIONS if "CIDEr" in scores.by_row else None if draws else page.ANSWERS,
         wide=draws,
+        ranked_by=ranked_by,
     )
 
 
-def _items(outcome: Evaluation, scores: Scores, limit: int) -> list[page.Item]:
-    """The images to show; without scores in the order of the file."""
+def _items(outcome: Evaluation, scores: Scores, ranked_by: str, limit: int) -> list[page.Item]:
+    """The images to show, the worst first; without scores in the order of the file."""
     columns = list(scores.by_row.values())
-    ranking = columns[0] if columns else range(len(outcome.predictions))
+    ranking = scores.by_row.get(ranked_by, range(len(outcome.predictions)))
     items = []
     for row in page.choose_rows(ranking, limit):
         fields = outcome.row(row)
@@ -83,3 +93,62 @@ def score_table(scores: Scores, others: Sequence[tuple[str, dict[str, float]]]) 
         for name in scores.overall
     ]
     return page.Table("all scores", ["score", *(name for name, _ in columns)], rows)
+
+
+def histograms(scores: Scores) -> list[page.Histogram]:
+    """Of the leading scores that are more than right or wrong."""
+    found = []
+    for name in [name for name in LEADING if name in scores.by_row] or scores.by_row:
+        values = np.array(scores.by_row[name])
+        values = values[np.isfinite(values)]
+        if len(np.unique(values)) > 2:
+            span = min(0.0, values.min()), max(1.0, values.max())
+            counts, edges = np.histogram(values, BARS, span)
+            title = f"rows by {name}"
+            found.append(page.Histogram(title, edges.tolist(), counts.tolist()))
+    return found
+
+
+def answer_tables(outcome: Evaluation, scores: Scores) -> list[page.Table]:
+    """Of tasks with accepted answers (questions, labels): how good each of the commonest answers
+    is, and what is taken for what."""
+    values = next(iter(scores.by_row.values()), [])
+    known = zip(outcome.references or (), outcome.predictions, values)
+    rows = [(accepted, one.text, value) for accepted, one, value in known if accepted]
+    if not rows or not all(isinstance(accepted, Mapping) for accepted, _, _ in rows):
+        return []
+    pairs = [(_true(accepted, said), said) for accepted, said, _ in rows]
+    true = Counter(expected for expected, _ in pairs)
+    names = [name for name, _ in true.most_common(ANSWERS)]
+    if true[names[0]] == 1:  # nearly every answer is its own
+        return []
+    said, taken = Counter(answer for _, answer in pairs), Counter(pairs)
+    score = next(iter(scores.by_row))
+    of_answer = []
+    for name in names:
+        earned = [value for (expected, _), (_, _, value) in zip(pairs, rows) if expected == name]
+        wrong = Counter({b: count for (a, b), count in taken.items() if a == name != b})
+        mistaken = ", ".join(f"{b or '(nothing)'} ({count})" for b, count in wrong.most_common(3))
+        mean = f"{np.mean(earned):.3f}"
+        of_answer.append([name, str(true[name]), str(said[name]), mean, mistaken])
+    head = ["answer", "rows", "predicted", score, "wrong predictions"]
+    rest = len(true) - len(names)
+    note = f"The {len(names)} commonest of {len(true)} answers." if rest else ""
+    tables = [page.Table("each answer", head, of_answer, words=True, note=note)]
+    return [*tables, _confusion(pairs, names)] if len(names) > 1 else tables
+
+
+def _true(accepted: Mapping[str, float], said: str) -> str:
+    """The expected answer; of several equally good ones the predicted one."""
+    best = max(accepted, key=accepted.__getitem__)
+    return said if accepted.get(said) == accepted[best] else best
+
+
+def _confusion(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> page.Table:
+    """Args: pairs: expected and predicted answer of each row. names: answers to tell apart."""
+    known = {name: name for name in names}
+    counts = Counter((known.get(a, OTHERS), known.get(b, OTHERS)) for a, b in pairs)
+    shown = [*names, OTHERS] if any(OTHERS in pair for pair in counts) else list(names)
+    rows = [[a, *(str(counts[a, b]) for b in shown)] for a in shown]
+    note = "A row for each expected answer, a column for each predicted one."
+    return page.Table("expected and predicted", ["", *shown], rows, note=note, counts=True)

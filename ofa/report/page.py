@@ -8,7 +8,7 @@ A ``Report`` is plain data: the same content as JSON is what ``--json`` writes.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,8 @@ from ofa.task.pretraining_tasks import TASKS
 from ofa.task.results import write_json
 from ofa.task.task_spec import TaskSpec
 
-LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
+LARGEST = 360  # images above this side are reduced: a page of photos stays loadable;
+FEW = 40  # so many items, or sheets of images, may have twice as many pixels a side
 # by every browser
 SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
@@ -72,6 +73,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     words: bool = False  # the last column holds words, not numbers
     note: str = ""  # a sentence under it
+    counts: bool = False  # all but the first column are counts, shaded by their share of the row
 
 
 @dataclass
@@ -80,6 +82,15 @@ class Curve:
 
     name: str
     values: Sequence[tuple[float, float]]
+
+
+@dataclass
+class Histogram:
+    """How many rows have a score from one edge to the next."""
+
+    name: str
+    edges: Sequence[float]  # one more than counts
+    counts: Sequence[int]
 
 
 @dataclass
@@ -92,12 +103,14 @@ class Report:
     tiles: list[Tile] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
     score_names: list[str] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     footer: str = ""
     grading: Grading | None = CAPTIONS  # None: scores are not judged
     wide: bool = False  # images are sheets of several
     images: str = "Images"  # heading above the items
+    ranked_by: str = ""  # the score by which the worst items come first; "": the first one
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -111,6 +124,7 @@ def write_report(path: str | Path, report: Report) -> None:
         "report.html",
         report=report,
         curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1],
+        histograms=[_bars(histogram) for histogram in report.histograms],
         cards=cards,
         kinds=[kind for kind in OUTLINES if kind in drawn],
         grades=[(key, name, count) for key, name, count in reversed(grades) if count],
@@ -151,7 +165,8 @@ def _card(item: Item, report: Report) -> dict[str, Any]:
         card["grade"] = GRADES[reached.index(True)]
     if item.image != "":
         with suppress(UserError):  # a page without an image is still a page
-            data, largest = decode_base64(item.image), 2 * LARGEST if report.wide else LARGEST
+            data = decode_base64(item.image)
+            largest = 2 * LARGEST if report.wide or len(report.items) <= FEW else LARGEST
             size, orientation = image_header(data)
             card["width"], card["height"] = size
             kinds = (kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start))
@@ -171,27 +186,54 @@ def data_url(image: Image.Image, largest: int) -> str:
     return f"data:image/{kind};base64,{as_field(image, kind, quality=90)}"
 
 
-def _plot(curve: Curve, width: int = 560, height: int = 230) -> dict[str, Any]:
-    """Coordinates of a curve in an SVG image of the given size; its axis of values has the 0."""
-    left, right, top, bottom = 44, width - 14, 20, height - 26
+def _plot(curve: Curve) -> dict[str, Any]:
+    """Coordinates of a curve; its axis of values has the 0."""
     xs, ys = np.array(curve.values, dtype=float).T
-    low, high = xs.min(), xs.max()
-    x_ticks, y_ticks = _ticks(low, high), _ticks(min(0.0, ys.min()), ys.max())
-    x_ticks = x_ticks[(x_ticks >= low) & (x_ticks <= high)]
-    x_px, x_ticks_px = (np.interp(x, (low, high), (left, right)).round(1) for x in (xs, x_ticks))
-    ends = y_ticks[[0, -1]]
-    y_px, y_ticks_px = (np.interp(y, ends, (bottom, top)).round(1) for y in (ys, y_ticks))
-    return {
-        "name": curve.name,
+    axes, x_px, y_px = _axes(curve.name, (xs.min(), xs.max()), (min(0.0, ys.min()), ys.max()))
+    return {**axes, "points": list(zip(x_px(xs), y_px(ys))), "last_label": f"{ys[-1]:.2f}"}
+
+
+def _bars(histogram: Histogram) -> dict[str, Any]:
+    """Coordinates of the bars: left, top, width, height, and what they mean."""
+    edges, counts = histogram.edges, histogram.counts
+    axes, x_px, y_px = _axes(histogram.name, (edges[0], edges[-1]), (0, max(counts)))
+    meanings = [
+        f"{low:.3g} to {high:.3g}: {count}" for low, high, count in zip(edges, edges[1:], counts)
+    ]
+    lefts, tops = x_px(edges), y_px(counts)
+    sizes = np.diff(lefts) - 2, y_px(0) - tops
+    return {**axes, "bars": list(zip(lefts[:-1] + 1, tops, *sizes, meanings))}
+
+
+Span = tuple[float, float]
+Places = Callable[[Any], np.ndarray]  # values -> pixels
+
+
+def _axes(
+    name: str, x: Span, y: Span, width: int = 560, height: int = 230
+) -> tuple[dict[str, Any], Places, Places]:
+    """The axes of an SVG image of the given size, in which values from ``x[0]`` to ``x[1]`` and
+    from about ``y[0]`` to ``y[1]`` are shown, and what places the values."""
+    left, right, top, bottom = 44, width - 14, 20, height - 26
+    x_ticks, y_ticks = _ticks(*x), _ticks(*y)
+    x_ticks = x_ticks[(x_ticks >= x[0]) & (x_ticks <= x[1])]
+
+    def x_px(values: Any) -> np.ndarray:
+        return np.interp(values, x, (left, right)).round(1)
+
+    def y_px(values: Any) -> np.ndarray:
+        return np.interp(values, y_ticks[[0, -1]], (bottom, top)).round(1)
+
+    axes = {
+        "name": name,
         "width": width,
         "height": height,
         "left": left,
         "right": right,
-        "points": list(zip(x_px, y_px)),
-        "x_ticks": [(place, f"{x:g}") for place, x in zip(x_ticks_px, x_ticks)],
-        "y_ticks": [(place, f"{y:g}") for place, y in zip(y_ticks_px, y_ticks)],
-        "last_label": f"{ys[-1]:.2f}",
+        "x_ticks": [(place, f"{tick:g}") for place, tick in zip(x_px(x_ticks), x_ticks)],
+        "y_ticks": [(place, f"{tick:g}") for place, tick in zip(y_px(y_ticks), y_ticks)],
     }
+    return axes, x_px, y_px
 
 
 def _ticks(low: float, high: float) -> np.ndarray:

@@ -71,6 +71,7 @@ class TaskMetrics:
     ``references``, ``reference``. This class scores nothing."""
 
     is_slow = False  # constant answers are tried on a few rows first
+    ranked_by = ""  # the score that tells bad rows from good ones; "": the leading one
     # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
     reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
 

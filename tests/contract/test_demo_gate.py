@@ -568,3 +568,9 @@ def test_all_addresses_of_a_machine_lead_to_a_page_for_all():
     assert all(map(gate.is_own, ("192.168.0.7", "fe80::1", "localhost", "demo.example.org")))
     assert not gate.is_own("evil.example.org")
     assert not Gate(None, None, "192.168.0.7").is_own("192.168.0.8")
+
+
+def test_messages_cannot_become_markup():
+    from ofa.demo.app import notice_of
+
+    assert "broken &lt;i&gt;.jpg" in notice_of("broken <i>.jpg") and notice_of("") == ""

@@ -1,14 +1,13 @@
 """The demo page in a real browser, with a network that has hardly learned anything."""
 
-import os
 import re
-import shutil
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from browser import QUIET, browser_path
 from PIL import Image
 from small_tokenizer import save_tokenizer
 from training_runs import flags, make_files, train
@@ -18,25 +17,6 @@ from ofa.cli.main import main
 pytest.importorskip("gradio", reason="the page is made by gradio, which is not installed")
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the browser is driven by playwright, which is not installed"
-)
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/usr/bin/chromium",
-    "/usr/lib/chromium/chromium",
-    "/snap/bin/chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
 )
 NUMBER = "number input for Answers"
 # Faster than any hand, as a slow machine is slower than many: what is typed as soon as the settings
@@ -48,18 +28,6 @@ TYPED_AT_ONCE = """([label, number]) => {
     box.dispatchEvent(new Event("input", {bubbles: true}));
 }"""
 PATIENCE = 90  # seconds, on a machine that has much else to do
-
-
-def browser_path() -> str:
-    """Chromium: ``OFA_CHROMIUM``, or where it usually is; skips where there is none."""
-    found = [
-        path
-        for path in map(shutil.which, filter(None, [os.environ.get("OFA_CHROMIUM"), *BROWSERS]))
-        if path
-    ]
-    if not found:
-        pytest.skip("no Chromium found: install it, or name it by OFA_CHROMIUM")
-    return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -217,15 +185,13 @@ def test_images_are_drawn_of_a_text(tab):
 
 def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkeypatch):
     assert "There is no image yet" in ask(tab, "caption", "Caption")
-    broken = served.folder / "broken <i>.jpg"
+    broken = served.folder / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
     tab.set_input_files("#image input[type=file]", broken)
     tab.wait_for_selector("#notice .ofa-message")
-    assert (
-        tab.locator("#notice").inner_text().startswith("broken <i>.jpg cannot be read as an image.")
-    )
+    assert tab.locator("#notice").inner_text().startswith("broken.jpg cannot be read as an image.")
     tab.wait_for_selector("#message-caption .ofa-message", state="detached")
-    assert "broken <i>.jpg cannot be read" in ask(tab, "caption", "Caption")
+    assert "broken.jpg cannot be read" in ask(tab, "caption", "Caption")
 
     seen = []
     caption = served.model.caption

@@ -11,7 +11,10 @@ from PIL import Image
 
 from ofa.report.page import (
     ANSWERS,
+    FEW,
+    LARGEST,
     Curve,
+    Histogram,
     Item,
     Report,
     Table,
@@ -103,11 +106,35 @@ def test_the_content_of_a_page_is_plain_data_without_images(tmp_path):
     ]
 
 
-def test_large_images_are_reduced(tmp_path):
-    text = page(tmp_path, items=[Item(answer="x", image=make_image(1000, "BMP"), id="big")])
+@pytest.mark.parametrize(("count", "largest"), [(1, 2 * LARGEST), (FEW + 1, LARGEST)])
+def test_large_images_are_reduced_less_where_there_are_few(tmp_path, count, largest):
+    image = make_image(1000, "BMP")
+    items = [Item(answer="x", image=image, id=str(number)) for number in range(count)]
+    text = page(tmp_path, items=items)
     data = re.search(r"data:image/jpeg;base64,([^\"]+)", text)[1]
-    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-        assert max(image.size) <= 360
+    with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+        assert max(shown.size) == largest
+
+
+def test_bars_of_a_histogram_stand_on_its_axis_and_say_what_they_count(tmp_path):
+    text = page(tmp_path, histograms=[Histogram("rows by IoU", [0, 0.5, 1], [5, 10])])
+    bars = re.findall(r'<rect class="bar" .*? y="(.*?)" .*? height="(.*?)"><title>(.*?)<', text)
+    (low_top, low, first), (high_top, high, second) = bars
+    assert float(high) == pytest.approx(2 * float(low), abs=0.2) and float(low) > 0
+    assert float(low_top) + float(low) == pytest.approx(float(high_top) + float(high), abs=0.2)
+    assert (first, second) == ("0 to 0.5: 5", "0.5 to 1: 10")
+
+
+def test_counts_are_shaded_by_their_share_of_the_row(tmp_path):
+    table = Table("t", ["", "yes", "no"], [["yes", "3", "1"], ["no", "0", "9"]], counts=True)
+    shades = re.findall(r"var\(--accent\) (\d+)%", page(tmp_path, tables=[table]))
+    assert shades == ["52", "18", "70"], "3 of 4, 1 of 4, 9 of 9; the 0 has none"
+
+
+def test_the_order_begins_with_the_score_that_ranks(tmp_path):
+    items = [Item(answer="x", id="a", scores=[1, 0.5])]
+    text = page(tmp_path, items=items, score_names=["score", "IoU"], ranked_by="IoU")
+    assert re.search(r"<option[^>]* selected>(.*?)</option>", text)[1] == "worst IoU first"
 
 
 def test_a_failure_leaves_no_partial_page(tmp_path):

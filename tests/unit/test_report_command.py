@@ -57,6 +57,57 @@ def test_the_content_of_the_page_is_json_too(tmp_path, boxes):
     assert "image" not in right
 
 
+def test_the_worst_overlap_comes_first(tmp_path, boxes):
+    data, results, _ = boxes
+    out = ["--json", str(tmp_path / "page.json")]
+    assert report(results, data, "refcoco", tmp_path / "page.html", *out) == 0
+    found = json.loads((tmp_path / "page.json").read_text())
+    overlaps = [item["scores"][found["score_names"].index("IoU")] for item in found["items"]]
+    assert found["ranked_by"] == "IoU" and overlaps == sorted(overlaps)
+    (histogram,) = found["histograms"]
+    assert sum(histogram["counts"]) == 3 and histogram["counts"][-1] == 1
+    assert histogram["edges"][0] == 0 and histogram["edges"][-1] == 1
+
+
+def test_each_answer_and_what_is_taken_for_it_are_in_tables(tmp_path):
+    """Rows 0, 3 and 6 are true, 1, 4 and 7 are false, 2 and 5 are neither."""
+    rows = map(answer_files.ROWS["snli_ve"], range(8))
+    data = answer_files.write_rows(tmp_path / "rows.tsv", rows)
+    predicted = ["yes", "no", "no", "no", "no", "maybe", "yes", "yes"]
+    entries = [{"uniq_id": f"{row}#0", "answer": word} for row, word in enumerate(predicted)]
+    write_json(tmp_path / "test_predict.json", entries)
+    out = ["--json", str(tmp_path / "page.json")]
+    assert report(tmp_path / "test_predict.json", data, "snli_ve", tmp_path / "p.html", *out) == 0
+    _, answers, confusion = json.loads((tmp_path / "page.json").read_text())["tables"]
+    assert answers["head"] == ["answer", "rows", "predicted", "snli_score", "wrong predictions"]
+    assert answers["rows"] == [
+        ["yes", "3", "3", "0.667", "no (1)"],
+        ["no", "3", "4", "0.667", "yes (1)"],
+        ["maybe", "2", "1", "0.500", "no (1)"],
+    ]
+    assert confusion["head"] == ["", "yes", "no", "maybe"] and confusion["counts"]
+    assert confusion["rows"] == [
+        ["yes", "2", "1", "0"],
+        ["no", "1", "2", "0"],
+        ["maybe", "0", "1", "1"],
+    ]
+
+
+def test_answers_outside_of_the_commonest_ones_are_counted_together(tmp_path):
+    colors = [*"aabbccddeeffgghhiijjkkllmmnn"]  # 14 classes
+    rows = [answer_files.class_row(row, color) for row, color in enumerate(colors)]
+    data = answer_files.write_rows(tmp_path / "rows.tsv", rows)
+    entries = [{"uniq_id": row, "answer": "n"} for row in range(len(colors))]
+    write_json(tmp_path / "test_predict.json", entries)
+    out = ["--json", str(tmp_path / "page.json")]
+    results = tmp_path / "test_predict.json"
+    assert report(results, data, "image_classify", tmp_path / "page.html", *out) == 0
+    _, answers, confusion = json.loads((tmp_path / "page.json").read_text())["tables"]
+    assert len(answers["rows"]) == 12 and answers["note"] == "The 12 commonest of 14 answers."
+    assert confusion["head"][-1] == "(others)"
+    assert [row[-1] for row in confusion["rows"]] == ["2"] * 12 + ["4"]
+
+
 def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxes, capsys, caplog):
     data, results, _ = boxes
     lines = [line.split("\t") for line in open(data).read().split("\n")[:-1]]

@@ -1,0 +1,90 @@
+"""The page of a report in a real browser: order, filter, enlarging, narrow screens."""
+
+import pytest
+from browser import QUIET, browser_path
+from PIL import Image
+
+from ofa.io.image_grid import as_field
+from ofa.report.page import ANSWERS, Item, Report, Table, write_report
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser is driven by playwright, which is not installed"
+)
+SCORES = [0.5, 1.0, 0.0]
+IMAGE = as_field(Image.new("RGB", (40, 40), "red"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = browser_path()
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=list(QUIET))
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    items = [
+        Item(f"question {row}", "yes", image=IMAGE, id=f"id{row}", row=row, scores=[score])
+        for row, score in enumerate(SCORES)
+    ]
+    wide = Table("t", [str(number) for number in range(40)], [["100"] * 40])
+    parts = {"score_names": ["score"], "grading": ANSWERS, "tables": [wide]}
+    write_report(path, Report("A title", "A subtitle", items=items, **parts))
+    return path.as_uri()
+
+
+@pytest.fixture
+def tab(browser, address):
+    """The page; an error in it fails the test."""
+    errors = []
+    page = browser.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    yield page
+    page.close()
+    assert not errors
+
+
+def ids(tab) -> list[str]:
+    """Of the cards that are shown."""
+    return tab.locator(".card:visible .id").all_inner_texts()
+
+
+def test_the_worst_comes_first_and_the_order_can_be_chosen(tab):
+    assert ids(tab) == ["id2", "id0", "id1"]
+    tab.select_option("#order", label="best score first")
+    assert ids(tab) == ["id1", "id0", "id2"]
+
+
+def test_a_filter_that_nothing_matches_says_so_and_can_be_undone(tab):
+    tab.fill("#filter", "question 1")
+    assert ids(tab) == ["id1"] and not tab.get_by_text("Nothing matches").is_visible()
+    tab.select_option("#grade", label="only wrong (1)")
+    assert ids(tab) == [] and tab.get_by_text("Nothing matches").is_visible()
+    tab.get_by_role("button", name="Show all").click()
+    assert len(ids(tab)) == 3 and not tab.get_by_text("Nothing matches").is_visible()
+
+
+def test_an_image_is_enlarged_with_its_text_until_it_is_clicked_again(tab):
+    small = tab.locator(".card img").first.bounding_box()["width"]
+    tab.locator(".card .frame").first.click()
+    assert tab.locator("dialog img").bounding_box()["width"] > 2 * small
+    assert "question 2" in tab.locator("dialog").inner_text()
+    tab.locator("dialog .frame").click()
+    assert not tab.locator("dialog").is_visible()
+
+
+def test_nothing_is_wider_than_a_phone(tab):
+    tab.set_viewport_size({"width": 400, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+    assert tab.locator(".controls").evaluate("part => getComputedStyle(part).position") == "static"
+
+
+def test_everything_can_be_read_without_scripts(browser, address):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(address)
+    assert page.locator(".card").count() == 3 and page.get_by_text("question 1").is_visible()
+    page.close()
