@@ -29,8 +29,8 @@ from ofa.task.pretraining_tasks import TASKS
 from ofa.task.results import write_json
 from ofa.task.task_spec import TaskSpec
 
-LARGEST = 360  # images above this side are reduced: a page of photos stays loadable;
-FEW = 40  # so many items, or sheets of images, may have twice as many pixels a side
+LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
+FEW = 40  # up to this number of items, and sheets of images, are twice as large
 # by every browser
 SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
