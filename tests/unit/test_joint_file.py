@@ -194,7 +194,7 @@ def test_anything_else_is_one_message_with_file_task_and_option(tmp_path, conten
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
-        UserError, match=r"none\.json: expected JSON of task 'joint'.*cannot be read"
+        UserError, match=r"none\.json: expected JSON of task 'joint'.*no readable file"
     ):
         read_members(str(tmp_path / "none.json"), SPECS)
 

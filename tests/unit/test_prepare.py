@@ -202,7 +202,7 @@ def test_broken_images_can_be_left_out(coco):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("karpathy.json", None, "cannot be read"),
+        ("karpathy.json", None, "no readable file"),
         ("karpathy.json", "{", "expected JSON"),
         ("karpathy.json", "[]", "keys images"),
         ("karpathy.json", '{"images": [{"filename": "a.jpg"}]}', "'split'"),
