@@ -18,7 +18,7 @@ import torch
 from ofa.data.bad_rows import BadRows
 from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
-from ofa.data.pretraining import Draws, PretrainingBuilder
+from ofa.data.pretraining import PretrainingBuilder, RandomStreams
 from ofa.data.rows import NamedRows, cached_order, shuffled, uses_shuffle_buffer
 from ofa.data.sample import TASK, Sample
 from ofa.errors import UserError
@@ -221,7 +221,7 @@ class PretrainingDataset(MixtureDataset):
         let_parent_decide_when_to_stop(os.getpid())
         name, row = self.locate(int(index))
         if not self.training:
-            found = self.samples(name, row, self.builder.draws(1, int(index), "evaluation"))
+            found = self.samples(name, row, self.builder.streams(1, int(index), "evaluation"))
             return (found, []) if name == PAIRS else ([], found)
         if name == PAIRS:
             return self.pair(row, int(index))
@@ -230,20 +230,20 @@ class PretrainingDataset(MixtureDataset):
     def pair(self, row: int, place: int) -> Samples:
         """A row of pairs, or of the rows in place of it the first of a task that is trained.
         Args: place: in the order of the epoch."""
-        draws = self.builder.draws(self.epoch, row, "pair")
+        streams = self.builder.streams(self.epoch, row, "pair")
         number, rest = divmod(place, PAIRS_PER_GROUP)
         before = (self.epoch - 1) * (len(self) // PAIRS_PER_GROUP)
         extras = self.group(before + number) if rest == PAIRS_PER_GROUP - 1 else []
         left_out = groups = 0
         while left_out < TRIES:
-            found = self.samples(PAIRS, row, draws)
+            found = self.samples(PAIRS, row, streams)
             if found:
                 return found, extras
             left_out += not self.is_trained(PAIRS, row)
-            row = draws.rng.randrange(len(self))
+            row = streams.rng.randrange(len(self))
             # as for every row that is read
-            if draws.rng.random() < 1 / PAIRS_PER_GROUP and groups < MOST_GROUPS:
-                extras += self.group(draws.rng.getrandbits(40))
+            if streams.rng.random() < 1 / PAIRS_PER_GROUP and groups < MOST_GROUPS:
+                extras += self.group(streams.rng.getrandbits(40))
                 groups += 1
         raise UserError(
             f"{self.files[PAIRS].file.path}: expects rows of the tasks that --task-weights trains,"
@@ -263,36 +263,36 @@ class PretrainingDataset(MixtureDataset):
                 time, place = divmod(count, len(rows))
                 key = f"{self.seed}-{task}-{time}"
                 row = self.row_at(part, time, place) if listed else shuffled(place, len(rows), key)
-                found += self.samples(task, row, self.builder.draws(0, count, task))
+                found += self.samples(task, row, self.builder.streams(0, count, task))
         return found
 
-    def samples(self, name: str, row: int, draws: Draws) -> list[Sample]:
+    def samples(self, name: str, row: int, streams: RandomStreams) -> list[Sample]:
         """Samples of a row, or of another one where it is broken and may be skipped."""
         rows = self.files[name]
         for _ in range(BROKEN_TRIES):
             try:
-                return self.samples_of(name, row, draws)
+                return self.samples_of(name, row, streams)
             except UserError as error:
                 self.bad_rows.skip(rows.where(row), error)
                 last = error
             others = range(len(rows)) if self.training else self.trained_rows(name)
-            row = int(draws.rng.choice(others)) if len(others) else row
+            row = int(streams.rng.choice(others)) if len(others) else row
         raise UserError(
             f"{last}; {BROKEN_TRIES} rows in turn were broken, few can be whole: fix the file (ofa"
             " doctor names every row)"
         )
 
-    def samples_of(self, name: str, row: int, draws: Draws) -> list[Sample]:
+    def samples_of(self, name: str, row: int, streams: RandomStreams) -> list[Sample]:
         rows = self.files[name]
         content, where = rows[row], rows.where(row)
         varies = self.training and name == PAIRS
         times = [
-            whole_times(self.weights[task], draws.rng) if varies else int(self.weights[task] > 0)
+            whole_times(self.weights[task], streams.rng) if varies else int(self.weights[task] > 0)
             for task in rows.schema.type_of(content, where).tasks
         ]
         found = []
         for repeat in range(max(times)):
-            made = self.builder.samples(rows.schema.read, content, draws, where, row)
+            made = self.builder.samples(rows.schema.read, content, streams, where, row)
             found += [sample for sample, count in zip(made, times) if repeat < count]
         return found
 

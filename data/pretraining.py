@@ -43,16 +43,15 @@ Reader = Callable[[Mapping[str, str], PretrainingContext], list[Example]]
 
 
 @dataclass
-class Draws:
-    """Random numbers of a row, the same whenever and wherever it is read: three independent
-    streams."""
+class RandomStreams:
+    """Three independent streams of random numbers of a row, the same wherever it is read."""
 
     rng: random.Random
     generator: torch.Generator
     colors: random.Random
 
     @classmethod
-    def of(cls, name: str) -> "Draws":
+    def of(cls, name: str) -> "RandomStreams":
         generator = torch.Generator().manual_seed(random.Random(f"{name}-torch").getrandbits(63))
         return cls(random.Random(name), generator, random.Random(f"{name}-colours"))
 
@@ -95,11 +94,18 @@ class PretrainingBuilder(SampleBuilder):
         )
         self.code_square = image_transform(2 * options.code_image_size, *self.statistics)
 
-    def draws(self, epoch: int, index: int, purpose: str) -> Draws:
-        return Draws.of(f"{self.seed}-{self.options.pretrain_seed}-{epoch}-{index}-{purpose}")
+    def streams(self, epoch: int, index: int, purpose: str) -> RandomStreams:
+        return RandomStreams.of(
+            f"{self.seed}-{self.options.pretrain_seed}-{epoch}-{index}-{purpose}"
+        )
 
     def samples(
-        self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0
+        self,
+        reader: Reader,
+        row: Mapping[str, str],
+        streams: RandomStreams,
+        where: str = "",
+        index: int = 0,
     ) -> list[Sample]:
         """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
         context = PretrainingContext(
@@ -109,8 +115,8 @@ class PretrainingBuilder(SampleBuilder):
             open_image=partial(decode_image, where=where),
             where=where,
             index=index,
-            rng=draws.rng,
-            images=(TrainingImages if self.split == "train" else EvaluationImages)(self, draws),
+            rng=streams.rng,
+            images=(TrainingImages if self.split == "train" else EvaluationImages)(self, streams),
             negatives=self.negatives,
         )
         examples = reader(row, context)
@@ -125,8 +131,8 @@ class EvaluationImages:
     """Images squashed to a square, with all of their boxes. Location bins are those of a box in
     pixels of what the model sees; its squares have the side S, those of auxiliary rows S'."""
 
-    def __init__(self, builder: PretrainingBuilder, draws: Draws):
-        self.builder, self.options, self.draws = builder, builder.options, draws
+    def __init__(self, builder: PretrainingBuilder, streams: RandomStreams):
+        self.builder, self.options, self.streams = builder, builder.options, streams
 
     def full_view(self, image: Image.Image) -> Tensor:
         """float32[3, S, S] of an image with a text."""
@@ -163,7 +169,7 @@ class EvaluationImages:
         kept = max(1, min(KEPT_TOKENS, (positions - PROMPT_TOKENS) * 3 // 4))
         tokens = vocabulary.ids(self.builder.bpe.encode(text))[:READ_TOKENS][-kept:]
         sentence = torch.tensor([vocabulary.bos, *tokens, vocabulary.eos])
-        masked = self.builder.mask(sentence, self.draws.generator)[1:-1].tolist()
+        masked = self.builder.mask(sentence, self.streams.generator)[1:-1].tolist()
         masked_pieces, pieces = (vocabulary.pieces(ids, drop=()) for ids in (masked, tokens))
         return Symbols(masked_pieces), Symbols(pieces)
 
@@ -180,7 +186,7 @@ class TrainingImages(EvaluationImages):
 
     def full_view(self, image: Image.Image) -> Tensor:
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
-        changed = square if self.options.plain_images else self.augment(square, self.draws.colors)
+        changed = square if self.options.plain_images else self.augment(square, self.streams.colors)
         return self.pixels(changed)
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
@@ -193,17 +199,17 @@ class TrainingImages(EvaluationImages):
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
     ) -> tuple[Tensor, list[tuple[int, Symbols]]]:
         corners = torch.tensor(boxes, dtype=torch.float32)
-        if self.draws.rng.random() < 0.5:
+        if self.streams.rng.random() < 0.5:
             image, corners = flipped(image, corners)
         side = 2 * self.options.code_image_size
-        square, corners = jittered(image, corners, side, self.draws.generator)
+        square, corners = jittered(image, corners, side, self.streams.generator)
         found = [(number, self.bins(corners[number])) for number in visible(corners)]
         return self.pixels(square), found
 
     def enlarge(self, image: Image.Image) -> Image.Image:
         largest, longest = self.options.enlargement
         sides = range(self.options.patch_image_size, largest + 1)
-        return enlarged(image, sides, longest, self.draws.rng)
+        return enlarged(image, sides, longest, self.streams.rng)
 
     def pixels(self, square: Image.Image) -> Tensor:
         return F.normalize(F.to_tensor(square), *self.builder.statistics)

@@ -35,11 +35,11 @@ AT_ONCE = 16  # images that are made together: a VQGAN needs some 100 MB for one
 READ = ("vqgan_model_path", "vqgan_config_path", "image_tokenizer", "clip_model_path")
 
 
-class DrawingTask(AnsweringTask):
-    """A task that can answer, and draw."""
+class ImageGenerationTask(AnsweringTask):
+    """A task that can answer, and generate images."""
 
     @property
-    def draws(self) -> bool:
+    def generates_images(self) -> bool:
         return self.spec.generates_images
 
     # --- what images are made and judged with
@@ -85,14 +85,14 @@ class DrawingTask(AnsweringTask):
     def enabled_metrics(self) -> list:
         """The figures of this run's validation; objects that were put in by hand count as well."""
         loaded = map(vars(self).get, ("image_tokenizer", "image_text_scorer"))
-        every = self.draws and all(one is not None for one in loaded)
+        every = self.generates_images and all(one is not None for one in loaded)
         figures = self.spec.metrics.figures
         return [one for one in figures if every or one.enabled is None or one.enabled(self.cfg)]
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Called by fairseq before each epoch: what validation will need is missed now."""
         super().begin_epoch(epoch, model)
-        if not self.draws or epoch > 1:
+        if not self.generates_images or epoch > 1:
             return
         for name in READ:
             if (path := self.named(name)) and not Path(path).exists():
@@ -137,7 +137,7 @@ class DrawingTask(AnsweringTask):
     def build_generator(self, models, args, *more, **further) -> SequenceGenerator:
         """As for answers; of a task that draws the generator samples the codes of one image. As
         upstream a search strategy other than sampling has to be asked for."""
-        if not self.draws:
+        if not self.generates_images:
             return super().build_generator(models, args, *more, **further)
         codes, count = self.vocabulary.codes, num_codes(self.cfg)
         given = {name: value for name, value in vars(args).items() if value is not None}
@@ -160,7 +160,7 @@ class DrawingTask(AnsweringTask):
         """What the models answer to each row of a batch, or draw: ``beam`` x ``--sampling-times``
         images, the ``count`` best. ``sample["seeds"]`` (int per row, else from the row's id)
         decides what is drawn, whatever else is in the batch."""
-        if not self.draws:
+        if not self.generates_images:
             return super().predict(sample, models, generator, decoding, count)
         rows = self.rows(sample)
         seeds = sample.get("seeds") or [seed_of(0, row.id) for row in rows]
@@ -260,7 +260,7 @@ class DrawingTask(AnsweringTask):
     def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
         """What the rows of a batch are; with what is asked, if images are drawn for it."""
         rows = super().rows(sample)
-        if self.draws:
+        if self.generates_images:
             for row, tokens in zip(rows, sample["net_input"]["src_tokens"].tolist()):
                 row.source = self.decode(tokens)
         return rows

@@ -26,7 +26,7 @@ from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.scoring import Metric, Scorer
 from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tasks import declared_specs, template
-from ofa.tasks.fairseq_image_generation import DrawingTask
+from ofa.tasks.fairseq_image_generation import ImageGenerationTask
 from ofa.tokens.bpe import load_language
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer import fairseq_distributed
@@ -41,7 +41,7 @@ CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")
 AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 
-class OFATask(DrawingTask):
+class OFATask(ImageGenerationTask):
     """A task of OFA: one row of a TSV file in, one sentence out."""
 
     decoding = Decoding()  # how validation gets answers
@@ -94,7 +94,7 @@ class OFATask(DrawingTask):
     def make_generators(self, model) -> None:
         """The generators that validation and CIDEr optimization need."""
         self.decoding = self.spec.decoding(self.options(), False)
-        if self.enabled_metrics() or self.draws:
+        if self.enabled_metrics() or self.generates_images:
             args = self.arguments("eval_args")
             self.sequence_generator = self.generator_for([model], args, self.decoding)
         if getattr(self.cfg, "scst", False):

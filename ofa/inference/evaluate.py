@@ -73,7 +73,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     found: list[tuple[int, tuple[Any, Prediction]]] = []
     with tqdm(total=count, desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
         for rows, batch, predictions in predicted:
-            if task.draws:
+            if task.generates_images:
                 keep_images(task, batch, zip(rows, predictions), writer)
             found += zip(rows, zip(batch.get("id", rows), predictions))
             bar.update(min(len(rows) * world, bar.total - bar.n))
@@ -169,7 +169,7 @@ def image_writer_of(task: Any, options: EvaluationOptions) -> ImageWriter | None
     """Where drawn images go; results without a folder of their own go there too. None if no
     images are made. Raises: UserError if they are asked for, but nothing makes them of codes, or
     the folder cannot be written."""
-    if not task.draws:
+    if not task.generates_images:
         return None
     folder = task.cfg.gen_images_path
     if task.image_tokenizer is None and not folder and not task.names_scorer:

@@ -620,7 +620,7 @@ def with_images(row: list[str]) -> list[str]:
 def read_all(dataset) -> None:
     for name, rows in dataset.files.items():
         for row in range(len(rows)):
-            dataset.samples(name, row, dataset.builder.draws(1, row, "test"))
+            dataset.samples(name, row, dataset.builder.streams(1, row, "test"))
 
 
 @pytest.mark.parametrize("case", WRONG_ROWS)

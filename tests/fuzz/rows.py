@@ -140,7 +140,7 @@ def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path)
     )
 
     def read(reader, row, where, open_image):
-        return builder.samples(reader, row, builder.draws(1, len(row["id"]) % 7, "pairs"), where)
+        return builder.samples(reader, row, builder.streams(1, len(row["id"]) % 7, "pairs"), where)
 
     targets = []
     for name, rows in {"pairs": PAIRS, **EXTRAS}.items():

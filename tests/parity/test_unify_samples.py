@@ -17,7 +17,7 @@ from golden import load, load_json, path
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_mixture import PretrainingDataset
 from ofa.data.negatives import NegativeSampler
-from ofa.data.pretraining import Draws, PretrainingBuilder
+from ofa.data.pretraining import PretrainingBuilder, RandomStreams
 from ofa.data.rows import NamedRows
 from ofa.data.tsv import TsvFile
 from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
@@ -50,24 +50,24 @@ def dataset(tmp_path_factory):
     return PretrainingDataset(files, builder, parse_weights(None), False, BadRows())
 
 
-def seeded(seed: int) -> Draws:
-    return Draws(random.Random(seed), torch.Generator().manual_seed(seed), random.Random(0))
+def seeded(seed: int) -> RandomStreams:
+    return RandomStreams(random.Random(seed), torch.Generator().manual_seed(seed), random.Random(0))
 
 
 def made(dataset, name: str):
     """The sample that a recording describes, drawn with its seed."""
-    kind, draws = name.split("_")[0], seeded(SAMPLES[name]["seed"])
+    kind, streams = name.split("_")[0], seeded(SAMPLES[name]["seed"])
     if kind.startswith("row"):
-        return dataset.samples("pairs", int(kind[3:]), draws)[name.endswith("second")]
+        return dataset.samples("pairs", int(kind[3:]), streams)[name.endswith("second")]
     if name == "pure_text_1":  # both texts are masked by one stream
-        dataset.samples("text_infilling", 0, draws)
+        dataset.samples("text_infilling", 0, streams)
     file, row = {
         "pure_text_0": ("text_infilling", 0),
         "pure_text_1": ("text_infilling", 1),
         "pure_image_0": ("image_infilling", 0),
         "detection_0": ("detection", 0),
     }[name]
-    return dataset.samples(file, row, draws)[0]
+    return dataset.samples(file, row, streams)[0]
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -12,7 +12,7 @@ from ofa.data.augment import enlarged, flipped, jittered, square_around, visible
 from ofa.data.bad_rows import BadRows
 from ofa.data.images import OFA_MEAN, OFA_STD
 from ofa.data.negatives import NegativeSampler
-from ofa.data.pretraining import Draws, TrainingImages
+from ofa.data.pretraining import RandomStreams, TrainingImages
 from ofa.data.rows import shuffled
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import TASKS, PretrainingOptions, parse_weights, whole_times
@@ -173,7 +173,9 @@ def test_plain_images_are_cut_but_not_changed_otherwise():
             patch_image_size=32, max_resize=32, max_image_size=32, plain_images=plain
         )
         builder = SimpleNamespace(options=options, statistics=(OFA_MEAN, OFA_STD))
-        readers = [TrainingImages(builder, Draws.of(f"row {number}")) for number in range(8)]
+        readers = [
+            TrainingImages(builder, RandomStreams.of(f"row {number}")) for number in range(8)
+        ]
         unchanged[plain] = [
             torch.allclose(reader.full_view(whole), expected, atol=1e-5) for reader in readers
         ]
@@ -186,4 +188,4 @@ def test_plain_images_are_cut_but_not_changed_otherwise():
         options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_images=True),
         statistics=(OFA_MEAN, OFA_STD),
     )
-    assert TrainingImages(larger, Draws.of("a row")).full_view(whole).shape == (3, 16, 16)
+    assert TrainingImages(larger, RandomStreams.of("a row")).full_view(whole).shape == (3, 16, 16)
