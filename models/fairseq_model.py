@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @register_model("ofa")
 class FairseqOFAModel(OFAModel, BaseFairseqModel):
-    """``OFA`` with fairseq's way of being built and loaded."""
+    """``OFAModel`` with fairseq's way of being built and loaded."""
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:

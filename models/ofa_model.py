@@ -112,8 +112,9 @@ class OFAModel(nn.Module):
         output_positions: Optional[Tensor] = None,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Args:
+        """Images and text in, logits of the target's tokens out.
 
+        Args:
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
             prev_output_tokens: int64[B, T], the target shifted right, padded on the right; or
                 int64[B * K, T], K targets of each sample, one after the other: it is encoded once.

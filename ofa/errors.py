@@ -1,12 +1,24 @@
-"""The one exception that a user's input can cause on purpose."""
+"""The one exception that a user's input can cause on purpose, and words of its messages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
 def place(where: str) -> str:
     """Beginning of a message: ``"a.tsv:17: "``, or nothing where the place is not known."""
     return f"{where}: " if where else ""
+
+
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's message, for a message of ours; its class if it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:most]
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """``"a, b, and 3 more"``: the first of many names, for a message."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return separator.join([*names[:most], *more])
 
 
 class UserError(ValueError):

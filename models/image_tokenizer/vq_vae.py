@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io.flags import option
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer.interface import ImageTokenizer, nearest
@@ -189,6 +189,6 @@ def load_vq_vae(path: str | Path) -> VQVAE:
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path}: expected the weights of the tokenizer that its settings describe, found"
-            f" others ({str(error).strip().splitlines()[0]}); train it again"
+            f" others ({reason_of(error)}); train it again"
         ) from None
     return tokenizer

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.errors import UserError
+from ofa.errors import UserError, listed
 from ofa.io.atomic import names_file
 from ofa.io.images import decode_base64, image_header, read_image_file, upright_box, upright_size
 from ofa.io.jobs import map_by_jobs
@@ -55,8 +55,7 @@ def list_images(folder: str | Path, may_be_empty: bool = False) -> list[Path]:
         known = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"{folder}: expected image files ({known}), found none in this folder")
     if others:
-        more = f" and {len(others) - SKIPPED_NAMES} more" if len(others) > SKIPPED_NAMES else ""
-        names = ", ".join(path.name for path in others[:SKIPPED_NAMES]) + more
+        names = listed([path.name for path in others], SKIPPED_NAMES)
         message = "%s: %d entries that are no image files are skipped: %s"
         logger.warning(message, folder, len(others), names)
     return images
@@ -295,9 +294,8 @@ def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
 
 def name_broken(broken: dict[str, str]) -> str:
     """``a.jpg: missing; b.jpg: ...; and 3 more`` for a message."""
-    listed = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:NAMED_AT_MOST])
-    more = f"; and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
-    return listed + more
+    faults = [f"{path}: {reason}" for path, reason in broken.items()]
+    return listed(faults, NAMED_AT_MOST, "; ")
 
 
 def file_state(path: str) -> tuple:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io.nesting import MAX_DEPTH, check_nesting
 from ofa.io.pickles import DAMAGED, load_plain
 
@@ -78,9 +78,8 @@ def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -
     except UserError:
         raise
     except Exception as error:  # yaml raises nearly anything on damaged text
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path}: expected {expected}, found something else ({reason[0][:200]}); copy it again"
+            f"{path}: expected {expected}, found something else ({reason_of(error)}); copy it again"
         ) from None
 
 
@@ -100,9 +99,8 @@ def read_plain(path: str | Path, expected: str) -> Any:
             return load_plain(data, "latin-1")
     except DAMAGED as error:
         raise UserError(
-            f"{path}: expected {expected}, found something else "
-            f"({str(error)[:200] or type(error).__name__}); "
-            "is it the right file, and is the download complete?"
+            f"{path}: expected {expected}, found something else ({reason_of(error)}); is it"
+            " the right file, and is the download complete?"
         ) from None
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io import tensor_files
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler, strict
@@ -73,11 +73,10 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
     except UserError:
         raise
     except (*DAMAGED, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{path}: expected a checkpoint, found a damaged or incomplete file"
-            f" ({reason[0][:300]}); "
-            "download or copy it again, or use an older checkpoint of the run"
+            f" ({reason_of(error, 300)}); download or copy it again, or use an older checkpoint"
+            " of the run"
         ) from error
 
 

@@ -54,10 +54,14 @@ class Accuracy(TaskMetrics):
         return counts
 
 
-def f1(cells: Mapping[str, float]) -> float:
-    """0 where it is not defined."""
-    right, wrong = 2 * cells["_TP"], cells["_FP"] + cells["_FN"]
-    return right / max(right + wrong, 1)
+def f1(right: float, predicted: float, true: float) -> float:
+    """Harmonic mean of precision and recall; 0 if nothing is predicted and nothing true."""
+    return 2 * right / max(predicted + true, 1)
+
+
+def f1_of_cells(cells: Mapping[str, float]) -> float:
+    right = cells["_TP"]
+    return f1(right, right + cells["_FP"], right + cells["_FN"])
 
 
 def matthews(cells: Mapping[str, float]) -> float:
@@ -67,7 +71,7 @@ def matthews(cells: Mapping[str, float]) -> float:
     return (tp * tn - fp * fn) / math.sqrt(product or 1)
 
 
-OF_CELLS = {"F1": (f1, 3), "mcc": (matthews, 4)}  # figure and its digits, as upstream
+OF_CELLS = {"F1": (f1_of_cells, 3), "mcc": (matthews, 4)}  # figure and its digits, as upstream
 
 
 @dataclass(frozen=True)

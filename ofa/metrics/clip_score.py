@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.devices import default_device
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io.safe_load import load_checkpoint
 
 AT_ONCE = 64
@@ -81,8 +81,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             raise UserError("no state dict")
     except UserError as error:
         raise UserError(
-            f"--clip-model-path {path}: expects the weights of CLIP, found"
-            f" {str(error).splitlines()[0][:1000]}"
+            f"--clip-model-path {path}: expects the weights of CLIP, found {reason_of(error, 1000)}"
         ) from None
     inner = (weights[name] for name in ("state_dict", "model") if name in weights)
     weights = next((one for one in inner if isinstance(one, dict)), weights)
@@ -141,7 +140,7 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
     except UNFIT as error:
         raise UserError(
             f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16,"
-            f" found other weights ({str(error).splitlines()[0][:200]})"
+            f" found other weights ({reason_of(error)})"
         ) from None
     return network.eval().requires_grad_(False)
 

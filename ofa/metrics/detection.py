@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ofa.metrics.accuracy import f1
 from ofa.task.prediction import BatchRow, Prediction, parse_objects
 from ofa.task.scoring import Metric, TaskMetrics, mean
 from ofa.tokens.boxes import NamedBox, box_overlap, parse_box
@@ -71,15 +72,14 @@ def matches(found: Sequence[NamedBox], expected: Sequence[NamedBox]) -> int:
 COUNTS = ("_box_right", "_box_found", "_box_true")
 
 
-def f1(counts: Mapping[str, float]) -> float:
-    """Harmonic mean of precision and recall; 0 if nothing is found and nothing expected."""
-    return 2 * counts["_box_right"] / max(counts["_box_found"] + counts["_box_true"], 1)
+def f1_of_boxes(counts: Mapping[str, float]) -> float:
+    return f1(*(counts[name] for name in COUNTS))
 
 
 class DetectionMetrics(TaskMetrics):
     """F1 of the boxes of all rows together."""
 
-    figures = (Metric("score", COUNTS, f1, title="validation F1 of boxes"),)
+    figures = (Metric("score", COUNTS, f1_of_boxes, title="validation F1 of boxes"),)
 
     def references(self, row: BatchRow) -> list[str]:
         return [row.target_str or ""]

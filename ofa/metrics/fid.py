@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.devices import default_device
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io.image_files import list_images
 from ofa.io.images import open_image, read_image_file
 from ofa.io.pickles import DAMAGED
@@ -83,10 +83,9 @@ def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
         with zipfile.ZipFile(path) as archive:
             mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
     except (*DAMAGED, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{path}: expects statistics of real images (mu and sigma in an npz), found"
-            f" {reason[0][:200]}"
+            f" {reason_of(error)}"
         ) from None
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise UserError(
@@ -159,7 +158,7 @@ class Inception:
             raise UserError(
                 f"--inception-model-path {path}: expects the weights of Inception"
                 " (pt_inception-2015-12-05-6726825d.pth), found others"
-                f" ({str(error).splitlines()[0][:150]})"
+                f" ({reason_of(error, 150)})"
             ) from None
         self.device = torch.device(default_device())
         self.network.to(self.device)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import UserError
+from ofa.errors import UserError, listed
 from ofa.io import json_files
 from ofa.io.image_files import TABLE, ImageFolders
 from ofa.io.text_files import not_utf8, read_lines
@@ -54,8 +54,7 @@ class Problems:
         self.said = len(self.messages)
         if not new:
             return
-        more = f"; and {len(new) - NAMED_AT_MOST} more" if len(new) > NAMED_AT_MOST else ""
-        text = "; ".join(new[:NAMED_AT_MOST]) + more
+        text = listed(new, NAMED_AT_MOST, "; ")
         if not self.skip:
             raise UserError(f"{text}. Fix them, or skip them with --skip-broken")
         logger.warning("%d entries skipped: %s", len(new), text)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import UserError
+from ofa.errors import UserError, listed
 from ofa.io.atomic import replacing
 from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
@@ -319,8 +319,7 @@ def _id(value: Any, where: str, form: UploadFormat) -> int | str:
 
 
 def _some(numbers: Iterable) -> str:
-    first = sorted(numbers)[: SHOWN + 1]
-    return ", ".join(map(str, first[:SHOWN])) + (", ..." if len(first) > SHOWN else "")
+    return listed(list(map(str, sorted(numbers))), SHOWN)
 
 
 def listed_ids(path: str | Path | None, group: str, key: str) -> set[int] | None:

@@ -12,7 +12,7 @@ token ids. Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unc
 from itertools import groupby
 from pathlib import Path
 
-from ofa.errors import UserError
+from ofa.errors import UserError, listed
 from ofa.tokens.vocabulary import DICTIONARY, Vocabulary
 
 FILES = {
@@ -125,10 +125,9 @@ def recognize(folder: Path, kind: str | None = None) -> str:
             )
     expected = "; ".join(f"{name}: {', '.join(files)}" for name, files in wanted.items())
     found = sorted(path.name for path in folder.iterdir())
-    listed = ", ".join(found[:5]) + ", ..." * (len(found) > 5)
     raise UserError(
-        f"{folder}: expected BPE files ({expected}), found {listed or 'an empty folder'}; make a"
-        f" folder: {REMEDY}"
+        f"{folder}: expected BPE files ({expected}), found"
+        f" {listed(found, 5) or 'an empty folder'}; make a folder: {REMEDY}"
     )
 
 
