@@ -255,14 +255,9 @@ def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable)
     id_key, text_key = keys.get("7", "id"), keys.get("yes", "answer")
     path, ids, predictions = args.results, [], []
     for number, entry in enumerate(read_predictions(path), 1):
-        where = f"{path}: entry {number}"
-        if not isinstance(entry, dict):
-            raise UserError(
-                f"{where}: expects a prediction, found {str(entry)[:80]}; is it a result file?"
-            )
+        where, images = f"{path}: entry {number}", filter(None, [args.gen_images_path])
+        predictions.append(prediction_of(entry, where, Path(path).parent, [*images], [text_key]))
         ids.append(str(entry[id_key]) if id_key in entry else None)
-        images = Path(path).parent, args.gen_images_path
-        predictions.append(prediction_of(entry, where, *images, [text_key]))
     found = dict(zip(ids, predictions))
     wanted = [row(index).get("id") for index in range(len(file))]
     if len(predictions) == len(wanted) and (None in wanted or ids == wanted):

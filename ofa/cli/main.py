@@ -88,7 +88,7 @@ COMMANDS = {
     },
     "research": {
         "pretraining": ("cli.pretraining", "score a pretrained model at each of the eight tasks"),
-        "synthetic-shapes": ("cli.shapes", "check generated images of colored shapes"),
+        "synthetic-shapes": ("synthetic.shapes_check", "check generated images of colored shapes"),
     },
 }
 # Earlier names.

@@ -23,7 +23,7 @@ from ofa.errors import UserError
 from ofa.inference.api import DRAW, OFA
 from ofa.inference.predictions import Answer, Box, Region
 from ofa.synthetic.shapes import Scene, make_scene, render
-from ofa.synthetic.shapes_language import ENGLISH, drawing_caption
+from ofa.synthetic.shapes_language import ENGLISH
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
 from ofa.task.template import is_template
@@ -335,7 +335,7 @@ def questions_about(number: int, language: str = "en") -> dict[str, str]:
         "answer": ENGLISH.questions(scene)[0][0],
         "ground": region,
         "entails": ENGLISH.captions(stated)[0],
-        "draw": drawing_caption(scene),
+        "draw": ENGLISH.complete_caption(scene),
         "generate": prompt.strip(),
     }
 

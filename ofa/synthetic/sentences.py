@@ -3,88 +3,85 @@
     >>> row("rte", seed=1, split="train", number=0)
     ('0', 'a red dog sings in the attic every night .', 'the red dog is inside .', 'entailment')
 
-Every row is decided by (seed, split, number); none of test or validation occurs in training.
+Every row is decided by (seed, split, number); none of test or validation occurs in training. Words
+and forms of sentences are in ``templates/sentences.yaml``.
 """
 
 import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ofa.io.flags import action, option
+from ofa.io.json_files import read_yaml
 from ofa.io.resumable import ResumableFolder, fingerprint
 from ofa.prepare.source import OutOptions, summary
 
-ANIMALS = ("cat", "dog", "horse", "bird", "mouse", "fox")
-COLORS = ("red", "black", "white", "brown", "grey")
-INDOORS, OUTDOORS = ("kitchen", "cellar", "attic"), ("garden", "street", "forest")
-PLACES = (*INDOORS, *OUTDOORS)
-VERBS = ("sleep", "eat", "wait", "sing", "play")
-TIMES = ("morning", "evening", "night")
-UNSAID = ("hungry", "old", "lucky", "famous", "tired")
-THINGS = ("film", "book", "song", "play", "story")
-GOOD = ("lovely", "brilliant", "warm", "clever", "moving")
-BAD = ("dull", "awful", "cold", "clumsy", "boring")
-CITIES = ("paris", "rome", "lagos", "lima", "oslo", "delhi", "quito", "seoul")
-PLANS = ("open", "close", "buy", "sell", "paint", "repair")
-OBJECTS = ("bridge", "school", "station", "harbour", "museum", "library", "tower", "stadium")
+GRAMMAR = read_yaml(Path(__file__).parent / "templates/sentences.yaml")
+WORDS, FORMS = GRAMMAR["words"], GRAMMAR["forms"]
+WORDS["place"] = WORDS["inside"] + WORDS["outside"]
 VERDICTS = {"neutral": "0", "entailment": "1", "contradiction": "2"}
 ENTAILED = {True: "entailment", False: "not_entailment"}
 HELD_OUT = 4  # one row of this number is held out of training
-
 VERSION = 1
-PROMPTS = (
-    "is the text grammatically correct? can text1 imply text2? does text1 and text2 have the same"
-    " semantics? does it contain the answer to question? is question and question equivalent? is"
-    " the sentiment of text positive or negative? what is the summary of article yes no maybe"
-)
 
 Row = tuple[str, ...]
 
 
+def words_of(rng: random.Random, *kinds: str) -> dict[str, str]:
+    """A word of each kind, chosen in this order."""
+    return {kind: rng.choice(WORDS[kind]) for kind in kinds}
+
+
 def cola(rng: random.Random) -> Row:
     """Wrong are the verb's number, the order of two words, or a missing article."""
-    several = rng.random() < 0.5
-    noun, verb, right = rng.choice(ANIMALS), rng.choice(VERBS), rng.random() < 0.5
-    color, place = rng.choice(COLORS), rng.choice(PLACES)
+    is_plural = rng.random() < 0.5
+    noun, verb = words_of(rng, "animal", "verb").values()
+    is_right = rng.random() < 0.5
+    color, place = words_of(rng, "color", "place").values()
     nouns, verbs = (noun, f"{noun}s"), (f"{verb}s", verb)
-    words = ["the", color, nouns[several], verbs[several], "in", "the", place]
-    fault = None if right else rng.randrange(3)
+    words = ["the", color, nouns[is_plural], verbs[is_plural], "in", "the", place]
+    fault = None if is_right else rng.randrange(3)
     if fault == 0:
-        words[3] = verbs[not several]
+        words[3] = verbs[not is_plural]
     elif fault == 1:
         swapped = rng.choice((1, 4))
         words[swapped : swapped + 2] = words[swapped + 1], words[swapped]
     elif fault == 2:
         del words[rng.choice((0, 5))]
-    return f"{' '.join(words)} .", str(int(right))
+    return f"{' '.join(words)} .", str(int(is_right))
 
 
 def sst2(rng: random.Random) -> Row:
     """``not`` turns it round."""
-    good, negated = rng.random() < 0.5, rng.random() < 0.5
-    first, second = rng.sample(GOOD if good != negated else BAD, 2)
-    negation = "not " * negated
-    told = f"was {negation}{first} and {negation}{second}"
-    color, animal, thing = map(rng.choice, (COLORS, ANIMALS, THINGS))
-    return f"the {color} {animal} in the {thing} {told} .", str(int(good))
+    is_good, is_negated = rng.random() < 0.5, rng.random() < 0.5
+    first, second = rng.sample(WORDS["good" if is_good != is_negated else "bad"], 2)
+    words = words_of(rng, "color", "animal", "work")
+    negation = "not " * is_negated
+    text = FORMS["sst2"].format(negation=negation, first=first, second=second, **words)
+    return text, str(int(is_good))
+
+
+def side_of(place: str, is_true: bool = True) -> str:
+    """``inside`` or ``outside``, as a place is, or as it is not."""
+    return "inside" if (place in WORDS["inside"]) == is_true else "outside"
 
 
 def where(place: str) -> str:
-    return f"in the {place} of the house" if place in INDOORS else f"in the {place} under the sky"
+    return FORMS["where"][side_of(place)].format(place)
 
 
-def side(place: str, right: bool = True) -> str:
-    """``inside`` or ``outside``, as a place is, or as it is not."""
-    return "inside" if (place in INDOORS) == right else "outside"
-
-
-def inference(rng: random.Random, verdict: str) -> tuple[str, str]:
+def inference(rng: random.Random, verdict: str) -> Row:
     """A sentence, and one that follows from it, contradicts it, or that it does not speak of."""
-    color, animal, place = map(rng.choice, (COLORS, ANIMALS, PLACES))
-    told = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
-    verb = rng.choice(VERBS)
-    return f"a {color} {animal} {verb}s {where(place)} .", f"the {color} {animal} is {told} ."
+    words = words_of(rng, "color", "animal", "place")
+    told = side_of(words["place"], verdict == "entailment")
+    if verdict == "neutral":
+        told = rng.choice(WORDS["unsaid"])
+    words |= words_of(rng, "verb")
+    return tuple(
+        form.format(told=told, where=where(words["place"]), **words) for form in FORMS["inference"]
+    )
 
 
 def mnli(rng: random.Random) -> Row:
@@ -100,49 +97,35 @@ def rte(rng: random.Random) -> Row:
 
 
 def mrpc(rng: random.Random) -> Row:
-    animal, place, verb = map(rng.choice, (ANIMALS, PLACES, VERBS))
-    time, same, color = rng.choice(TIMES), rng.random() < 0.6, rng.choice(COLORS)
-    first = f"every {time} the {color} {animal} {verb}s {where(place)} ."
-    second = f"{side(place, same)} , a {color} {animal} {verb}s every {time} ."
-    return first, second, str(int(same))
+    words = words_of(rng, "animal", "place", "verb", "time")
+    is_same = rng.random() < 0.6
+    words |= words_of(rng, "color")
+    place = {"where": where(words["place"]), "side": side_of(words["place"], is_same)}
+    first, second = (form.format(**place, **words) for form in FORMS["mrpc"])
+    return first, second, str(int(is_same))
 
 
 def qqp(rng: random.Random) -> Row:
-    animal, color, same = rng.choice(ANIMALS), rng.choice(COLORS), rng.random() < 0.5
-    about_place = rng.random() < 0.5
-    first = "where is the {0} that is {1} ?", "when does the {0} that is {1} come ?"
-    second = "in which place is the {1} {0} ?", "at what time does the {1} {0} come ?"
-    asked = first[not about_place], second[about_place != same]
-    return *(text.format(animal, color) for text in asked), str(int(same))
+    words = words_of(rng, "animal", "color")
+    is_same, asks_place = rng.random() < 0.5, rng.random() < 0.5
+    first, second = FORMS["qqp"][not asks_place][0], FORMS["qqp"][asks_place != is_same][1]
+    return first.format(**words), second.format(**words), str(int(is_same))
 
 
 def qnli(rng: random.Random) -> Row:
-    animal, verb, kind = rng.choice(ANIMALS), rng.choice(VERBS), rng.randrange(3)
-    told = (
-        f"the {animal} {verb}s in the {rng.choice(PLACES)} .",
-        f"the {animal} {verb}s every {rng.choice(TIMES)} .",
-        f"the {animal} that {verb}s is {rng.choice(COLORS)} .",
-    )
-    asked = (
-        f"where does the {animal} {verb} ?",
-        f"when does the {animal} {verb} ?",
-        f"what color is the {animal} ?",
-    )
+    words, kind = words_of(rng, "animal", "verb"), rng.randrange(3)
+    words |= words_of(rng, "place", "time", "color")
     contains = rng.random() < 0.5
     answered = kind if contains else rng.choice([one for one in range(3) if one != kind])
-    return asked[kind], told[answered], ENTAILED[contains]
+    question, answer = FORMS["qnli"][kind][0], FORMS["qnli"][answered][1]
+    return question.format(**words), answer.format(**words), ENTAILED[contains]
 
 
 def gigaword(rng: random.Random) -> Row:
-    kinds = (CITIES, PLANS, OBJECTS, TIMES, PLACES, TIMES, COLORS)
-    city, plan, thing, said, place, time, color = map(rng.choice, kinds)
-    texts = (
-        f"officials in {city} said on {said} radio that they will {plan} the old {thing} of the"
-        " town",
-        f"the {thing} near the {place} is one that {city} wants to {plan} before the {time}",
-        f"after long talks the people of {city} have agreed to {plan} a {color} {thing}",
-    )
-    return f"{rng.choice(texts)} .", f"{city} {plan}s {thing}"
+    words = words_of(rng, "city", "plan", "thing") | {"said": rng.choice(WORDS["time"])}
+    words |= words_of(rng, "place", "time", "color")
+    text = rng.choice(FORMS["gigaword"])
+    return text.format(**words), FORMS["summary"].format(**words)
 
 
 TASKS = {task.__name__: task for task in (cola, mnli, mrpc, qnli, qqp, rte, sst2, gigaword)}
@@ -175,7 +158,7 @@ def all_texts(seed: int, count: int) -> Iterator[str]:
         for task in TASKS:
             texts = told(task, seed, "train", number)
             yield from texts if task == "gigaword" else texts[:-1]
-        yield PROMPTS
+        yield GRAMMAR["prompts"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,68 +16,32 @@ import math
 import random
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ofa.io.image_grid import as_field
+from ofa.io.json_files import read_yaml
 
-COLORS = {
-    "red": (208, 30, 38),
-    "orange": (246, 126, 20),
-    "yellow": (248, 222, 40),
-    "lime": (160, 226, 40),
-    "green": (20, 122, 52),
-    "turquoise": (30, 196, 196),
-    "blue": (36, 72, 214),
-    "purple": (112, 36, 150),
-    "magenta": (232, 48, 160),
-    "brown": (112, 66, 30),
-    "black": (22, 22, 26),
-    "white": (250, 250, 250),
-}
-BACKDROPS = {
-    "tan": (186, 168, 132),
-    "grey": (156, 156, 156),
-    "pink": (206, 162, 178),
-    "mint": (146, 186, 164),
-    "lilac": (166, 162, 198),
-}
+Box = tuple[float, float, float, float]
+Rgb = tuple[int, ...]
+
+_LOOKS = read_yaml(Path(__file__).parent / "templates/shapes.yaml")
+COLORS: dict[str, Rgb] = {name: tuple(rgb) for name, rgb in _LOOKS["colors"].items()}
+BACKDROPS: dict[str, Rgb] = {name: tuple(rgb) for name, rgb in _LOOKS["backdrops"].items()}
+CORNERS: dict[str, list[list[float]]] = _LOOKS["corners"]
+SHAPES = tuple(CORNERS)
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 SIZES = {"small": (0.24, 0.28), "large": (0.38, 0.44)}  # width, as a part of the image's side
 # Without outlines a network learns the colors and then, for long, nothing else.
 INK = (0, 0, 0)
 OUTLINE = 0.03  # its width, as a part of the image's side
+CLEARLY_INSIDE = 0.04  # a place: part of the side between its border and the center of a shape
 MARGIN = 0.03  # free space around each shape
 OVERSAMPLING = 4  # shapes are drawn this much larger and reduced, which smooths their edges
 SHADE = 12  # by which the dark half of a texture differs from its backdrop
 FORMATS: dict[str, dict[str, int]] = {"jpeg": {"quality": 92, "subsampling": 0}, "png": {}}
-
-Box = tuple[float, float, float, float]
-
-
-def _regular(corners: int, inner: float = 1.0, turn: float = -90.0) -> list[tuple[float, float]]:
-    """Corners of a regular polygon, or of a star if ``inner`` < 1, on the circle of radius 1."""
-    count = corners if inner == 1.0 else 2 * corners
-    angles = [math.radians(turn + 360.0 * i / count) for i in range(count)]
-    radii = itertools.cycle((1.0, inner))
-    return [(radius * math.cos(a), radius * math.sin(a)) for a, radius in zip(angles, radii)]
-
-
-# Each is stretched to fill the shape's box. A ring is a circle with a hole.
-OUTLINES: dict[str, list] = {
-    "circle": _regular(48),
-    "square": _regular(4, turn=-45.0),
-    "triangle": _regular(3),
-    "star": _regular(5, inner=0.42),
-    "cross": list(
-        zip((-1, 1, 1, 3, 3, 1, 1, -1, -1, -3, -3, -1), (-3, -3, -1, -1, 1, 1, 3, 3, 1, 1, -1, -1))
-    ),
-    "ring": _regular(48),
-    "diamond": _regular(4),
-    "arrow": [(-3, -1), (0, -1), (0, -3), (3, 0), (0, 3), (0, 1), (-3, 1)],
-}
-SHAPES = tuple(OUTLINES)
 
 
 @dataclass(frozen=True)
@@ -88,7 +52,7 @@ class Shape:
     color: str
     size: str
     box: Box
-    rgb: tuple[int, int, int]
+    rgb: Rgb
 
     @property
     def center(self) -> tuple[float, float]:
@@ -109,6 +73,12 @@ class Shape:
         column, row = (min(2, int(v * 3)) for v in self.center)
         words = ("top", "", "bottom")[row], ("left", "", "right")[column]
         return " ".join(filter(None, words)) or "middle"
+
+    @property
+    def has_clear_place(self) -> bool:
+        """Whether the center lies away from the borders of that ninth."""
+        distances = (abs(v - border) for v in self.center for border in (1 / 3, 2 / 3))
+        return min(distances) >= CLEARLY_INSIDE
 
     def box_px(self, side: int) -> list[float]:
         """xyxy box in pixels of an image of that side."""
@@ -138,12 +108,13 @@ class Scene:
 
     def to_json(self, side: int) -> dict:
         """Plain data. Args: side: of the image whose pixels ``box`` counts."""
-        ground = {"texture": self.texture, "colour": self.backdrop, "period": self.period}
-        background = {**ground, "noise_seed": self.noise_seed}
-        things = []
-        for one in self.things:
-            named = {"shape": one.shape, "colour": one.color, "size": one.size, "place": one.place}
-            things.append({**named, "box": one.box_px(side), "rgb": list(one.rgb)})
+        background = {"texture": self.texture, "colour": self.backdrop, "period": self.period}
+        background["noise_seed"] = self.noise_seed
+        things = [
+            {"shape": one.shape, "colour": one.color, "size": one.size, "place": one.place}
+            | {"box": one.box_px(side), "rgb": list(one.rgb)}
+            for one in self.things
+        ]
         scene = {"id": self.scene_id, "width": side, "height": side, "background": background}
         return {**scene, "objects": things}
 
@@ -223,10 +194,10 @@ def draw_oversampled(tile: Image.Image, thing: Shape, box: Box, outline: float) 
     """The thing in its box of an enlarged tile; the outline (its width in pixels) lies inside."""
     x0, y0, x1, y1 = (OVERSAMPLING * side for side in box)
     pen, width = ImageDraw.Draw(tile), round(OVERSAMPLING * outline)
-    if thing.shape in ("circle", "ring"):
+    points = np.array(CORNERS[thing.shape])
+    if not len(points):
         pen.ellipse((x0, y0, x1, y1), thing.rgb, INK, width)
     else:
-        points = np.array(OUTLINES[thing.shape])
         places = (points - points.min(axis=0)) / np.ptp(points, axis=0)  # 0 to 1
         pen.polygon([*(places * (x1 - x0, y1 - y0) + (x0, y0)).flat], thing.rgb, INK, width)
     if thing.shape == "ring":

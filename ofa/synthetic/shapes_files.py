@@ -28,9 +28,9 @@ from ofa.prepare import negatives, tsv_writer
 from ofa.prepare.image_code_columns import tokenizer_files
 from ofa.prepare.source import WriteOptions, summary
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
-from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
+from ofa.synthetic.shapes import COLORS, SHAPES, Box, Scene, Shape, encode, make_split, make_splits
 from ofa.synthetic.shapes import render as draw
-from ofa.synthetic.shapes_language import ENGLISH, LANGUAGES, drawing_caption, texts
+from ofa.synthetic.shapes_language import ENGLISH, LANGUAGES
 from ofa.synthetic.shapes_phrases import pointing_at
 from ofa.task.text import CONFIDENCE, JOIN
 from ofa.tokens.image_codes import codes_to_text
@@ -84,19 +84,19 @@ class ShapesFolder(WriteOptions):
         }
         file = functools.partial(encode, size=self.size, image_format=self.image_format)
         tsv_writer.write_caption_files(out, images, file, self.jobs)
-        told: dict[str, Iterable[str]] = {}
+        columns: dict[str, Iterable[str]] = {}
         for split, scenes in self.scenes.items():
             asked = list(map(words.questions, scenes))
             meant = [self._boxes(words.expressions(scene)) for scene in scenes]
             self._write_rows(out, f"vqa_{split}.tsv", split, question_rows(scenes, asked))
             self._write_rows(out, f"refcoco_{split}.tsv", split, map(box_rows, scenes, meant))
             if split == "train":
-                columns = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
-                told = dict(zip(("questions", "answers", "expressions", "boxes"), columns))
+                told = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
+                columns = dict(zip(("questions", "answers", "expressions", "boxes"), told))
         labels = {answer: label for label, answer in enumerate(words.answers())}
         text = json.dumps(labels, indent=1, ensure_ascii=False)
         out.write_text("ans2label.json", f"{text}\n", len(labels))
-        for name, column in told.items():
+        for name, column in columns.items():
             out.write_lines(f"{name}.txt", column)
         records = (
             {**image.source.to_json(self.size), "captions": image.captions}
@@ -114,7 +114,8 @@ class ShapesFolder(WriteOptions):
             return out
         for split, scenes in self.scenes.items():
             pairs = [*map(self._pair_rows, scenes)]
-            pairs += map(self._phrase_rows, scenes if split == "test" else ())
+            if split == "test":  # each scene once more
+                pairs += map(self._phrase_rows, scenes)
             self._write_rows(out, file_name("vision_language", split), split, pairs)
             objects = map(self._object_rows, scenes)
             self._write_rows(out, file_name("detection", split), split, objects)
@@ -122,7 +123,7 @@ class ShapesFolder(WriteOptions):
             lines = [
                 f"{scene.scene_id}_{number}\t{text}"
                 for scene in (*scenes, *unseen)
-                for number, text in enumerate(texts(scene))
+                for number, text in enumerate(ENGLISH.pretraining_texts(scene))
             ]
             # an evaluation may take the first ones
             random.Random(f"texts/{self.seed}/{split}").shuffle(lines)
@@ -137,20 +138,18 @@ class ShapesFolder(WriteOptions):
         out = self._folder(version, "codes", "--pretrain --tokenizer", tokenizer, self.drawings)
         if out.is_finished():
             return out
-        unseen = {s.description() for split in ("val", "test") for s in self.scenes[split]}
+        held_out = {s.description() for split in ("val", "test") for s in self.scenes[split]}
         for split, scenes in self.scenes.items():
             groups = [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes]
-            middles = functools.partial(self._images_and_middles, out, split, encode)
+            middles = functools.partial(self._images_and_middles, split, encode)
             out.write_groups(file_name("image", split), groups, middles)
             count = self.drawings if split == "train" else 0
-            more = make_split(self.seed, "drawings", count, unseen)
-            # the codes stand in place of an image
-            groups = [
-                Group(scene, ((f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)),))
-                for scene in (*scenes, *more)
-            ]
-            wholes = functools.partial(self._wholes, groups, encode)
-            out.write_groups(f"image_gen_{split}.tsv", groups, wholes)
+            drawn = [*scenes, *make_split(self.seed, "drawings", count, held_out)]
+            rows = ((f"{s.scene_id}_0", IMAGE, ENGLISH.complete_caption(s)) for s in drawn)
+            wholes = functools.partial(self._codes, drawn, encode, (0, 0, self.size, self.size))
+            out.write_groups(
+                f"image_gen_{split}.tsv", [Group(None, (row,)) for row in rows], wholes
+            )
         out.save_manifest(finished=True)
         return out
 
@@ -163,33 +162,25 @@ class ShapesFolder(WriteOptions):
     def _write_rows(self, out: PreparedFolder, name: str, split: str, rows: Iterable[Rows]) -> None:
         """A file of the rows of each scene of a split, once or several times. A scene without rows
         is not in it: of two twins one above the other none can be pointed at."""
-        groups = [Group(None, tuple(found)) for found in rows]
-        times = len(groups) // self.counts[split]
+        shown = zip(itertools.cycle(self._images(split)), map(tuple, rows))
+        out.embed(name, [Group(image, found) for image, found in shown if found], str, jobs=1)
 
-        def images(first: int) -> Iterator[str]:
-            every = itertools.chain(*(self._images(out, split) for _ in range(times)))
-            shown = (image for image, group in zip(every, groups) if group.rows)
-            return itertools.islice(shown, first, None)
-
-        out.write_groups(name, [group for group in groups if group.rows], images)
-
-    def _images(self, out: PreparedFolder, split: str, first: int = 0) -> Iterator[str]:
-        """Base64 of the images of a split from the given scene on, as the caption file has them."""
+    def _images(self, split: str) -> list[str]:
+        """Base64 of the images of a split, as the caption file has them."""
         name = f"caption_{'stage2_train' if split == 'train' else split}.tsv"
-        return tsv_writer.last_column(out.folder / name, first)
+        return [*tsv_writer.last_column(Path(self.out, name))]
 
-    def _images_and_middles(
-        self, out: PreparedFolder, split: str, encode: Encode, first: int
-    ) -> Iterator[str]:
+    def _images_and_middles(self, split: str, encode: Encode, first: int) -> Iterator[str]:
         """Base64 of each image and, as one more column, the codes of its middle."""
         start, end = self.size // 4, self.size // 4 + self.size // 2
-        images = (draw(scene, self.size) for scene in self.scenes[split][first:])
-        middles = (image.crop((start, start, end, end)) for image in images)
-        return map("\t".join, zip(self._images(out, split, first), coded(middles, encode)))
+        codes = self._codes(self.scenes[split], encode, (start, start, end, end), first)
+        return map("\t".join, zip(self._images(split)[first:], codes))
 
-    def _wholes(self, groups: list[Group], encode: Encode, first: int) -> Iterator[str]:
-        """Codes of whole images from the given one on."""
-        return coded((draw(group.source, self.size) for group in groups[first:]), encode)
+    def _codes(self, scenes: list[Scene], encode: Encode, part: Box, first: int) -> Iterator[str]:
+        """The codes of a part (xyxy in pixels) of each image from the given one on, as text."""
+        images = (draw(scene, self.size).crop(part) for scene in scenes[first:])
+        while batch := list(itertools.islice(images, ENCODED)):
+            yield from map(codes_to_text, encode(batch))
 
     def _boxes(self, expressions: Iterable[tuple[str, Shape]]) -> Pairs:
         """Expressions and the boxes of what they mean."""
@@ -214,11 +205,9 @@ class ShapesFolder(WriteOptions):
         """The other phrases that mean the regions of ``_pair_rows``: any of them is right."""
         known = dict(ENGLISH.expressions(scene))
         every = (
-            (ENGLISH.the(phrase), thing)
-            for thing in scene.things
-            for phrase in pointing_at(scene, thing)
+            (thing, ENGLISH.the(p)) for thing in scene.things for p in pointing_at(scene, thing)
         )
-        others = ((text, thing) for text, thing in every if text not in known)
+        others = ((text, thing) for thing, text in every if text not in known)
         return self._region_rows(f"{scene.scene_id}_p", others)
 
     def _region_rows(self, prefix: str, expressions: Iterable[tuple[str, Shape]]) -> Rows:
@@ -249,12 +238,6 @@ def box_rows(scene: Scene, meant: Pairs) -> Rows:
 def file_name(kind: str, split: str) -> str:
     """``text``, ``train`` -> ``text_examples.tsv``; ``text``, ``val`` -> ``text_val.tsv``."""
     return f"{kind}_{'examples' if split == 'train' else split}.tsv"
-
-
-def coded(images: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
-    """The codes of each image as text."""
-    while batch := list(itertools.islice(images, ENCODED)):
-        yield from map(codes_to_text, encode(batch))
 
 
 def digest_of(tokenizer: str) -> str:

@@ -4,22 +4,14 @@ Whether a thing has the attributes of a phrase is decided by the scene, never by
 made: questions, boxes and whatever else is asked share one meaning of the words.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from ofa.synthetic.shapes import COLORS, SHAPES, SIZES, Scene, Shape
 
-SIDES = {  # axis, sign
-    "on the left": (0, -1),
-    "on the right": (0, 1),
-    "at the top": (1, -1),
-    "at the bottom": (1, 1),
-}
-# so far from a border between two places a thing lies in one of them, as a part of the side
-CLEARLY_ON_SIDE, CLEARLY_IN_NINTH = 0.05, 0.04
-
+SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}  # axis, sign
+CLEARLY_ON_SIDE = 0.05  # parts of the side away from the middle
 # how often, in percent
 KINDS = {"color": 28, "shape": 28, "number": 16, "place": 10, "size": 12, "existence": 6}
 QUESTIONS_PER_SCENE = 3
@@ -44,25 +36,21 @@ class Phrase:
         said = zip((self.size, self.color, self.shape), thing.kind)
         if any(word not in (None, attribute) for word, attribute in said):
             return False
-        return True if self.side is None else is_on_side(thing, self.side)
+        if self.side is None:
+            return True
+        axis, sign = SIDES[self.side]
+        distance = sign * (thing.center[axis] - 0.5)
+        return None if abs(distance) < CLEARLY_ON_SIDE else distance > 0
 
     @property
     def words(self) -> int:
-        return 4 - (self.size, self.color, self.shape, self.side).count(None)
+        return 4 - astuple(self).count(None)
 
 
-def is_on_side(thing: Shape, side: str) -> bool | None:
-    """Whether the thing's center lies on that side of the image; None close to the middle."""
-    axis, sign = SIDES[side]
-    distance = sign * (thing.center[axis] - 0.5)
-    return None if abs(distance) < CLEARLY_ON_SIDE else distance > 0
-
-
-def true_phrases(thing: Shape) -> Iterator[Phrase]:
+def true_phrases(thing: Shape) -> list[Phrase]:
     """Everything that can be said of the thing in one to three words, with and without a side."""
-    sides = [None, *(side for side in SIDES if is_on_side(thing, side))]
-    said = itertools.product(*((None, word) for word in thing.kind), sides)
-    return (phrase for words in said if 1 <= (phrase := Phrase(*words)).words <= 3)
+    said = itertools.product(*((None, word) for word in thing.kind), (None, *SIDES))
+    return [one for one in itertools.starmap(Phrase, said) if one.fits(thing) and 0 < one.words < 4]
 
 
 def count(scene: Scene, phrase: Phrase) -> int | None:
@@ -77,10 +65,10 @@ def pointing_at(scene: Scene, thing: Shape) -> list[Phrase]:
     return sorted(meaning, key=lambda phrase: phrase.words)
 
 
-def pointed_at(scene: Scene) -> list[tuple[Phrase, Shape]]:
+def pointed_at(scene: Scene) -> Iterator[tuple[Phrase, Shape]]:
     """One phrase for each thing that can be told from the others, from left to right. A place is
     said in a third of them, or if nothing else tells the thing from its twin."""
-    rng, found = scene.rng("expressions"), []
+    rng = scene.rng("expressions")
     for thing in scene.things:
         phrases = pointing_at(scene, thing)
         plain = [phrase for phrase in phrases if phrase.side is None]
@@ -88,8 +76,7 @@ def pointed_at(scene: Scene) -> list[tuple[Phrase, Shape]]:
         if plain and (not placed or rng.random() < 2 / 3):
             placed = plain
         if placed:
-            found.append((rng.choice(placed), thing))
-    return found
+            yield rng.choice(placed), thing
 
 
 @dataclass(frozen=True)
@@ -119,39 +106,34 @@ def questions(scene: Scene) -> list[Question]:
 
 def candidates(scene: Scene, kind: str) -> list[Question]:
     """All questions of a kind that can be asked of the scene without doubt about the answer."""
-    about = {"number": _about_numbers, "existence": _about_existence}
-    attributes = functools.partial(_about_attributes, kind=kind)
-    return list(dict.fromkeys(about.get(kind, attributes)(scene)))
-
-
-def _about_attributes(scene: Scene, kind: str) -> Iterator[Question]:
-    """Questions for one attribute of a thing that others single out; for a clear place."""
-    unsaid, borders = "side" if kind == "place" else kind, (1 / 3, 2 / 3)
-    for thing in scene.things:
-        least = min(abs(v - border) for v in thing.center for border in borders)
-        if kind != "place" or least >= CLEARLY_IN_NINTH:
-            for phrase in pointing_at(scene, thing):
-                if getattr(phrase, unsaid) is None:
-                    yield Question(kind, getattr(thing, kind), phrase)
+    if kind == "number":
+        return list(dict.fromkeys(_about_numbers(scene)))
+    if kind == "existence":
+        return list(dict.fromkeys(_about_existence(scene)))
+    unsaid = "side" if kind == "place" else kind
+    return [
+        Question(kind, getattr(thing, kind), phrase)
+        for thing in scene.things
+        if kind != "place" or thing.has_clear_place
+        for phrase in pointing_at(scene, thing)
+        if getattr(phrase, unsaid) is None
+    ]
 
 
 def _about_numbers(scene: Scene) -> Iterator[Question]:
     yield Question("number", NUMBERS[len(scene.things)])
-    for thing in scene.things:
-        for phrase in true_phrases(thing):
-            number = count(scene, phrase) if phrase.words == 1 else None
-            if number is not None:
-                yield Question("number", NUMBERS[number], phrase)
+    for phrase in itertools.chain(*map(true_phrases, scene.things)):
+        number = count(scene, phrase) if phrase.words == 1 else None
+        if number is not None:
+            yield Question("number", NUMBERS[number], phrase)
 
 
 def _about_existence(scene: Scene) -> Iterator[Question]:
     """What is there, and what differs from it in one word and is not there."""
-    for thing in scene.things:
-        named = Phrase(color=thing.color, shape=thing.shape)
-        for phrase in (replace(named, shape=None), replace(named, color=None), named):
+    for color, shape in (thing.look for thing in scene.things):
+        for phrase in (Phrase(color=color), Phrase(shape=shape), Phrase(color=color, shape=shape)):
             yield Question("existence", "yes", phrase)
-            for attribute, words in (("color", COLORS), ("shape", SHAPES)):
-                if getattr(phrase, attribute) is not None:
-                    others = (replace(phrase, **{attribute: word}) for word in words)
-                    absent = (other for other in others if count(scene, other) == 0)
-                    yield from (Question("existence", "no", other) for other in absent)
+            others = [replace(phrase, color=word) for word in COLORS if phrase.color]
+            others += [replace(phrase, shape=word) for word in SHAPES if phrase.shape]
+            absent = (other for other in others if count(scene, other) == 0)
+            yield from (Question("existence", "no", other) for other in absent)

@@ -1,10 +1,10 @@
 """Synthetic words: small images of made-up words, from which OFA learns to read in minutes.
 
 Letters come by chance, so nothing but the image tells the next one. Everything about an image is a
-function of ``(seed, split, index)`` and the world's settings, in the font that Pillow brings along.
+function of ``(seed, split, index)`` and the style, in the font that Pillow brings along.
 
-    >>> sign = make_sign(World(), "train", 0)
-    >>> sign.text, render(sign, World()).size
+    >>> word = make_word(WordStyle(), "train", 0)
+    >>> word.text, render(word, WordStyle()).size
     ('i8fv', (96, 32))
 """
 
@@ -12,8 +12,7 @@ import functools
 import random
 import string
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from ofa.prepare.source import OutOptions, summary
 from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 
 VERSION = 1
+LETTERS = string.ascii_lowercase + string.digits
 TRIES = 10000  # words drawn before a split is called empty
 OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
 FONT_SIZE = 100  # pixels, before a word is brought to its size
@@ -39,35 +39,30 @@ Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class World:
-    """Settings of a world. ``plain`` words are as large as they fit, in the middle, not turned."""
+class WordStyle:
+    """Words and images. ``plain`` words are as large as they fit, in the middle, not turned."""
 
     seed: int = option(1, "seed of all random choices")
-    width: int = option(96, "width of the images in pixels", least=1)
-    height: int = option(32, "height of the images in pixels", least=1)
-    letters: str = option(string.ascii_lowercase + string.digits, "letters and digits of the words")
+    width: int = option(96, "width of the images in pixels", least=8)
+    height: int = option(32, "height of the images in pixels", least=8)
+    letters: str = option(LETTERS, "letters and digits of the words")
     shortest: int = option(3, "letters of a word at least", least=1)
     longest: int = option(6, "letters of a word at most", least=1)
     plain: bool = option(False, "black on white, one place, one size: learned much sooner")
 
     def __post_init__(self):
-        if not set(self.letters) <= set(string.ascii_lowercase + string.digits):
+        if not set(self.letters) <= set(LETTERS):
             raise UserError(
                 f"--letters {self.letters}: expects small letters a to z and digits, which is what"
-                " the texts are learned in"
+                " the texts are learned in; leave out the others"
             )
         if not 1 <= self.shortest <= self.longest:
             given = f"--shortest {self.shortest}, --longest {self.longest}"
-            raise UserError(f"{given}: expects 1 <= shortest <= longest")
-        if min(self.width, self.height) < 8:
-            raise UserError(
-                f"{self.width} x {self.height} pixels: expects images of 8 pixels at least,"
-                " smaller letters cannot be read"
-            )
+            raise UserError(f"{given}: expects 1 <= shortest <= longest; change one of them")
 
 
 @dataclass(frozen=True)
-class Sign:
+class WordImage:
     """A word and how it looks.
 
     Args: noise_seed: of the background's grain. ink, paper: RGB of letters and background. size: of
@@ -75,7 +70,7 @@ class Sign:
         from left and from top (0 to 1). turn: degrees, to the left.
     """
 
-    sign_id: str
+    image_id: str
     text: str
     noise_seed: int
     ink: Rgb = (0, 0, 0)
@@ -85,62 +80,57 @@ class Sign:
     turn: float = 0.0
 
 
-def make_sign(world: World, split: str, index: int) -> Sign:
-    """Sign ``index`` of an endless split."""
-    rng = random.Random(f"sign world/{world.seed}/{split}/{index}")
-    named = f"{split}_{index}", _word(world, split, rng), rng.randrange(2**31)
-    if world.plain:
-        return Sign(*named)
-    paper, ink = _colors(rng)
+def make_word(style: WordStyle, split: str, index: int) -> WordImage:
+    """Word ``index`` of an endless split."""
+    rng = random.Random(f"sign world/{style.seed}/{split}/{index}")
+    word = WordImage(f"{split}_{index}", _text(style, split, rng), rng.randrange(2**31))
+    if style.plain:
+        return word
+    paper = ink = (0, 0, 0)
+    while abs(np.dot(GRAY, np.subtract(paper, ink))) < CONTRAST:
+        paper, ink = ((rng.randrange(256), rng.randrange(256), rng.randrange(256)) for _ in "ab")
     size = round(rng.uniform(0.8, 1.0), 3)
     place = round(rng.random(), 3), round(rng.random(), 3)
-    return Sign(*named, ink, paper, size, place, round(rng.uniform(-TURN, TURN), 2))
+    turn = round(rng.uniform(-TURN, TURN), 2)
+    return replace(word, ink=ink, paper=paper, size=size, place=place, turn=turn)
 
 
-def split_of(word: str) -> str:
+def split_of(text: str) -> str:
     """The split that a word belongs to, whatever the seed: tenths of all words."""
-    return {0: "test", 1: "val"}.get(zlib.crc32(word.encode()) % 10, "train")
+    return {0: "test", 1: "val"}.get(zlib.crc32(text.encode()) % 10, "train")
 
 
-def _word(world: World, split: str, rng: random.Random) -> str:
+def _text(style: WordStyle, split: str, rng: random.Random) -> str:
     for _ in range(TRIES):
-        word = "".join(rng.choices(world.letters, k=rng.randint(world.shortest, world.longest)))
-        if split_of(word) == split:
-            return word
+        text = "".join(rng.choices(style.letters, k=rng.randint(style.shortest, style.longest)))
+        if split_of(text) == split:
+            return text
     raise UserError(
-        f"--letters {world.letters}: expects letters enough for words of {world.shortest} to"
-        f" {world.longest} letters in every split, found none for {split}; give more letters, or"
+        f"--letters {style.letters}: expects letters enough for words of {style.shortest} to"
+        f" {style.longest} letters in every split, found none for {split}; give more letters, or"
         " longer words"
     )
 
 
-def _colors(rng: random.Random) -> tuple[Rgb, Rgb]:
-    """Paper and ink, one of them dark and one light."""
-    while True:
-        paper, ink = ((rng.randrange(256), rng.randrange(256), rng.randrange(256)) for _ in "ab")
-        if abs(np.dot(GRAY, np.subtract(paper, ink))) >= CONTRAST:
-            return paper, ink
+def make_split(style: WordStyle, split: str, count: int) -> list[WordImage]:
+    return [make_word(style, split, index) for index in range(count)]
 
 
-def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
-    return (make_sign(world, split, index) for index in range(count))
-
-
-def render(sign: Sign, world: World) -> Image.Image:
-    margin = round(MARGIN * world.height)
-    room = world.width - 2 * margin, world.height - 2 * margin
-    mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
-    scale = sign.size * min(room[0] / mask.width, room[1] / mask.height)
+def render(word: WordImage, style: WordStyle) -> Image.Image:
+    margin = round(MARGIN * style.height)
+    room = style.width - 2 * margin, style.height - 2 * margin
+    mask = letters(word.text).rotate(word.turn, Image.Resampling.BICUBIC, expand=True)
+    scale = word.size * min(room[0] / mask.width, room[1] / mask.height)
     width, height = (max(1, round(side * scale)) for side in mask.size)
     large = mask.resize((OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC)
     left, top = (
         margin + round(part * (free - side))
-        for part, free, side in zip(sign.place, room, (width, height))
+        for part, free, side in zip(word.place, room, (width, height))
     )
-    noise = np.random.RandomState(sign.noise_seed)  # the legacy generator's stream never changes
-    grain = noise.randint(-6, 7, size=(world.height, world.width, 1))
-    image = Image.fromarray((np.asarray(sign.paper) + grain).clip(0, 255).astype(np.uint8))
-    image.paste(sign.ink, (left, top), large.reduce(OVERSAMPLING))
+    noise = np.random.RandomState(word.noise_seed)  # the legacy generator's stream never changes
+    grain = noise.randint(-6, 7, size=(style.height, style.width, 1))
+    image = Image.fromarray((np.asarray(word.paper) + grain).clip(0, 255).astype(np.uint8))
+    image.paste(word.ink, (left, top), large.reduce(OVERSAMPLING))
     return image
 
 
@@ -154,9 +144,9 @@ def letters(text: str) -> Image.Image:
     return mask
 
 
-def encode(sign: Sign, world: World) -> str:
+def encode(word: WordImage, style: WordStyle) -> str:
     """A PNG file in base64: small, and without the blur that JPEG gives to letters."""
-    return as_field(render(sign, world), optimize=True)
+    return as_field(render(word, style), optimize=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +154,7 @@ class WordsOptions(OutOptions, JobsOptions):
     train: int = option(10000, "training images", least=1)
     val: int = option(100, "validation images", least=1)
     test: int = option(300, "test images", least=1)
-    world: dict[str, Any] = options_of(lambda: World, defaults=True)
+    style: dict[str, Any] = options_of(lambda: WordStyle, defaults=True)
 
 
 @action
@@ -177,15 +167,15 @@ def synthetic_words(args: WordsOptions) -> None:
     example: ofa prepare synthetic-words --letters abdhkosx --shortest 3 --longest 3 --plain --out
     dataset/signs
     """
-    world = World(**args.world)
+    style = WordStyle(**args.style)
     counts = {"train": args.train, "val": args.val, "test": args.test}
-    plan = fingerprint(f"sign-world {VERSION}", *counts.values(), vars(world))
+    plan = fingerprint(f"sign-world {VERSION}", *counts.values(), vars(style))
     out = PreparedFolder(args.out, plan, "ofa prepare synthetic-words")
-    signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
+    words = {split: make_split(style, split, count) for split, count in counts.items()}
     if not out.is_finished():
-        for split, found in signs.items():
-            groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
-            out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, world=world), args.jobs)
-        out.write_lines("texts.txt", (sign.text for sign in signs["train"]))
+        for split, found in words.items():
+            groups = [Group(word, ((word.image_id, IMAGE, word.text),)) for word in found]
+            out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, style=style), args.jobs)
+        out.write_lines("texts.txt", (word.text for word in words["train"]))
         out.save_manifest(finished=True)
     summary(out)

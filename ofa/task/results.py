@@ -76,19 +76,23 @@ def read_predictions(path: str | Path) -> list[Entry]:
 
 
 def prediction_of(
-    entry: Entry,
+    entry: Any,
     where: str = "",
     folder: str | Path = "",
-    images: str | Path | None = None,
+    images: Sequence[str | Path] = (),
     texts: Sequence[str] = TEXTS,
 ) -> Prediction:
     """The prediction that an entry of a result file was made of.
 
-    Args: folder: of the result file, from which generated images are named. images: another folder
+    Args: folder: of the result file, from which generated images are named. images: further folders
     that they may lie in. texts: what the entry may call its answer in words.
-    Raises: UserError with ``where`` if it has neither words nor a box, its numbers are none, or an
-    image lies elsewhere.
+    Raises: UserError with ``where`` if it is no object, has neither words nor a box, its numbers
+    are none, or an image lies elsewhere.
     """
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"{place(where)}expects a prediction, found {str(entry)[:80]}; is it a result file?"
+        )
     text = next((entry[key] for key in texts if isinstance(entry.get(key), str)), "")
     boxes: dict[str, Any] = {
         key: box for key in ("box", "decoded_box") if (box := _box(entry.get(key)))
@@ -112,14 +116,14 @@ def prediction_of(
 
 
 def _drawn(
-    caption: str, entry: Entry, where: str, folder: Path, images: str | Path | None
+    caption: str, entry: Entry, where: str, folder: Path, images: Sequence[str | Path]
 ) -> Prediction:
     """The best image of an entry of text to image, with the others."""
     files, unknown = entry["files"], [math.nan] * len(entry["files"])
     numbers = ("a list of numbers", _score, where)
     fits = _read_list(entry, "scores", *numbers) or unknown
     scores = _read_list(entry, "log_probabilities", *numbers) or unknown
-    paths = [path_within(folder, file, where, [images] if images else []) for file in files]
+    paths = [path_within(folder, file, where, images) for file in files]
     seed = entry.get("seed")
     first, *others = [
         Prediction(caption, score, file=str(path), clip_score=fit, seed=seed)

@@ -12,7 +12,7 @@ import training_runs
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.synthetic.words import World, make_split, render
+from ofa.synthetic.words import WordStyle, make_split, render
 from ofa.task.prediction import Prediction
 from ofa.tasks.ocr import ReadingMetrics
 from ofa.tokens.train_tokenizer import build_vocabulary
@@ -58,7 +58,7 @@ RECIPE = (
 
 @pytest.fixture(scope="module", params=(1, 2))
 def run(request, tmp_path_factory) -> SimpleNamespace:
-    """A world, and a model after 300 updates on it; one seed for both."""
+    """Words, and a model after 300 updates on them; one seed for both."""
     folder = tmp_path_factory.mktemp("signs")
     assert (
         main(
@@ -145,9 +145,9 @@ def test_validation_names_the_best_checkpoint_by_accuracy(run):
 
 
 def test_an_image_is_read_from_the_command_line(run, tmp_path):
-    world = World(run.seed, letters="abdhkosx", shortest=3, longest=3, plain=True, width=48)
-    for sign in make_split(world, "test", 3):
-        render(sign, world).save(tmp_path / f"{sign.sign_id}.png")
+    style = WordStyle(run.seed, letters="abdhkosx", shortest=3, longest=3, plain=True, width=48)
+    for word in make_split(style, "test", 3):
+        render(word, style).save(tmp_path / f"{word.image_id}.png")
     Image.new("RGB", (20, 20)).save(tmp_path / "broken.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:50])
     assert (

@@ -71,7 +71,7 @@ def test_images_lie_below_the_result_file_or_in_the_folder_that_is_named(tmp_pat
         str(results / "images" / f"{number}.png") for number in (0, 1)
     ]
     assert prediction_of(
-        {"caption": "a cat", "files": ["../drawn/0.png"]}, "", results, other
+        {"caption": "a cat", "files": ["../drawn/0.png"]}, "", results, [other]
     ).file == str(other / "0.png")
 
 
@@ -79,14 +79,14 @@ def test_images_lie_below_the_result_file_or_in_the_folder_that_is_named(tmp_pat
     "name",
     ["../secret.png", "/etc/passwd", "images/../../secret.png", "a\0.png", "", None, 7, ["a.png"]],
 )
-@pytest.mark.parametrize("images", [None, "drawn"])
+@pytest.mark.parametrize("images", [[], ["drawn"]])
 def test_a_result_file_names_no_images_elsewhere(tmp_path, name, images):
     with pytest.raises(UserError, match="^r.json: entry 1: expects the name of a file below"):
         prediction_of(
             {"caption": "a cat", "files": [name]},
             "r.json: entry 1",
             tmp_path / "results",
-            images and tmp_path / images,
+            [tmp_path / folder for folder in images],
         )
 
 

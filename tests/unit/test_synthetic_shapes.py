@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ofa.synthetic import shapes as world
-from ofa.synthetic.shapes_language import CAPTIONS_PER_SCENE, ENGLISH, plural_of, relation
+from ofa.synthetic.shapes_language import CAPTIONS_PER_SCENE, ENGLISH
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_captions_name_the_colors_and_shapes_that_are_there(scenes):
         colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
         for caption in ENGLISH.captions(scene):
             words = set(caption.replace(",", "").replace(":", "").split())
-            named = {shape for shape in world.SHAPES if words & {shape, plural_of(shape)}}
+            named = {shape for shape in world.SHAPES if words & {shape, ENGLISH.noun(shape, True)}}
             assert words & set(world.COLORS) and words & set(world.COLORS) <= colors
             assert named <= shapes
             assert named or caption.endswith(" shapes")  # "red and blue shapes"
@@ -135,7 +135,8 @@ def test_relations_follow_the_axis_of_greater_distance(a, b, expected):
     first, second = (
         world.Shape("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b)
     )
-    assert relation(first, second) == expected
+    assert ENGLISH.relations(first, second)["relation"] == expected
+    assert ENGLISH.relations(second, first)["relation_back"] == expected
 
 
 def test_things_alike_are_counted():

@@ -54,7 +54,7 @@ def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
 
 
 def test_phrases_say_place_color_size_and_shape_in_chinese_order():
-    assert CHINESE.phrase(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"
+    assert CHINESE.phrase(Phrase("large", "red", "circle", "left")) == "左边的红色的大圆形"
     assert CHINESE.phrase(Phrase(size="small")) == "小图形"
 
 

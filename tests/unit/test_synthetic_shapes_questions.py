@@ -7,17 +7,11 @@ from collections import Counter
 import pytest
 
 from ofa.synthetic import shapes as world
-from ofa.synthetic.shapes_language import ENGLISH, plural_of
-from ofa.synthetic.shapes_phrases import (
-    ANSWERS,
-    KINDS,
-    QUESTIONS_PER_SCENE,
-    SIDES,
-    candidates,
-    questions,
-)
+from ofa.synthetic.shapes_language import ENGLISH
+from ofa.synthetic.shapes_phrases import ANSWERS, KINDS, QUESTIONS_PER_SCENE, candidates, questions
 
-SINGULAR = {plural_of(shape): shape for shape in world.SHAPES} | {"shapes": "shape"}
+SINGULAR = {ENGLISH.noun(shape, True): shape for shape in world.SHAPES} | {"shapes": "shape"}
+ON_SIDES = ("on the left", "on the right", "at the top", "at the bottom")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +22,7 @@ def scenes():
 def meant(scene: world.Scene, text: str) -> list[world.Shape]:
     """The things that a phrase means, read word by word; a side has to be clear for everything
     it is said of."""
-    side = next((side for side in SIDES if text.endswith(side)), "")
+    side = next((side for side in ON_SIDES if text.endswith(side)), "")
     words = [SINGULAR.get(word, word) for word in text.removesuffix(side).split()]
     assert all(word in {"shape", *world.SHAPES, *world.COLORS, *world.SIZES} for word in words), (
         text
@@ -137,7 +131,7 @@ def test_an_expression_means_exactly_the_thing_whose_box_it_gets(scenes):
 def test_nearly_every_thing_gets_an_expression_and_some_say_a_place(scenes):
     texts = [text for scene in scenes for text, _ in ENGLISH.expressions(scene)]
     assert 0.95 * sum(len(scene.things) for scene in scenes) < len(texts)
-    placed = sum(text.endswith(tuple(SIDES)) for text in texts)
+    placed = sum(text.endswith(ON_SIDES) for text in texts)
     assert 0.2 < placed / len(texts) < 0.45
 
 

@@ -11,24 +11,24 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.synthetic.words import CONTRAST, World, encode, make_sign, make_split, render, split_of
+from ofa.synthetic.words import CONTRAST, WordStyle, encode, make_split, make_word, render, split_of
 
 
-def test_a_sign_depends_on_seed_split_and_index_alone():
-    world = World()
-    sign = make_sign(world, "train", 7)
-    assert sign == make_sign(World(), "train", 7) == list(make_split(world, "train", 8))[7]
-    assert sign not in (
-        make_sign(world, "val", 7),
-        make_sign(world, "train", 8),
-        make_sign(World(seed=2), "train", 7),
+def test_a_word_depends_on_seed_split_and_index_alone():
+    style = WordStyle()
+    word = make_word(style, "train", 7)
+    assert word == make_word(WordStyle(), "train", 7) == list(make_split(style, "train", 8))[7]
+    assert word not in (
+        make_word(style, "val", 7),
+        make_word(style, "train", 8),
+        make_word(WordStyle(seed=2), "train", 7),
     )
-    assert encode(sign, world) == encode(sign, world)
+    assert encode(word, style) == encode(word, style)
 
 
 def test_the_first_words_of_seed_one_are_known_by_heart():
-    # Recorded when the world was made: training files stay the same from version to version.
-    assert [sign.text for sign in make_split(World(), "train", 4)] == [
+    # Recorded when the words were made: training files stay the same from version to version.
+    assert [word.text for word in make_split(WordStyle(), "train", 4)] == [
         "i8fv",
         "65p6qq",
         "bluc",
@@ -37,9 +37,9 @@ def test_the_first_words_of_seed_one_are_known_by_heart():
 
 
 def test_words_have_the_letters_and_lengths_asked_for_and_one_split():
-    world = World(letters="abc1", shortest=2, longest=5)
+    style = WordStyle(letters="abc1", shortest=2, longest=5)
     words = {
-        split: {sign.text for sign in make_split(world, split, 150)}
+        split: {word.text for word in make_split(style, split, 150)}
         for split in ("train", "val", "test")
     }
     assert all(
@@ -55,27 +55,27 @@ def test_words_have_the_letters_and_lengths_asked_for_and_one_split():
 
 
 def test_a_word_is_seen_whole_and_with_contrast():
-    world = World()
-    for sign in make_split(world, "train", 40):
-        image = np.asarray(render(sign, world)).astype(int)
+    style = WordStyle()
+    for word in make_split(style, "train", 40):
+        image = np.asarray(render(word, style)).astype(int)
         assert image.shape == (32, 96, 3)
-        ink = np.abs(image - np.asarray(sign.paper)).max(-1) > 30
+        ink = np.abs(image - np.asarray(word.paper)).max(-1) > 30
         assert (
             ink.any()
             and not ink[0].any()
             and not ink[-1].any()
             and not ink[:, 0].any()
             and not ink[:, -1].any()
-        ), sign
-        assert abs(np.dot(np.subtract(sign.ink, sign.paper), (0.299, 0.587, 0.114))) >= CONTRAST
+        ), word
+        assert abs(np.dot(np.subtract(word.ink, word.paper), (0.299, 0.587, 0.114))) >= CONTRAST
 
 
-def test_plain_signs_of_a_word_differ_in_their_grain_alone():
-    world = World(plain=True, letters="ab", shortest=4, longest=4)
-    signs = list(make_split(world, "train", 60))
-    ((one, two),) = [[sign for sign in signs if sign.text == signs[0].text][:2]]
+def test_plain_images_of_a_word_differ_in_their_grain_alone():
+    style = WordStyle(plain=True, letters="ab", shortest=4, longest=4)
+    words = list(make_split(style, "train", 60))
+    ((one, two),) = [[word for word in words if word.text == words[0].text][:2]]
     assert (
-        np.abs(np.asarray(render(one, world)).astype(int) - np.asarray(render(two, world))).max()
+        np.abs(np.asarray(render(one, style)).astype(int) - np.asarray(render(two, style))).max()
         <= 12
     )
 
@@ -85,12 +85,18 @@ def test_plain_signs_of_a_word_differ_in_their_grain_alone():
     [
         ({"letters": "aB"}, "--letters aB: expects small letters"),
         ({"shortest": 4, "longest": 3}, "1 <= shortest <= longest"),
-        ({"width": 4}, "8 pixels at least"),
     ],
 )
-def test_a_world_that_cannot_be_is_one_message(settings, words):
+def test_a_style_that_cannot_be_is_one_message(settings, words):
     with pytest.raises(UserError, match=words):
-        World(**settings)
+        WordStyle(**settings)
+
+
+def test_images_too_small_to_read_are_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", "synthetic-words", "--out", "nowhere", "--width", "4"])
+    assert ended.value.code == 2
+    assert "--width: expected an integer of at least 8" in capsys.readouterr().err
 
 
 def test_the_command_writes_files_of_text_recognition_and_finds_them_complete(tmp_path, capsys):
