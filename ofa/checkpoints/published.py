@@ -54,3 +54,14 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> tuple[Pat
     )
     missing = download.fetch(public, folder, source)
     return Path(folder, row["file"]), bool(missing)
+
+
+def advice(path: str | Path) -> str:
+    """The end of a message about a missing file: how to fetch it, if upstream publishes it."""
+    path = Path(path)
+    for row in published_checkpoints().values():
+        if row["file"] == path.name:
+            return (
+                f". Upstream publishes it: ofa checkpoint fetch {row['name']} --out {path.parent}"
+            )
+    return ""

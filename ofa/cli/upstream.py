@@ -1,9 +1,10 @@
 """``ofa upstream``: the programs that upstream's run scripts call, in a folder with these scripts.
 
-Each file that it writes is three lines that call ``program`` with its own place: the program of
+Each file that it writes is a few lines that call ``program`` with its own place: the program of
 this name, below, translates the command line of upstream's to what this project has.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -28,6 +29,9 @@ from ofa.trainer.processes import become
 Words = list[str]
 FILE = '''#!/usr/bin/env python3
 """Upstream's {path}, by ofa. Written by: ofa upstream."""
+import sys
+
+del sys.path[0]  # the folder of this file: upstream has data, models, utils, ... there
 from ofa.cli.upstream import program
 
 program({path!r}, __file__)
@@ -106,6 +110,13 @@ class ImageFolders:
     path2: str | None = option(None, "folder of real images, or their statistics")
 
 
+def two_or_four(text: str) -> str:
+    """Columns of generate_code.py. Raises: ArgumentTypeError."""
+    if len(text.split(",")) not in (2, 4):
+        raise argparse.ArgumentTypeError(f"expected two or four columns, found {text!r}")
+    return text
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodeFiles:
     """generate_code.py"""
@@ -115,7 +126,9 @@ class CodeFiles:
     file: str = option(help="TSV with images")
     outputs: str = option(help="TSV to write")
     selected_cols: str = option(
-        help="columns id, image; or id, image-id, image, text", flag="--selected_cols"
+        help="columns id, image; or id, image-id, image, text",
+        flag="--selected_cols",
+        parse=two_or_four,
     )
     code_image_size: int = option(256, "side of the encoded square", flag="--code_image_size")
     vqgan_config_path: str = option(
@@ -135,10 +148,7 @@ def program(path: str, file: str) -> None:
 
     Args: path: in upstream's checkout. file: where it lies, from which its folder follows.
     """
-    here = Path(file).resolve()
-    # Python looks there first, where upstream has folders named data, models, utils, ...
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here.parent]
-    root = here.parents[path.count("/")]
+    root = Path(file).resolve().parents[path.count("/")]
     sys.exit(main(sys.argv[1:], partial(PROGRAMS[path], root)))
 
 
@@ -233,17 +243,19 @@ def image_scores(root: Path, words: Words) -> int:
 
 
 def generate_code(root: Path, words: Words) -> int:
-    """Image codes: of two columns for pretraining, of four for text to image."""
+    """Image codes: of columns id, image for pretraining; of id, image-id, image, text for text to
+    image."""
     given = parsed(CodeFiles, words)
-    columns = given.selected_cols.split(",")
-    for_pretraining = ["--for", "pretraining", "--id-column", columns[0]]
-    for_generation = ["--for", "generation", "--id-column", columns[0], "--text-column"]
-    for_generation += [columns[-1], "--code-image-size", str(given.code_image_size)]
-    how = for_pretraining if len(columns) == 2 else for_generation
-    tokenizer = str(Path(given.vqgan_config_path).parent)
-    call = ["--images", given.file, "--image-column", columns[1 if len(columns) == 2 else 2]]
-    call += ["--tokenizer", tokenizer, "--out", given.outputs]
-    return run_command(["tokenizer", "encode", *call, *how])
+    id_column, *others = given.selected_cols.split(",")
+    call = ["--images", given.file, "--tokenizer", str(Path(given.vqgan_config_path).parent)]
+    call += ["--out", given.outputs, "--id-column", id_column, "--image-column"]
+    if len(others) == 1:  # pretraining takes the codes of the middle, whatever size is asked for
+        call += [*others, "--for", "pretraining"]
+    else:
+        _, image_column, text_column = others
+        call += [image_column, "--for", "generation", "--text-column", text_column]
+        call += ["--code-image-size", str(given.code_image_size)]
+    return run_command(["tokenizer", "encode", *call])
 
 
 def parsed(options: type[T], words: Words) -> T:

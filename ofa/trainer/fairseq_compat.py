@@ -34,6 +34,7 @@ from fairseq.utils import split_paths
 from omegaconf import OmegaConf, open_dict
 
 from ofa.checkpoints.options import comparable, options_of
+from ofa.checkpoints.published import advice
 from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
@@ -99,7 +100,7 @@ def settle(cfg) -> None:
     if path != DEFAULT_RESTORE_FILE and not PathManager.isfile(path):
         raise UserError(  # fairseq would silently train from scratch
             f"--restore-file: expects a checkpoint, found no file {path}. "
-            "Check the path, or leave the flag out to train from scratch."
+            f"Check the path, or leave the flag out to train from scratch{advice(path)}"
         )
     refuse_missing_path(cfg)
     # without iopath such a run ends with status 0

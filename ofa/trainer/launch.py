@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import ofa
 from ofa import devices
+from ofa.checkpoints.published import advice
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
@@ -83,7 +84,7 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     if start is not None and not options.dry_run and not Path(start).is_file():
         raise UserError(
             f"--from (RESTORE) expects a checkpoint, found no file {start}. Put it there, name"
-            " another, or train from random weights (--from none)"
+            f" another, or train from random weights (--from none){advice(start)}"
         )
     gpus = 0 if "--cpu" in flags else count_gpus(options.dry_run)
     processes = Processes.of(options, gpus)

@@ -110,3 +110,9 @@ def test_every_task_of_the_table_is_a_task_here():
     rows = published.published_checkpoints().values()
     tasks = {row["task"].split(" (")[0] for row in rows} - {"pretraining"}
     assert all(specs_called(task) for task in tasks) and len(tasks) == 8
+
+
+def test_a_missing_checkpoint_is_known_by_its_file():
+    command = "ofa checkpoint fetch caption_base --out /data"
+    assert published.advice("/data/caption_base_best.pt").endswith(command)
+    assert published.advice("/data/mine.pt") == ""

@@ -55,17 +55,12 @@ def test_files_of_others_are_replaced_only_when_that_is_asked_for(tmp_path, caps
 
 def test_a_program_finds_the_package_and_not_the_folders_beside_it(tmp_path):
     assert main(["upstream", "--out", str(tmp_path)]) == 0
-    for name in ("data", "models", "utils", "torch"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "evaluate.py"), "--local-rank=0", "--path=none.pt"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2 and "error: " in done.stderr, done.stderr
-    assert "the wrong one" not in done.stderr and "Traceback" not in done.stderr
+    program = tmp_path / "run_scripts/gigaword/eval_rouge.py"
+    for name in ("data", "utils", "numpy"):
+        (program.parent / name).mkdir()
+        (program.parent / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    done = subprocess.run([sys.executable, program, "none.json"], capture_output=True, text=True)
+    assert done.returncode == 2 and "error: none.json: expected a JSON list" in done.stderr
 
 
 def test_what_shells_and_launchers_leave_is_dropped(gpus):
@@ -170,3 +165,10 @@ def test_image_codes_are_made_for_the_task_that_the_columns_tell(called, columns
     given = dict(zip(command[2::2], command[3::2]))
     common = {"--images": "a.txt", "--out": "b.txt", "--tokenizer": "v", "--id-column": "0"}
     assert command[:2] == ["tokenizer", "encode"] and given == common | expected
+
+
+def test_other_numbers_of_columns_are_refused(called, capsys):
+    words = "--file a --outputs b --selected_cols 0,1,2 --vqgan_config_path v/model.yaml"
+    with pytest.raises(SystemExit):
+        upstream.generate_code(Path(), words.split())
+    assert "expected two or four columns, found '0,1,2'" in capsys.readouterr().err
