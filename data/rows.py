@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ofa.data.row_files import Rows
 from ofa.data.shards import ShardFile, names_shards
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.task.columns import TsvSchema
 
-Rows = TsvFile | ShardFile
 S = TypeVar("S", bound=TsvSchema)
 DEFAULT_BUFFER = 10_000  # samples, for shards
 ROUNDS = 4  # of ``shuffled``

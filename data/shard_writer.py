@@ -2,7 +2,8 @@
 ``ofa.data.shards``).
 
 ``NAME.shards.json`` is the manifest of the shards (``ofa.io.resumable``): the same call after an
-interruption continues with the next one.
+interruption continues with the next one. So each shard is a file of its own for
+``webdataset.TarWriter``: ``ShardWriter`` writes them in one process, and cannot resume.
 """
 
 import base64
@@ -18,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from ofa.data.rows import open_rows
-from ofa.data.shard_index import open_shard_index
-from ofa.data.shards import MANIFEST, manifest_of
+from ofa.data.shards import MANIFEST, open_index, read_manifest
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
@@ -30,15 +30,13 @@ from ofa.io.progress import Progress
 from ofa.io.resumable import MANIFEST as FILE_MANIFEST
 from ofa.io.resumable import ResumableFolder, fingerprint
 
-# suffix of an image file, by how it begins
-IMAGE_STARTS = {
-    "jpg": rb"\xff\xd8\xff",
-    "png": rb"\x89PNG\r\n\x1a\n",
-    "gif": rb"GIF8",
-    "tif": rb"II\*\0|MM\0\*",
-    "webp": rb"RIFF....WEBP",
-}
-PROBED = 16  # characters of base64 that the beginning of an image takes, at least
+# how image files begin, by suffix
+IMAGE = re.compile(
+    rb"(?P<jpg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<gif>GIF8)|(?P<tif>II\*\0|MM\0\*)"
+    rb"|(?P<webp>RIFF....WEBP)",
+    re.DOTALL,
+)
+SHORTEST = 32  # characters of an image in base64
 ALPHABET = str.maketrans("-_", "+/")
 # bytes that a row takes in a tar besides its image: two headers, filling up, the other columns
 PER_ROW = 2048
@@ -48,20 +46,16 @@ def image_of(cell: str) -> tuple[str, bytes] | None:
     """Suffix and content of an image in base64, either alphabet, with or without padding; None if
     it is no image, or base64 of the content is not what the column says: nothing is lost on the
     way back."""
-    if len(cell) < 2 * PROBED:
-        return None
     text = cell.rstrip("=").translate(ALPHABET)
     try:
-        head = base64.b64decode(text[:PROBED])
-        starts = IMAGE_STARTS.items()
-        kind = next((kind for kind, start in starts if re.match(start, head, re.DOTALL)), None)
-        if kind is None:
+        start = IMAGE.match(base64.b64decode(text[:SHORTEST], validate=True))
+        if start is None or len(cell) < SHORTEST:
             return None
         content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         return None
     same = base64.b64encode(content).decode("ascii").rstrip("=") == text
-    return (kind, content) if same else None
+    return (str(start.lastgroup), content) if same else None
 
 
 def sample_of(row: int, cells: list[str]) -> dict[str, str | bytes]:
@@ -92,6 +86,15 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
     return stop - start, sha256_of(target)
 
 
+def first_rows(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[int]:
+    """Of the shards."""
+    if most_rows:
+        return list(range(0, len(rows), most_rows))
+    sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
+    shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
+    return [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
+
+
 def pack(
     path: str,
     out: str,
@@ -108,39 +111,27 @@ def pack(
     shards of this name, or another process writes them.
     """
     longest = f"{name}-000000.tar.part"
-    if "/" in name or len(longest.encode(errors="surrogateescape")) > LONGEST:
+    if path_below(out, longest, "--name") != Path(out, longest) or "/" in name:
         raise UserError(
-            f"--name {name[:60]}: expected a file name of at most"
-            f" {LONGEST - len(longest) + len(name)} bytes, found"
-            f" {'a path' if '/' in name else 'a longer one'}; give another"
+            f"--name {name[:60]}: expected the name of a file, found a path, or one with which"
+            f" shards have names of more than {LONGEST} bytes; give another"
         )
-    path_below(out, longest, "--name")
-    manifest_of(out, name)  # of others it may name what is not ours
+    read_manifest(out, name)  # of others it may name what is not ours
     rows, status = TsvFile(path), os.stat(path)
-    if most_rows:
-        firsts = list(range(0, len(rows), most_rows))
-    else:
-        sizes = np.diff(rows.offsets.astype(np.int64)) * 3 // 4 + PER_ROW
-        shard = (np.cumsum(sizes) - sizes) // int(megabytes * 1e6)
-        firsts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
-    bounds = itertools.pairwise([*firsts, len(rows)])
-    parts = [(number, start, stop) for number, (start, stop) in enumerate(bounds)]
+    spans = itertools.pairwise([*first_rows(rows, megabytes, most_rows), len(rows)])
+    parts = {f"{name}-{number:06d}.tar": span for number, span in enumerate(spans)}
     plan = fingerprint(os.path.basename(path), status.st_size, status.st_mtime_ns, parts)
-    folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar", ".tar.idx"))
-    ranges = {f"{name}-{number:06d}.tar": (start, stop) for number, start, stop in parts}
-    left = [shard for shard in ranges if not folder.is_complete(shard)]
-    work = [(folder.begin(shard), *ranges[shard]) for shard in left]
+    folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar",))
+    left = [shard for shard in parts if not folder.is_complete(shard)]
+    work = [(folder.begin(shard), *parts[shard]) for shard in left]
     packed = len(rows) - sum(stop - start for _, start, stop in work)
     write = functools.partial(write_shard, path)
     with Progress(len(rows), f"packing {Path(path).name}", "rows", packed) as progress:
         for shard, (count, sha256) in zip(left, map_by_jobs(write, work, jobs, few=2, chunk=1)):
             folder.complete(shard, count, sha256)
-            open_shard_index(folder.path(shard))
+            open_index(str(folder.path(shard)))
             progress.update(count)
     folder.save_manifest(finished=True, rows=len(rows), columns=rows.num_columns)
-    for index in folder.folder.glob("*.tar.idx"):  # of shards of an earlier call
-        if not index.with_suffix("").exists():
-            index.unlink()
     return folder.manifest
 
 

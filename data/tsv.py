@@ -1,6 +1,5 @@
 """Rows of a TSV file by number: an index of their first bytes, made once, then one ``pread`` per
-row. The content of ``<tsv>.idx`` (``ofa.data.index_files``) are the N row starts and the end of the
-last row, in bytes.
+row (``ofa.data.row_files``).
 
 A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A
 missing last newline, empty lines at the end and a UTF-8 byte-order mark are no rows.
@@ -8,7 +7,7 @@ missing last newline, empty lines at the end and a UTF-8 byte-order mark are no 
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import IO
@@ -16,7 +15,7 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from ofa.data.index_files import HEADER, PROBES, open_words, sampled
+from ofa.data.row_files import PROBES, Rows, column_numbers, open_offsets, sampled
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED, load_plain
 
@@ -31,16 +30,13 @@ PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
 UPSTREAM_PROBES = 256  # rows looked at before an index of upstream's is believed
 
 
-class TsvFile:
-    """The rows of one TSV file as lists of strings, in any order, from any number of processes.
+class TsvFile(Rows):
+    """The rows of one TSV file.
 
     Picklable; the file is opened when the first row is read, once per process. ``pread`` has no
     file position, so a forked worker may share the descriptor. A file that grows or shrinks after
     it was opened is refused, in every process: its rows may be others by now.
 
-    Args: selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all
-        when None.
-    Attributes: files: what is read, here the one path.
     Raises: UserError for a missing or empty file, and for a column that the first row lacks.
 
     >>> rows = TsvFile("caption_val.tsv", "1,4,2")
@@ -49,7 +45,7 @@ class TsvFile:
 
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
-        self.files: Sequence[str] = [self.path]
+        self.files = [self.path]
         self._file: FileIO | None = None
         self._offsets: np.ndarray | None = None
         self._size: int | None = None  # of the file as it was first opened, bytes
@@ -57,35 +53,36 @@ class TsvFile:
         self.num_columns = self._read(0)[0].count(b"\t") + 1
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return map(self.__getitem__, range(len(self)))
-
     def __getitem__(self, index: int) -> list[str]:
-        """Selected columns of row ``index`` (0-based; messages count from 1, as editors do).
-
-        Raises: IndexError beyond the end; UserError if the row has another number of columns than
-        row 1, is not UTF-8, or if the file changed since it was indexed.
-        """
-        fields = self._fields(index + len(self) if index < 0 else index)
+        """As ``Rows``; a row is broken if it has another number of columns than row 1, is not
+        UTF-8, or if the file changed since it was indexed."""
+        index = index + len(self) if index < 0 else index
+        fields = self._fields(index, *self._read(index))
         return [fields[column] for column in self.selected_cols]
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """Some columns of a row, read without what lies between: images are long, and mostly at
-        one end of a row. Other columns are not checked.
-
-        Args: columns: numbers in the file (not among ``selected_cols``). Raises: as ``[]``.
-        """
+        """As ``Rows``, without what lies between: images are long, and mostly at one end of a row.
+        Other columns are not checked."""
         head, *tail = self._read(index, ends=True)
-        if tail:  # whole fields from either end
-            first, last = head.split(b"\t")[:-1], tail[0].split(b"\t")[1:]
-            found = dict(enumerate(first)) | dict(enumerate(last, self.num_columns - len(last)))
-            if found.keys() >= set(columns):
-                return [found[column].decode("utf-8", "replace") for column in columns]
-        fields = self._fields(index)
-        return [fields[column] for column in columns]
+        if not tail:
+            fields = self._fields(index, head)
+            return [fields[column] for column in columns]
+        # whole fields from either end
+        first, last = head.split(b"\t")[:-1], tail[0].split(b"\t")[1:]
+        found = dict(enumerate(first)) | dict(enumerate(last, self.num_columns - len(last)))
+        if not found.keys() >= set(columns):
+            fields = self._fields(index, *self._read(index))
+            return [fields[column] for column in columns]
+        return [found[column].decode("utf-8", "replace") for column in columns]
+
+    def raw(self, first: int, stop: int) -> list[bytes | UserError]:
+        """As ``Rows``; ``\\r`` at the end of a row stays. Raises: UserError if the file changed."""
+        start, end = int(self.offsets[first]), int(self.offsets[stop])
+        data = os.pread(self._descriptor(), end - start, start)
+        found = data.removesuffix(b"\n").split(b"\n")
+        if len(found) != stop - first or len(data) != end - start:
+            raise self._changed(first)
+        return [*found]
 
     def where(self, index: int) -> str:
         """``path:row`` for messages; rows count from 1."""
@@ -107,9 +104,21 @@ class TsvFile:
             self._offsets, self._rows = offsets, len(offsets) - 1
         return self._offsets
 
-    def _fields(self, index: int) -> list[str]:
-        """All columns of a row."""
-        (row,) = self._read(index)
+    def _descriptor(self) -> int:
+        """The file, opened in this process."""
+        if self._file is None:
+            try:
+                self._file = open(self.path, "rb", buffering=0)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start"
+                    " again"
+                ) from None
+        return self._file.fileno()
+
+    def _fields(self, index: int, row: bytes) -> list[str]:
+        """All columns of a row. Args: row: its bytes. Raises: UserError if they are not UTF-8, or
+        not as many as in row 1."""
         try:
             fields = row.decode("utf-8").split("\t")
         except UnicodeDecodeError as error:
@@ -133,15 +142,7 @@ class TsvFile:
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
-        if self._file is None:
-            try:
-                self._file = open(self.path, "rb", buffering=0)
-            except OSError as error:
-                raise UserError(
-                    f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start"
-                    " again"
-                ) from None
-        file = self._file.fileno()
+        file = self._descriptor()
         size = os.lseek(file, 0, os.SEEK_END)  # a third of the time of fstat
         self._size = size if self._size is None else self._size
         start, end = int(offsets[index]), int(offsets[index + 1])
@@ -171,35 +172,6 @@ class TsvFile:
         )
 
 
-def column_numbers(
-    path: str, columns: str | Sequence[int] | None, count: int, names: Sequence[str] = ()
-) -> list[int]:
-    """Numbers of selected columns of a file that has ``count`` of them; all when None.
-
-    Args: columns: ``"0,4,2"`` or numbers; ``"key,txt"`` where columns have ``names``.
-    Raises: UserError for a column that is not there.
-    """
-    if columns is None:
-        return list(range(count))
-    given = columns if isinstance(columns, str) else ",".join(map(str, columns))
-    words = [word.strip() for word in given.split(",")]
-    try:
-        numbers = [names.index(word) if word in names else int(word) for word in words]
-    except ValueError as error:
-        expected = (
-            f"names ({', '.join(names)})" if names else "numbers such as 0,4,2 (counted from 0)"
-        )
-        raise UserError(f"{path}: --selected-cols={given}: expects {expected}") from error
-    for number in numbers:
-        if not 0 <= number < count:
-            raise UserError(
-                f"{path}:1: --selected-cols={given} asks for column {number}, "
-                f"found {count} columns ({', '.join(names) or f'0 to {count - 1}'}); "
-                "correct the option or the file"
-            )
-    return numbers
-
-
 def data_files(data: str | None, split: str, only_training: bool = False) -> list[str]:
     """Files of a split among the comma-separated paths of upstream's scripts: those that training
     takes in turn, one per epoch, or the one of another split.
@@ -220,38 +192,34 @@ def open_index(path: str | Path) -> np.ndarray:
     """Row starts and end of a TSV file, from its index, which is made if it is missing or outdated:
     uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty."""
 
-    def fits(words: np.ndarray, tsv: IO) -> bool:
-        offsets = words[HEADER:]
-        return (
-            len(offsets) == int(words[3]) + 1 > 1
-            and _fits(offsets, tsv, int(words[1]))
+    def fits(offsets: np.ndarray, tsv: IO) -> bool:
+        return _fits(offsets, tsv) and (
             # empty lines alone follow the last row
-            and not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")
+            not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")
         )
 
-    def make(tsv: IO, status: os.stat_result) -> tuple[np.ndarray, int]:
+    def make(tsv: IO, status: os.stat_result) -> np.ndarray:
         offsets = _upstream_index(path, tsv, status.st_size)
         offsets = _scan(path, tsv, status) if offsets is None else offsets
         for row in range(len(offsets) - 2, -1, -1):  # empty lines at the end are no rows
             start, end = map(int, offsets[row : row + 2])
             if end - start > 2 or os.pread(tsv.fileno(), end - start, start).strip(b"\r\n"):
-                return offsets[: row + 2], row + 1
+                return offsets[: row + 2]
         raise UserError(
             f"{path}: expected rows of tab-separated columns, found an empty file; make it again"
         )
 
-    return open_words(path, "a TSV file", MAGIC, fits, make)[HEADER:]
+    return open_offsets(path, "a TSV file", MAGIC, fits, make)
 
 
-def _fits(
-    offsets: np.ndarray, tsv: IO, size: int, probes: int = PROBES, whole_rows: bool = False
-) -> bool:
+def _fits(offsets: np.ndarray, tsv: IO, probes: int = PROBES, whole_rows: bool = False) -> bool:
     """Whether rows spread over the file start and end where the index says. Args: whole_rows:
     look for line ends within these rows, too."""
-    last = len(offsets) - 2
+    last, size = len(offsets) - 2, os.fstat(tsv.fileno()).st_size
     for row in sampled(last + 1, probes):
         start, end = map(int, offsets[row : row + 2])
-        if not (row > 0) <= start < end <= size or (row == 0 and start not in (0, len(BOM))):
+        begins = start > 0 if row else start in (0, len(BOM))
+        if not begins or not start < end <= size:
             return False
         marks = ([start] if row else []) + ([end] if row < last else [])
         if any(os.pread(tsv.fileno(), 1, at - 1) != b"\n" for at in marks):
@@ -305,7 +273,7 @@ def _upstream_index(path: str | Path, tsv: IO, size: int) -> np.ndarray | None:
     if count == len(offsets) - 1 > 0 and np.all(offsets[1:] > offsets[:-1]):
         if os.pread(tsv.fileno(), len(BOM), 0) == BOM and offsets[0] == 0:
             offsets[0] = len(BOM)
-        if _fits(offsets, tsv, size, UPSTREAM_PROBES, whole_rows=True):
+        if _fits(offsets, tsv, UPSTREAM_PROBES, whole_rows=True):
             return offsets
     logger.warning("%s does not fit %s, making a new index", index, path)
     return None

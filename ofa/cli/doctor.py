@@ -53,7 +53,7 @@ def doctor(args: DoctorOptions) -> int:
     example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file
     trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv
     """
-    from ofa.data.index_files import leaving_no_index
+    from ofa.data.row_files import leaving_no_index
     from ofa.doctor.assets import files_of, kind_of
     from ofa.doctor.environment import FAULT, check_environment
     from ofa.doctor.rule import FATES, RULES

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa.data.rows import Rows, open_rows
-from ofa.data.shards import ShardFile
-from ofa.data.tsv import TsvFile
+from ofa.data.row_files import Rows
+from ofa.data.rows import open_rows
 from ofa.doctor.rows import RowChecker
 from ofa.doctor.rule import LISTED, RULES, Finding, Report, shown
 from ofa.doctor.schemas import Settings
@@ -74,9 +73,8 @@ def scan(path: str, settings: Settings, jobs: int = 1) -> ScanReport:
     try:
         rows = open_rows(path)
         report.rows = len(rows)
-        if isinstance(rows, ShardFile):
-            _compare_checksums(report, rows)
-        elif rows.offsets[0]:
+        _compare_checksums(report, rows)
+        if rows.offsets[0]:
             report.find("bom", "a byte-order mark", 1)
     except UserError as error:
         text = str(error).removeprefix(f"{path}: ").removeprefix("expected a TSV file, ")
@@ -153,22 +151,18 @@ def digest(text: str) -> int:
 
 def usual_width(rows: Rows) -> int:
     """The number of columns that most of the first rows have."""
-    if isinstance(rows, ShardFile):
-        return rows.num_columns
-    first = (rows_between(rows, row, row + 1)[0] for row in range(min(PROBED, len(rows))))
-    widths = Counter(row.count(b"\t") + 1 for row in first)
-    return max(widths, key=lambda width: (widths[width], width))
+    first = (rows.raw(row, row + 1)[0] for row in range(min(PROBED, len(rows))))
+    widths = Counter(row.count(b"\t") + 1 for row in first if isinstance(row, bytes))
+    return max(widths, key=lambda width: (widths[width], width), default=rows.num_columns)
 
 
-def _compare_checksums(report: ScanReport, rows: ShardFile) -> None:
-    """Find shards whose content is not what the manifest of ``ofa pack`` says."""
-    shards = list(zip(rows.files, rows.noted, rows.shard_starts)) if any(rows.noted) else []
-    for shard, noted, first in counted(shards, len(shards), "checksums", "shards"):
-        found = sha256_of(shard)
-        if noted and found != noted["sha256"]:
-            name = os.path.basename(shard)
-            text = f"{name} with {found[:12]}... instead of {noted['sha256'][:12]}..."
-            report.find("checksum", text, int(first) + 1)
+def _compare_checksums(report: ScanReport, rows: Rows) -> None:
+    """Find files whose content is not what somebody noted of them."""
+    noted = rows.checksums.items()
+    for path, (first, sha256) in counted(noted, len(noted), "checksums", "files") if noted else ():
+        if (found := sha256_of(path)) != sha256:
+            text = f"{os.path.basename(path)} with {found[:12]}... instead of {sha256[:12]}..."
+            report.find("checksum", text, first + 1)
 
 
 def _find_duplicates(report: ScanReport, rows: Rows, column: int | None) -> None:
@@ -181,8 +175,10 @@ def _find_duplicates(report: ScanReport, rows: Rows, column: int | None) -> None
     again = np.flatnonzero(first[inverse] != np.arange(len(present)))
     for place in again[:LISTED]:
         row, earlier = int(present[place]), int(present[first[inverse[place]]])
-        cells = rows_between(rows, row, row + 1)[0].split(b"\t")
-        found = f"{cells[column].decode()!r} again, as in row {earlier + 1}"
+        line = rows.raw(row, row + 1)[0]
+        assert isinstance(line, bytes)  # it has an id
+        name = line.split(b"\t")[column].decode()
+        found = f"{name!r} again, as in row {earlier + 1}"
         report.find("duplicate-id", found, row + 1, column)
     report.counts += Counter({"duplicate-id": len(again[LISTED:])})
 
@@ -268,8 +264,10 @@ def _whole_row(
 ) -> tuple[bytes, int]:
     """The row that begins with a line, and how many lines it takes: more than one where a field has
     line breaks. Args: after: place of the next line."""
-    row, lines, tabs, last_tab = line, 1, line.count(b"\t"), checker.settings.width - 1
-    for more in map(rows.__getitem__, range(after, len(rows) if last_tab and row.strip() else 0)):
+    row, tabs, last_tab, stop = line, line.count(b"\t"), checker.settings.width - 1, after
+    may_continue = last_tab > 0 and bool(row.strip())
+    while may_continue and stop < len(rows):
+        more = rows[stop]
         if isinstance(more, UserError) or not more.strip():
             break
         more_tabs = more.count(b"\t")
@@ -277,8 +275,8 @@ def _whole_row(
             break
         # base64 in lines of 76 characters
         row += (b"" if tabs in checker.images else b" ") + more
-        tabs, lines = tabs + more_tabs, lines + 1
-    return (row, lines) if tabs == last_tab else (line, 1)
+        tabs, stop = tabs + more_tabs, stop + 1
+    return (row, 1 + stop - after) if tabs == last_tab else (line, 1)
 
 
 class _UniqueIds:
@@ -352,47 +350,19 @@ def _start(work: Work, rows: Rows, settings: Settings) -> None:
 def _work(chunk: Chunk) -> Any:
     work, rows, checker = _worker
     first, stop = chunk
-    return work(rows_between(rows, first, stop), first + 1, checker)
+    return work(rows.raw(first, stop), first + 1, checker)
 
 
 def chunks_of(rows: Rows, width: int, size: int) -> Iterator[Chunk]:
     """Chunks of about ``size`` bytes. No row that is broken in two lines goes into two chunks."""
-    is_tsv, start = isinstance(rows, TsvFile), 0
-    offsets = np.linspace(0, total_bytes(rows.files), len(rows) + 1)
-    if isinstance(rows, TsvFile):
-        offsets = rows.offsets
+    offsets, start = rows.offsets, 0
     while start < len(rows):
         stop = int(np.searchsorted(offsets, int(offsets[start]) + size))
         stop = min(max(stop, start + 1), len(rows))
-        while is_tsv and stop < len(rows):  # up to a line that is a whole row
-            if rows_between(rows, stop, stop + 1)[0].count(b"\t") == width - 1:
+        while stop < len(rows):  # up to a line that is a whole row
+            (line,) = rows.raw(stop, stop + 1)
+            if isinstance(line, UserError) or line.count(b"\t") == width - 1:
                 break
             stop += 1
         yield start, stop
         start = stop
-
-
-def rows_between(rows: Rows, first: int, stop: int) -> list[Any]:
-    """Rows as a TSV has them, without line feeds; in place of one that a shard does not hold
-    whole, what is wrong with it: ``list[bytes | UserError]``."""
-    if isinstance(rows, ShardFile):
-        return [_row_of_shard(rows, row) for row in range(first, stop)]
-    start, end = int(rows.offsets[first]), int(rows.offsets[stop])
-    with open(rows.path, "rb") as file:
-        file.seek(start)
-        data = file.read(end - start)
-    found = data.removesuffix(b"\n").split(b"\n")
-    if len(found) != stop - first or len(data) != end - start:
-        raise UserError(
-            f"{rows.path}: expected {stop - first} rows from row {first + 1} on, found"
-            f" {len(found)}: the file changed, or its index does not fit; remove {rows.path}.idx"
-            f" and {rows.path}.index and start again"
-        )
-    return found
-
-
-def _row_of_shard(rows: ShardFile, row: int) -> bytes | UserError:
-    try:
-        return "\t".join(rows.texts(row, range(rows.num_columns))).encode("utf-8", "surrogatepass")
-    except UserError as error:
-        return UserError(str(error).removeprefix(f"{rows.where(row)}: "))

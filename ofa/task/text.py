@@ -11,12 +11,15 @@ import re
 import string
 import unicodedata
 import warnings
+from typing import Any
 
 from ofa.errors import UserError, place
 from ofa.io.numbers import read_decimal
+from ofa.io.values import RowError, text_of
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer
+BREAKS = re.compile(r"[\t\r\n]+")
 MISSPELLED = ("visual gronunding", "visual grounding")
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -38,6 +41,21 @@ SPACES = re.compile(f"(?<=[{WIDE}])[ ]+|[ ]+(?=[{WIDE}])")
 # BERT's decoding closes up what is before a full stop alone
 INSIDE_NUMBERS = re.compile(r"(?<=\d[.,:]) (?=\d)")
 QUESTION_MARKS = ("?", "？")
+
+
+def as_cell(value: Any) -> str:
+    """A value of JSON as a column: texts of a list joined by ``&&``, numbers by commas; line breaks
+    and tabs become spaces; ``{"answer": "yes"}`` stands for its text. What is no text
+    (``ofa.io.values``) is empty, as null is: tasks refuse a row without words, and metadata in
+    columns that nobody selects do not matter."""
+    parts = value if isinstance(value, list) else [value]
+    try:
+        texts = [text_of(part, "a text", "answer", "caption", "raw", "text") for part in parts]
+    except RowError:
+        return ""
+    between = JOIN if any(isinstance(part, (str, dict)) for part in parts) else ","
+    cell = BREAKS.sub(" ", between.join(texts)).strip()
+    return cell.encode("utf-8", "replace").decode("utf-8")
 
 
 def remove_punctuation(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.data import index_files, tsv
+from ofa.data import row_files, tsv
 from ofa.data.tsv import TsvFile, data_files, open_index
 from ofa.errors import UserError
 
@@ -98,7 +98,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
     starts = np.array([0, 8, size - 7, size], dtype=np.uint64)
-    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv.MAGIC)
+    row_files.store(starts, path.stat(), [Path(f"{path}.idx")], tsv.MAGIC)
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 
@@ -142,14 +142,14 @@ def test_damaged_index_is_made_again(write, content):
     path = write(b"1\tx\n2\ty\n")
     Path(f"{path}.idx").write_bytes(content)
     assert len(TsvFile(path)) == 2
-    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == tsv.HEADER + 3
+    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == row_files.HEADER + 3
 
 
 def test_half_an_index_is_made_again(write):
     path = write(b"1\tx\n2\ty\n")
     TsvFile(path)
     with open(f"{path}.idx", "r+b") as file:
-        file.truncate(8 * (tsv.HEADER + 2))
+        file.truncate(8 * (row_files.HEADER + 2))
     assert len(TsvFile(path)) == 2
 
 
@@ -414,7 +414,7 @@ def test_an_index_that_does_not_fit_the_file_is_made_again(write, words):
     path = write(b"1\tx\n2\ty\n")
     put_index(path, *words)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"]]
-    assert np.fromfile(f"{path}.idx", dtype="<u8")[tsv.HEADER :].tolist() == [0, 4, 8]
+    assert np.fromfile(f"{path}.idx", dtype="<u8")[row_files.HEADER :].tolist() == [0, 4, 8]
 
 
 def test_the_index_of_another_file_of_the_same_size_and_time_is_made_again(write):
@@ -429,7 +429,7 @@ def test_the_index_of_another_file_of_the_same_size_and_time_is_made_again(write
 @pytest.mark.parametrize("offset", [10**18, 2**63, 2**64 - 1, 0, 5])
 def test_an_offset_that_was_made_up_asks_for_no_memory(write, offset):
     path = write(b"1\tx\n" * 100)
-    row = next(row for row in range(1, 100) if not {row, row - 1} & set(index_files.sampled(100)))
+    row = next(row for row in range(1, 100) if not {row, row - 1} & set(row_files.sampled(100)))
     offsets = [4 * number for number in range(101)]
     offsets[row] = offset
     put_index(path, 100, *offsets)
