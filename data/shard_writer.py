@@ -26,7 +26,7 @@ from ofa.io.atomic import names_file
 from ofa.io.fingerprint import sha256_of
 from ofa.io.jobs import map_by_jobs
 from ofa.io.paths import LONGEST, path_below
-from ofa.io.progress import Progress
+from ofa.io.progress import counted
 from ofa.io.resumable import MANIFEST as FILE_MANIFEST
 from ofa.io.resumable import ResumableFolder, fingerprint
 
@@ -69,9 +69,9 @@ def sample_of(row: int, cells: list[str]) -> dict[str, str | bytes]:
     return members
 
 
-def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
-    """Args: path: of the TSV. part: file to write, first row, row after the last.
-    Returns: number of rows, SHA-256."""
+def write_shard(path: str, part: tuple[Path, int, int]) -> str:
+    """Args: path: of the TSV. part: file to write, first row, row after the last. Returns:
+    SHA-256."""
     from webdataset import TarWriter
 
     target, start, stop = part
@@ -83,7 +83,7 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
                 tar.write(sample_of(row, rows[row]))
         file.flush()
         os.fsync(file.fileno())
-    return stop - start, sha256_of(target)
+    return sha256_of(target)
 
 
 def first_rows(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[int]:
@@ -124,13 +124,12 @@ def pack(
     folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar",))
     left = [shard for shard in parts if not folder.is_complete(shard)]
     work = [(folder.begin(shard), *parts[shard]) for shard in left]
-    packed = len(rows) - sum(stop - start for _, start, stop in work)
     write = functools.partial(write_shard, path)
-    with Progress(len(rows), f"packing {Path(path).name}", "rows", packed) as progress:
-        for shard, (count, sha256) in zip(left, map_by_jobs(write, work, jobs, few=2, chunk=1)):
-            folder.complete(shard, count, sha256)
-            open_index(str(folder.path(shard)))
-            progress.update(count)
+    written = map_by_jobs(write, work, jobs, few=2, chunk=1)
+    for shard, sha256 in zip(left, counted(written, len(left), f"packing {path}", "shards")):
+        start, stop = parts[shard]
+        folder.complete(shard, stop - start, sha256)
+        open_index(str(folder.path(shard)))
     folder.save_manifest(finished=True, rows=len(rows), columns=rows.num_columns)
     return folder.manifest
 

@@ -79,40 +79,36 @@ class _Headers:
         return data
 
 
-def read_members(tar: IO, start: int, stop: float) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Key, suffix and header of the members of samples between two bytes, or to the end of the tar,
-    and an empty one there. Raises: ValueError if it is compressed, damaged or cut off."""
-    headers, end = _Headers(tar.fileno(), start), tarfile.TarInfo()
+def read_samples(
+    tar: IO, start: int = 0, stop: float = math.inf
+) -> Iterator[tuple[int, int, str, Members]]:
+    """The samples between two bytes, or to the end of the tar, each a run of members with one key:
+    its first byte, that of the next, key and members. Raises: ValueError if the tar is compressed,
+    damaged or cut off, and for a suffix twice."""
+    headers, first, key, members = _Headers(tar.fileno(), start), 0, "", Members()
     try:
         while headers.offset < stop:
             headers.at = headers.offset
             member = tarfile.TarInfo.fromtarfile(headers)  # type: ignore[arg-type]
             if member.size < 0 or member.issparse() or "size" in member.pax_headers:
                 raise ValueError(f"other content than its size says as {member.name!r}")
-            if member.isreg() and (name := MEMBER.fullmatch(member.name)):
-                yield name[1], name[2].lower(), member
+            name = MEMBER.fullmatch(member.name)
+            if name is None or not member.isreg():
+                continue
+            if name[1] != key:
+                if key:
+                    yield first, member.offset, key, members
+                first, key, members = member.offset, name[1], Members()
+            suffix = name[2].lower()
+            if suffix in members or len(members) == MOST_MEMBERS:
+                raise ValueError(f"{member.name!r} twice, or {MOST_MEMBERS} members before it")
+            members[suffix] = member
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         pass
     except (tarfile.TarError, OverflowError, RecursionError) as error:
         raise ValueError(f"a damaged or compressed one ({error})") from None
-    end.offset = headers.offset
-    yield "", "", end
-
-
-def read_samples(
-    tar: IO, start: int = 0, stop: float = math.inf
-) -> Iterator[tuple[int, int, str, Members]]:
-    """The samples between two bytes, each a run of members with one key: its first byte, that of
-    the next, key and members. Raises: ValueError as ``read_members``, and for a suffix twice."""
-    first, key, members = 0, "", Members()
-    for name, suffix, member in read_members(tar, start, stop):
-        if name != key:
-            if key:
-                yield first, member.offset, key, members
-            first, key, members = member.offset, name, Members()
-        if suffix in members or len(members) == MOST_MEMBERS:
-            raise ValueError(f"{member.name!r} twice, or {MOST_MEMBERS} members before it")
-        members[suffix] = member
+    if key:
+        yield first, headers.offset, key, members
 
 
 def read_sample(tar: IO, start: int, end: int) -> tuple[str, Members]:
