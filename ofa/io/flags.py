@@ -267,7 +267,8 @@ def action(run: Run) -> Run:
 
 def add_declared(parser: "Parser", module: ModuleType, name: str) -> None:
     """Fill a parser with the action of this name, or else with all that a module declares."""
-    actions = {key: run for key, run in vars(module).items() if hasattr(run, "texts")}
+    functions = {key: run for key, run in vars(module).items() if inspect.isfunction(run)}
+    actions: dict[str, Any] = {key: run for key, run in functions.items() if hasattr(run, "texts")}
     only = {key: run for key, run in actions.items() if key == name.replace("-", "_")}
     add = None if only else parser.add_actions()
     for key, run in (only or actions).items():
