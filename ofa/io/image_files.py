@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from pathlib import Path
 
 from ofa.errors import UserError, listed
 from ofa.io.atomic import names_file
-from ofa.io.images import decode_base64, image_header, read_image_file, upright_box, upright_size
+from ofa.io.image_archives import inside, members, read_inside
+from ofa.io.images import (
+    MAX_FILE,
+    decode_base64,
+    image_header,
+    read_image_file,
+    upright_box,
+    upright_size,
+)
 from ofa.io.jobs import map_by_jobs
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
@@ -68,7 +77,7 @@ def is_hidden(name: str) -> bool:
 
 class ImageFolders:
     """The files below some folders, by relative path or by bare name, for data sets name images
-    ``val2014/a.jpg`` or ``a.jpg``; and images of TSV files, by id.
+    ``val2014/a.jpg`` or ``a.jpg``; those of ZIP archives likewise; and images of TSV files, by id.
 
     Raises: UserError if a folder or file is missing, or if a bare name stands for several files.
     """
@@ -77,12 +86,14 @@ class ImageFolders:
         self.tables = [
             Path(path) for path in folders if str(path).endswith(TABLE) and Path(path).is_file()
         ]
-        self.folders = [Path(path) for path in folders if Path(path) not in self.tables]
+        self.archives = [Path(path) for path in folders if zipfile.is_zipfile(path)]
+        files = [*self.tables, *self.archives]
+        self.folders = [Path(path) for path in folders if Path(path) not in files]
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(
-                    f"{folder}: expected the folder of the image files, or a TSV file of image ids"
-                    " and images in base64, found none; check --images"
+                    f"{folder}: expected the folder of the image files, a ZIP archive of them, or a"
+                    " TSV file of image ids and images in base64, found none; check --images"
                 )
 
     @functools.cached_property
@@ -112,6 +123,9 @@ class ImageFolders:
                 seen.add(real)
                 for name in names:
                     found.setdefault(name, []).append(os.path.join(folder, name))
+        for archive in self.archives:
+            for name, path in members(archive).items():
+                found.setdefault(os.path.basename(name), []).append(path)
         return found
 
     def find(self, *names: str) -> str | None:
@@ -126,6 +140,8 @@ class ImageFolders:
                     if path.is_file():
                         return str(path)
             paths = self._by_name.get(os.path.basename(name), [])
+            if os.path.dirname(name):
+                paths = [one for one in paths if one.endswith((f":{name}", f"/{name}"))] or paths
             if len(paths) > 1:
                 raise UserError(
                     f"{paths[0]}: expected one file called {os.path.basename(name)!r}, found"
@@ -137,7 +153,7 @@ class ImageFolders:
         return None
 
     def __str__(self) -> str:
-        return ", ".join(map(str, [*self.folders, *self.tables]))
+        return ", ".join(map(str, [*self.folders, *self.archives, *self.tables]))
 
 
 def table_images(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
@@ -166,8 +182,10 @@ def table_images(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]
 
 
 def read_image(path: str) -> bytes:
-    """Bytes of an image file, or of an image in a TSV file, in either alphabet of base64.
-    Raises: OSError, ValueError."""
+    """Bytes of an image file, of an image in a TSV file, in either alphabet of base64, or in one of
+    ``image_archives``. Raises: OSError, ValueError."""
+    if place := inside(path):
+        return read_inside(place, MAX_FILE)
     place = IN_TABLE.fullmatch(str(path))
     if place is None:
         return read_image_file(path)
@@ -300,7 +318,7 @@ def name_broken(broken: dict[str, str]) -> str:
 
 def file_state(path: str) -> tuple:
     """Path, bytes and time of the last change: enough to see that a file is another one."""
-    place = IN_TABLE.fullmatch(path)
+    place = inside(path) or IN_TABLE.fullmatch(path)
     try:
         state = os.stat(place["file"] if place else path)
         return path, state.st_size, state.st_mtime_ns

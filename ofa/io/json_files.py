@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError, reason_of
+from ofa.io.image_archives import inside, read_inside
 from ofa.io.nesting import MAX_DEPTH, check_nesting
 from ofa.io.pickles import DAMAGED, load_plain
 
@@ -134,6 +135,8 @@ def _check_yaml(yaml: Any, text: str) -> None:
 def _content(path: str | Path, expected: str, most: int) -> bytes:
     """The bytes of a file. Raises: UserError."""
     try:
+        if place := inside(path):
+            return read_inside(place, most)
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:

@@ -15,13 +15,13 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.atomic import names_file, replacing
+from ofa.io.atomic import FULL, names_file, replacing
 from ofa.io.folder_lock import FolderLock, lock_folder
 from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
@@ -176,7 +176,7 @@ class ResumableFolder:
             logger.info("%s: continuing after %d%s %s", part, done, of, unit)
         total = None if lines is None else len(lines)
         shown = nullcontext() if total is None else Progress(total, name, unit, initial=done)
-        with names_file(part), open(part, "ab") as file, shown as progress:
+        with _continued(part), open(part, "ab") as file, shown as progress:
             for block in blocks(done):
                 data = block.encode()
                 file.write(data)
@@ -199,6 +199,21 @@ class ResumableFolder:
             with replacing(self.begin(name), "wb") as file:
                 file.write(data)
             self.complete(name, rows, hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def _continued(part: Path) -> Iterator[None]:
+    """Context of writing a part. Raises: UserError for a full disk: what was written stays."""
+    try:
+        with names_file(part):
+            yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"{part}: {error.strerror}. What is written stays there; free some space, then run the"
+            " same command again: it continues there"
+        ) from error
 
 
 def _whole_blocks(part: Path, lines: Sequence[int] | None) -> tuple[int, int, Any]:

@@ -3,15 +3,19 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.io.image_archives import members
+from ofa.io.image_files import ImageFolders
 from ofa.io.paths import path_within
-from ofa.io.values import Ids, RowError, id_key, text_of, words_of
-from ofa.prepare.annotations import Problems, list_of, read_json, read_prefixes
+from ofa.io.values import Ids, RowError, id_key, name_and_value, text_of, words_of
+from ofa.prepare.annotations import RIGHT_FILE, Problems, list_of, read_json, read_prefixes
 from ofa.prepare.dataset import PreparedDataset, split_at_random
+from ofa.prepare.hugging_face import captions_of_dataset, dataset_files
 from ofa.prepare.source import SourceOptions, source
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
@@ -22,11 +26,26 @@ CAPTIONS_FILE = "is this a captions file?"
 @dataclass(frozen=True, kw_only=True)
 class CocoCaptionsOptions(SourceOptions):
     annotations: tuple[str, ...] = option(
-        (), "captions_train2014.json and the like; optional with --split"
+        (),
+        "captions_train2014.json and the like, or a ZIP archive; optional with --split",
+        metavar="JSON|ZIP",
     )
-    images: str = option(help="folder of the image files")
+    images: tuple[str, ...] = option(
+        (), "folders or ZIP archives of the image files", metavar="DIR|ZIP"
+    )
+    dataset: tuple[str, ...] = option(
+        (), "Hugging Face dataset with its images, instead of both", metavar="DIR|PARQUET"
+    )
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "columns of --dataset for image, caption and image_id",
+        parse=name_and_value("NAME=COLUMN, such as caption=sentences"),
+        metavar="NAME=COLUMN",
+    )
     split: str | None = option(
-        None, "Karpathy's dataset_coco.json (restval counts as training)", exclusive="split"
+        None,
+        "Karpathy's dataset_coco.json (restval counts as training), or its archive",
+        exclusive="split",
     )
     val_fraction: float | None = option(
         None, "part of the images kept for validation", exclusive="split"
@@ -39,7 +58,8 @@ class CocoCaptionsOptions(SourceOptions):
 
 @source(CocoCaptionsOptions, "coco-captions")
 def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> PreparedDataset:
-    """Captions of the annotations, divided by Karpathy's file or at random.
+    """Captions of the annotations, divided by Karpathy's file or at random; or a Hugging Face
+    dataset of images and captions.
 
     Writes caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv,
     *_caption_coco_format.json, captions.txt and manifest.json.
@@ -49,15 +69,24 @@ def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> Prep
     """
     check_options(options)
     cleaner = CaptionCleaner()
-    images = images_from_coco(options, cleaner, problems)
-    if options.split:
-        splits = split_by_karpathy(options.split, options.images, cleaner, images, problems)
+    splits: dict[str, list[CaptionedImage]] = {}
+    images: list[CaptionedImage] = []
+    if options.dataset:
+        columns = dict(options.columns)
+        splits = captions_of_dataset(options.dataset, columns, cleaner, problems)
+        images = [image for some in splits.values() for image in some]
     else:
+        folders = ImageFolders(options.images)
+        images = images_from_coco(options, folders, cleaner, problems)
+    if options.split:
+        splits = split_by_karpathy(options.split, folders, cleaner, images, problems)
+    elif options.val_fraction is not None:
         keys = [(len(image.image_id), image.image_id) for image in images]
-        val = options.val_fraction or 0.0
+        val = options.val_fraction
         splits = split_at_random(images, keys, val, options.seed, options.test_fraction)
     problems.settle()
-    found = PreparedDataset(inputs=[*options.annotations, *filter(None, [options.split])])
+    inputs = [*options.annotations, *filter(None, [options.split])]
+    found = PreparedDataset(inputs=inputs or [path for path, _ in dataset_files(options.dataset)])
     found.add_captions(splits)
     if not splits["train"]:
         raise UserError(f"{found.inputs[-1]}: no image with a caption for training")
@@ -66,19 +95,52 @@ def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> Prep
 
 
 def check_options(options: CocoCaptionsOptions) -> None:
+    if options.dataset and (options.annotations or options.images or options.split):
+        raise UserError(
+            "--dataset: expected alone, for it holds images and captions, found --annotations,"
+            " --images or --split as well; leave them out"
+        )
+    if options.dataset:
+        return
     if options.split is None and options.val_fraction is None:
-        raise UserError("expected --split or --val-fraction, found neither; give one of them")
+        raise UserError(
+            "expected --split, --val-fraction or --dataset, found none; give one of them"
+        )
     if not options.split and not options.annotations:
         raise UserError(
             "--annotations: expected a captions file with --val-fraction; found none; give one"
         )
-    if not os.path.isdir(options.images):
-        raise UserError(f"{options.images}: expected the folder of the image files; check --images")
+    if not options.images:
+        raise UserError("--images: expected the folder of the image files, found none; give it")
     if options.split and options.id_prefix is not None:
         raise UserError(
             "--id-prefix: expected --val-fraction, found --split, whose ids are those of "
             "--annotations; leave it out"
         )
+
+
+def annotation_files(paths: Sequence[str], pattern: str) -> list[str]:
+    """The files, those in ZIP archives by a pattern of their names. Raises: UserError."""
+    found = []
+    for path in paths:
+        if not path.endswith(".zip"):
+            found.append(path)
+            continue
+        inner = members(path).items()
+        named = [one for name, one in inner if fnmatch(os.path.basename(name), pattern)]
+        if not named:
+            raise UserError(f"{path}: expected {pattern} in the archive, found none; {RIGHT_FILE}")
+        found += named
+    return found
+
+
+def image_at(images: ImageFolders, where: str, *names: str) -> str:
+    """Path of the image by the first of its names that is there; one that is missing is told with
+    the broken ones. Raises: UserError for a name that leads elsewhere."""
+    path = images.find(*names)
+    if path is None and images.folders:
+        path = str(path_within(images.folders[0], names[0], where))
+    return path or f"{images.archives[0]}:{names[0]}"
 
 
 def captions_of(
@@ -97,10 +159,10 @@ def captions_of(
 
 
 def images_from_coco(
-    options: CocoCaptionsOptions, cleaner: CaptionCleaner, problems: Problems
+    options: CocoCaptionsOptions, folders: ImageFolders, cleaner: CaptionCleaner, problems: Problems
 ) -> list[CaptionedImage]:
     """Images of the annotations in the order of their ids. Several files may caption one image."""
-    paths, ids = options.annotations, Ids("image")
+    paths, ids = annotation_files(options.annotations, "captions_*.json"), Ids("image")
     # by prefix and ``id_key``: image id and file; place of the first caption, and all captions
     names: dict[str, tuple[str, str]] = {}
     captions: dict[str, tuple[str, list[str]]] = {}
@@ -124,14 +186,14 @@ def images_from_coco(
         if key not in names:
             raise UserError(f"{place}, which is not in 'images'; the file is incomplete")
         image_id, name = names[key]
-        file = path_within(options.images, name, paths[0])
-        images.append(CaptionedImage(image_id, tuple(texts), str(file)))
+        file = image_at(folders, paths[0], name)
+        images.append(CaptionedImage(image_id, tuple(texts), file))
     return sorted(images, key=lambda image: (len(image.image_id), image.image_id))
 
 
 def split_by_karpathy(
     path: str,
-    images: str,
+    images: ImageFolders,
     cleaner: CaptionCleaner,
     annotated: Sequence[CaptionedImage],
     problems: Problems,
@@ -140,6 +202,7 @@ def split_by_karpathy(
     the image, otherwise from the split file itself."""
     known = {id_key(captioned.image_id): captioned for captioned in annotated}
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
+    (path,) = annotation_files([path], "dataset_coco.json")
     for number, entry in enumerate(list_of(path, read_json(path, "images")["images"], "image")):
         try:
             numbered = entry.get("cocoid", entry.get("imgid", number))
@@ -155,10 +218,9 @@ def split_by_karpathy(
                 f" {error}; is this dataset_coco.json?"
             ) from None
         # images/val2014/NAME as in COCO's archives, or images/NAME when all lie in one folder
-        file, flat = (path_within(images, one, entry.where) for one in (nested, name))
-        file = flat if not file.is_file() and flat.is_file() else file
+        file = image_at(images, entry.where, nested, name)
         captioned = known.get(id_key(image_id))
-        if captioned and Path(captioned.source).name != file.name:
+        if captioned and Path(captioned.source).name != Path(file).name:
             raise UserError(
                 f"{entry.where}: expected image {image_id} of --annotations,"
                 f" {Path(captioned.source).name}, found {entry['filename']}; do both files number"
@@ -171,5 +233,5 @@ def split_by_karpathy(
                 cleaned = [cleaner(text_of(text, "a sentence", "raw")) for text in texts]
                 captions = tuple(filter(None, cleaned))
             if captions:
-                splits[split].append(CaptionedImage(image_id, captions, str(file)))
+                splits[split].append(CaptionedImage(image_id, captions, file))
     return splits

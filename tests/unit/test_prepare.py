@@ -1,6 +1,7 @@
 """``ofa prepare``: caption files from COCO annotations and from synthetic shapes."""
 
 import base64
+import errno
 import hashlib
 import json
 
@@ -155,6 +156,20 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(coco, cut):
         == entry
     )
     assert not list(out.glob("*.part"))
+
+
+def test_a_full_disk_names_the_part_that_stays_and_is_continued(coco, capsys, monkeypatch):
+    monkeypatch.setattr(tsv_writer.Group, "block", full_disk)
+    assert karpathy(coco) == 2
+    part = coco / "out/caption_stage2_train.tsv.part"
+    assert f"error: {part}: No space left on device. What is written" in capsys.readouterr().err
+    assert part.exists()
+    monkeypatch.undo()
+    assert karpathy(coco) == 0 and not part.exists()
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_finished_files_are_not_written_again(coco, monkeypatch):

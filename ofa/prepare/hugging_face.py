@@ -1,0 +1,88 @@
+"""Captioned images of Hugging Face datasets: folders of ``save_to_disk``, and parquet files as the
+hub has them, which hold the images.
+
+data/train-00000-of-00002.parquet    image {bytes, path}    captions ["a dog", ...]    cocoid 9
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.io.image_archives import TABLES, table_columns, table_rows
+from ofa.io.values import RowError, id_key, text_of, words_of
+from ofa.prepare.annotations import Problems, one_of
+from ofa.prepare.csv_jsonl import SPLITS
+from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
+
+# What the columns are called, the likeliest first; by our names.
+NAMES = {
+    "image": "image img jpg",
+    "caption": "captions caption sentences_raw sentences text texts answer",
+    "image_id": "cocoid image_id img_id imgid filename file_name id",
+}
+PARTS = {**SPLITS, "restval": "train", "test1": "test"}
+
+
+def captions_of_dataset(
+    paths: Sequence[str], columns: Mapping[str, str], cleaner: CaptionCleaner, problems: Problems
+) -> dict[str, list[CaptionedImage]]:
+    """Images of each split; rows of one image id caption one image.
+
+    Args: columns: ``image``, ``caption`` or ``image_id`` -> the dataset's name. Raises: UserError.
+    """
+    found: dict[str, tuple[str, str, str, list[str]]] = {}  # id -> id, split, image, captions
+    for path, split in dataset_files(paths):
+        names = {name: column_of(path, name, columns) for name in NAMES}
+        wanted = [name for name in (names["caption"], names["image_id"]) if name]
+        there = table_columns(path)
+        wanted += ["split"] * ("split" in there)
+        for number, row in enumerate(table_rows(path, wanted)):
+            with problems.at(f"{path}: row {number}"):
+                part = one_of(str(row.get("split") or split).lower(), PARTS, "a split")
+                image_id = f"{Path(path).stem}_{number}"
+                if names["image_id"]:
+                    image_id = words_of(row[names["image_id"]], "an id", "id")
+                image = f"{path}:{names['image']}/{number}"
+                entry = found.setdefault(id_key(image_id), (image_id, PARTS[part], image, []))
+                cleaned = map(cleaner, texts_of(row[names["caption"]]))
+                entry[-1].extend(text for text in cleaned if text)
+                if not entry[-1] and PARTS[part] != "test":
+                    raise RowError("a caption, found none")
+    splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
+    for image_id, split, image, texts in found.values():
+        splits[split].append(CaptionedImage(Path(image_id).stem, tuple(texts), image))
+    return splits
+
+
+def dataset_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(file, split) of all tables, the split by the name of file or folder; else training."""
+    for path in paths:
+        below = sorted(file for file in Path(path).rglob("*") if file.suffix in TABLES)
+        files = below or [file for file in [Path(path)] if file.is_file()]
+        if not files:
+            raise UserError(f"{path}: expected parquet or Arrow files, found none; check --dataset")
+        for file in files:
+            name = str(file.relative_to(path) if below else file.name).lower()
+            words = re.findall(r"[a-z0-9]+", name)
+            yield str(file), next((PARTS[word] for word in words if word in PARTS), "train")
+
+
+def column_of(path: str, name: str, columns: Mapping[str, str]) -> str:
+    """The dataset's name of one of ``NAMES``; empty for an id that it lacks. Raises: UserError."""
+    there = table_columns(path)
+    usual = [columns[name]] if name in columns else NAMES[name].split()
+    found = next((one for one in usual if one in there), "")
+    if not found and (name != "image_id" or name in columns):
+        raise UserError(
+            f"{path}: expected a column for {name} ({', '.join(usual)}), found {', '.join(there)};"
+            f" name it with --columns {name}=..."
+        )
+    return found
+
+
+def texts_of(value: Any) -> list[str]:
+    """One caption, or several. Raises: RowError."""
+    texts = value if isinstance(value, list) else [] if value is None else [value]
+    return [text_of(text, "a caption", "raw", "caption") for text in texts]
