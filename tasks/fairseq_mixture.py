@@ -1,8 +1,8 @@
 """One model trained on several tasks at once: ``--task joint FILE.json``, each validated by its own
 metric, and ``--task unify_task``, the up to eight tasks of a pretraining.
 
-What is given is in ``ofa.task.mixture_file`` and ``ofa.task.pretraining_tasks``, the order in
-``ofa.data.fairseq_mixture``. A batch may hold samples of all tasks.
+Files and weights are read by ``ofa.task.mixture_file`` and ``ofa.task.pretraining_tasks``;
+``ofa.data.fairseq_mixture`` decides the order of the rows. A batch may hold samples of all tasks.
 """
 
 import argparse
@@ -184,7 +184,7 @@ class UnifyTask(OFATask):
         """Raises: UserError if options do not fit one another, or nothing is left to train."""
         task = super().setup_task(cfg, **kwargs)
         wanted = parse_weights(cfg.task_weights).items()
-        task.weights = {name: weight if task.given(name) else 0.0 for name, weight in wanted}
+        task.weights = {name: weight if task.files(name) else 0.0 for name, weight in wanted}
         if not task.trained():
             flags = ", ".join(f"--{kind.name}-data" for kind in EXTRAS.values())
             raise UserError(
@@ -199,8 +199,8 @@ class UnifyTask(OFATask):
         logger.info("tasks and their weights: %s; without: %s", trained, without)
         return task
 
-    def given(self, name: str) -> Optional[str]:
-        """The files of a task, as the option names them."""
+    def files(self, name: str) -> Optional[str]:
+        """The files of a task, as its option names them."""
         if name in PAIR_TASKS:
             return None if self.cfg.data == "none" else self.cfg.data
         return getattr(self.cfg, f"{EXTRAS[name].name}_data")
@@ -211,10 +211,10 @@ class UnifyTask(OFATask):
         """Pairs, and auxiliary rows by task, of the tasks that are trained -> their files."""
         found = {}
         for name in self.trained():
-            given, is_pair = self.given(name), name in PAIR_TASKS
+            files, is_pair = self.files(name), name in PAIR_TASKS
             # a single auxiliary file is for training alone
-            if is_pair or split == "train" or len(data_files(given, "train", True)) > 1:
-                paths = data_files(given, split, self.cfg.disable_validation)
+            if is_pair or split == "train" or len(data_files(files, "train", True)) > 1:
+                paths = data_files(files, split, self.cfg.disable_validation)
                 found[PAIR_ROWS if is_pair else name] = paths
         return {name: paths for name, paths in found.items() if paths}
 
