@@ -50,7 +50,7 @@ def cola(rng: random.Random) -> Row:
         words[swapped : swapped + 2] = words[swapped + 1], words[swapped]
     elif fault == 2:
         del words[rng.choice((0, 5))]
-    return f"{' '.join(words)} .", str(int(is_right))
+    return " ".join([*words, "."]), str(int(is_right))
 
 
 def sst2(rng: random.Random) -> Row:
@@ -63,25 +63,20 @@ def sst2(rng: random.Random) -> Row:
     return text, str(int(is_good))
 
 
-def side_of(place: str, is_true: bool = True) -> str:
-    """``inside`` or ``outside``, as a place is, or as it is not."""
-    return "inside" if (place in WORDS["inside"]) == is_true else "outside"
-
-
-def where(place: str) -> str:
-    return FORMS["where"][side_of(place)].format(place)
+def located(place: str, is_true: bool) -> dict[str, str]:
+    """The words of a place: ``where``; ``side``: inside or outside, as it is, or as it is not."""
+    sides = ["inside", "outside"] if place in WORDS["inside"] else ["outside", "inside"]
+    return {"where": FORMS["where"][sides[0]].format(place), "side": sides[not is_true]}
 
 
 def inference(rng: random.Random, verdict: str) -> Row:
     """A sentence, and one that follows from it, contradicts it, or that it does not speak of."""
     words = words_of(rng, "color", "animal", "place")
-    told = side_of(words["place"], verdict == "entailment")
+    words |= located(words["place"], verdict == "entailment")
     if verdict == "neutral":
-        told = rng.choice(WORDS["unsaid"])
+        words["side"] = rng.choice(WORDS["unsaid"])
     words |= words_of(rng, "verb")
-    return tuple(
-        form.format(told=told, where=where(words["place"]), **words) for form in FORMS["inference"]
-    )
+    return tuple(form.format(**words) for form in FORMS["inference"])
 
 
 def mnli(rng: random.Random) -> Row:
@@ -99,10 +94,8 @@ def rte(rng: random.Random) -> Row:
 def mrpc(rng: random.Random) -> Row:
     words = words_of(rng, "animal", "place", "verb", "time")
     is_same = rng.random() < 0.6
-    words |= words_of(rng, "color")
-    place = {"where": where(words["place"]), "side": side_of(words["place"], is_same)}
-    first, second = (form.format(**place, **words) for form in FORMS["mrpc"])
-    return first, second, str(int(is_same))
+    words |= words_of(rng, "color") | located(words["place"], is_same)
+    return *(form.format(**words) for form in FORMS["mrpc"]), str(int(is_same))
 
 
 def qqp(rng: random.Random) -> Row:
@@ -129,23 +122,17 @@ def gigaword(rng: random.Random) -> Row:
 
 
 TASKS = {task.__name__: task for task in (cola, mnli, mrpc, qnli, qqp, rte, sst2, gigaword)}
-NUMBERED = {"cola": (), "qnli": (), "rte": (), "qqp": ("1", "2")}  # and what follows the number
+LEADING = {"cola": ["{}"], "qnli": ["{}"], "rte": ["{}"], "qqp": ["{}", "1", "2"]}  # {}: the number
 
 
-def told(task: str, seed: int, split: str, number: int) -> Row:
-    """What a row tells, its label last; made anew until it is one for the split."""
+def row(task: str, seed: int, split: str, number: int) -> Row:
+    """The columns of a row, the label last; made anew until it is one for the split."""
     rng = random.Random(f"text-world/{task}/{seed}/{split}/{number}")
     while True:
         found = TASKS[task](rng)
         is_held_out = zlib.crc32("\t".join(found[:-1]).encode()) % HELD_OUT == 0
         if is_held_out != (split == "train"):
-            return found
-
-
-def row(task: str, seed: int, split: str, number: int) -> Row:
-    """The columns of a row, as the task's files have them."""
-    leading = (str(number), *NUMBERED[task]) if task in NUMBERED else ()
-    return *leading, *told(task, seed, split, number)
+            return *(cell.format(number) for cell in LEADING.get(task, ())), *found
 
 
 def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
@@ -156,7 +143,7 @@ def all_texts(seed: int, count: int) -> Iterator[str]:
     """The training texts of all tasks, and the words of their prompts once for each row."""
     for number in range(count):
         for task in TASKS:
-            texts = told(task, seed, "train", number)
+            texts = row(task, seed, "train", number)[len(LEADING.get(task, ())) :]
             yield from texts if task == "gigaword" else texts[:-1]
         yield GRAMMAR["prompts"]
 

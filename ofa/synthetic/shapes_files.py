@@ -94,8 +94,8 @@ class ShapesFolder(WriteOptions):
                 told = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
                 columns = dict(zip(("questions", "answers", "expressions", "boxes"), told))
         labels = {answer: label for label, answer in enumerate(words.answers())}
-        text = json.dumps(labels, indent=1, ensure_ascii=False)
-        out.write_text("ans2label.json", f"{text}\n", len(labels))
+        text = json.dumps(labels, indent=1, ensure_ascii=False) + "\n"
+        out.write_text("ans2label.json", text, len(labels))
         for name, column in columns.items():
             out.write_lines(f"{name}.txt", column)
         records = (
@@ -113,9 +113,8 @@ class ShapesFolder(WriteOptions):
         if out.is_finished():
             return out
         for split, scenes in self.scenes.items():
-            pairs = [*map(self._pair_rows, scenes)]
-            if split == "test":  # each scene once more
-                pairs += map(self._phrase_rows, scenes)
+            more = map(self._phrase_rows, scenes if split == "test" else ())
+            pairs = itertools.chain(map(self._pair_rows, scenes), more)
             self._write_rows(out, file_name("vision_language", split), split, pairs)
             objects = map(self._object_rows, scenes)
             self._write_rows(out, file_name("detection", split), split, objects)
@@ -240,11 +239,6 @@ def file_name(kind: str, split: str) -> str:
     return f"{kind}_{'examples' if split == 'train' else split}.tsv"
 
 
-def digest_of(tokenizer: str) -> str:
-    """What tells one tokenizer from another: its files."""
-    return json.dumps(list(map(sha256_of, sorted(tokenizer_files(Path(tokenizer))))))
-
-
 @action
 def synthetic_shapes(args: ShapesFolder) -> None:
     """Draw the scenes of three splits and write what is said and asked of them.
@@ -254,26 +248,24 @@ def synthetic_shapes(args: ShapesFolder) -> None:
     detection_examples.tsv and negative_sample/; with --tokenizer also image_examples.tsv (codes of
     the center) and image_gen_*.tsv (of the whole image).
     """
-    wrong = ""
     if args.tokenizer and not args.pretrain:
-        wrong = "--tokenizer: codes of images are for pretraining; add --pretrain"
-    elif args.drawings and not args.tokenizer:
-        wrong = "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer"
-    elif args.pretrain and args.language != "en":
-        wrong = "--pretrain: the texts of pretraining are English; make them with --language en"
-    if wrong:
-        raise UserError(f"{wrong}, or leave it out")
+        raise UserError("--tokenizer: codes of images are for pretraining; add --pretrain")
+    if args.drawings and not args.tokenizer:
+        raise UserError("--drawings: scenes to draw are files of codes; give a --tokenizer")
+    if args.pretrain and args.language != "en":
+        raise UserError("--pretrain: the texts of pretraining are English; give --language en")
     encode = tokenizer_of(args.tokenizer, args.size) if args.tokenizer else None
     summary(args.write_finetuning())
     if args.pretrain:
         summary(args.write_pretraining())
         pairs, objects = (
-            (f"{args.out}/{name}_examples.tsv",) for name in ("vision_language", "detection")
+            f"{args.out}/{file_name(kind, 'train')}" for kind in ("vision_language", "detection")
         )
         out = f"{args.out}/negative_sample"
-        negatives.build(negatives.NegativesOptions(data=pairs, detection=objects, out=out))
-    if encode:
-        summary(args.write_codes(encode, digest_of(str(args.tokenizer))))
+        negatives.build(negatives.NegativesOptions(data=(pairs,), detection=(objects,), out=out))
+    if args.tokenizer and encode:
+        digests = map(sha256_of, sorted(tokenizer_files(Path(args.tokenizer))))
+        summary(args.write_codes(encode, json.dumps([*digests])))
 
 
 def tokenizer_of(path: str, size: int) -> Encode:
