@@ -16,12 +16,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ofa.errors import UserError
 from ofa.io.fingerprint import sha256_of
 from ofa.io.folder_lock import lock_folder
 from ofa.io.paths import path_below
+from ofa.io.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -151,15 +150,13 @@ def download(url: str, part: Path, largest: int) -> None:
         free = shutil.disk_usage(part.parent).free
         if left and int(left) > free:
             raise OSError(f"{int(left) / 1e9:.1f} GB are left, the disk has {free / 1e9:.1f} GB")
-        bar = tqdm(
-            initial=have, total=total, unit="B", unit_scale=True, desc=part.stem, disable=None
-        )
-        with open(part, "ab" if have else "wb") as file, bar:
+        progress = Progress(total or largest, part.stem, "B", have, scaled=True)
+        with open(part, "ab" if have else "wb") as file, progress:
             while block := answer.read(BLOCK):
                 have += len(block)
                 if have > largest:
                     raise OSError(f"more than {largest} bytes; it is not the file asked for")
                 file.write(block)
-                bar.update(len(block))
+                progress.update(len(block))
     if total is not None and have < total:
         raise OSError(f"connection closed after {have} of {total} bytes; run it again to continue")

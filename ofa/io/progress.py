@@ -15,13 +15,17 @@ class Progress:
     """Counts work done; a context manager.
 
     Args: total: units, ``initial`` of which are done. what: named in front. unit: e.g. ``img``.
+    scaled: large numbers are shown as 1.2M.
     """
 
-    def __init__(self, total: int, what: str, unit: str, initial: int = 0):
+    def __init__(self, total: int, what: str, unit: str, initial: int = 0, scaled: bool = False):
         self.total, self.what, self.unit = total, what, unit
         self.initial = self.done = initial
+        self.shown = tqdm.format_sizeof if scaled else "{:.0f}".format
         # None: off without a terminal
-        self.bar = tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None)
+        self.bar = tqdm(
+            total=total, initial=initial, desc=what, unit=unit, unit_scale=scaled, disable=None
+        )
         self.started = self.reported = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -43,9 +47,9 @@ class Progress:
         """``vqa_train.tsv: 1200 of 4000 img, 300 img/s, 9 s left`` after that time."""
         rate = (self.done - self.initial) / max(seconds, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
+        done, total, speed = map(self.shown, (self.done, self.total, rate))
         return (
-            f"{self.what}: {self.done} of {self.total} {self.unit}, {rate:.0f} {self.unit}/s,"
-            f" {left:.0f} s left"
+            f"{self.what}: {done} of {total} {self.unit}, {speed} {self.unit}/s, {left:.0f} s left"
         )
 
 

@@ -116,3 +116,10 @@ def test_a_missing_checkpoint_is_known_by_its_file():
     command = "ofa checkpoint fetch caption_base --out /data"
     assert published.advice("/data/caption_base_best.pt").endswith(command)
     assert published.advice("/data/mine.pt") == ""
+
+
+def test_a_log_file_gets_lines_of_a_long_download(mirror, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ofa.io.progress.SECONDS_BETWEEN_LINES", 0)
+    caplog.set_level("INFO")
+    assert fetch(mirror, tmp_path) == 0
+    assert f"{FILE}: 65.5k of 102k B, " in caplog.text
