@@ -8,7 +8,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean, option
 from ofa.io.json_files import load_json
-from ofa.io.numbers import read_integer
+from ofa.io.values import read_integer
 
 logger = logging.getLogger(__name__)
 

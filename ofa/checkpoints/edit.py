@@ -11,8 +11,8 @@ from ofa.checkpoints.options import values_of
 from ofa.checkpoints.read import ENTRY, Checkpoint, read
 from ofa.errors import UserError, naming
 from ofa.io import tensor_files
-from ofa.io.numbers import read_decimal
 from ofa.io.safe_load import load_checkpoint
+from ofa.io.values import read_decimal
 
 # checkpoint3.pt, checkpoint_3_1500.pt
 EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")

@@ -13,8 +13,7 @@ import numpy as np
 
 from ofa.doctor.rule import RULES, shown
 from ofa.doctor.schemas import Settings, language
-from ofa.io.numbers import read_decimal
-from ofa.io.values import in_fractions, not_one_text
+from ofa.io.values import in_fractions, not_one_text, read_decimal
 from ofa.task.columns import Column
 from ofa.task.text import CHINESE, CONFIDENCE, JOIN, has_words, learned_answer
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ofa.errors import UserError, naming
 from ofa.io.flags import did_you_mean
 from ofa.io.image_files import list_images
-from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
 from ofa.io.text_files import read_lines
-from ofa.io.values import RowError, finding, in_fractions, load_values, text_of
+from ofa.io.values import RowError, finding, in_fractions, load_values, read_decimal, text_of
 from ofa.task.columns import Column
 from ofa.task.text import JOIN
 

@@ -1,7 +1,9 @@
-"""What a value of JSON or of a table says as text: one rule for captions, answers, labels and ids.
+"""What a value of JSON or of a table says: one rule for captions, answers, labels, ids and numbers.
 
 ``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of missing values
 and objects, which a model then learns; here they are a ``RowError``: "a caption, found null".
+``int`` and ``float`` would read ``1_000``, ``１２`` and ``nan``, and ``1e39``, which is infinite as
+float32; here a number is in plain decimal notation and finite.
 """
 
 import argparse
@@ -16,12 +18,16 @@ from ofa.errors import UserError
 from ofa.io.json_files import load_json
 
 SHOWN = 60  # characters of a value in a message
-NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
+ID_NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have one alone: a pair that was cut in two
 DATA = re.compile(r"""\{\s*['"].*\}|\[\s*(?:['"{]|None\b|nan\b).*\]|b'.*'|b".*\"""", re.DOTALL)
 TELLING_BOXES = 20  # of which one at least tells corners from widths
 # As programs write a missing value.
 MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))
+DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  # below 2 ** 63
+LARGEST = 3.4028234663852886e38  # of a float32
+LONGEST = 400  # characters of a number
 
 
 class RowError(Exception):
@@ -99,6 +105,32 @@ def not_one_text(text: str) -> str:
     return "as Python writes data" if DATA.fullmatch(text) else ""
 
 
+def read_decimal(value: Any) -> float:
+    """``"0.6"``, ``" -1e3 "`` or a number of JSON, finite also as float32. Raises: ValueError."""
+    if isinstance(value, str):
+        if len(value) > LONGEST or not DECIMAL.fullmatch(value):
+            raise ValueError("no decimal number")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("no number")
+    elif isinstance(value, int) and value.bit_length() > 128:  # float() would raise OverflowError
+        raise ValueError("too large a number")
+    number = float(value)
+    if not -LARGEST <= number <= LARGEST:  # also NaN
+        raise ValueError("not finite")
+    return number
+
+
+def read_integer(value: Any) -> int:
+    """``"17"``, ``17`` or ``17.0``, at most 18 digits. Raises: ValueError for anything else."""
+    if isinstance(value, str) and INTEGER.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+        return value
+    raise ValueError("no integer")
+
+
 def name_and_value(form: str) -> Callable[[str], tuple[str, str]]:
     """What reads ``NAME=VALUE`` of a command line.
 
@@ -128,7 +160,7 @@ def may_be_xywh(box: Sequence[float], size: tuple[int, int]) -> bool:
 
 def id_key(text: str) -> str:
     """One key for ``1``, ``01`` and ``1.0``, which programs take for one id."""
-    number = NUMBER.fullmatch(text)
+    number = ID_NUMBER.fullmatch(text)
     return number[1] if number else text
 
 

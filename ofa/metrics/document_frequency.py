@@ -14,8 +14,8 @@ import numpy as np
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
-from ofa.io.numbers import read_decimal
 from ofa.io.pickles import DAMAGED, load_plain
+from ofa.io.values import read_decimal
 
 EOS = "<eos>"
 MAX_ORDER = 4  # words of the longest n-gram

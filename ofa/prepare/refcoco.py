@@ -13,8 +13,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.json_files import read_plain
-from ofa.io.numbers import read_decimal, read_integer
-from ofa.io.values import Ids, RowError, finding, id_key, words_of
+from ofa.io.values import Ids, RowError, finding, id_key, read_decimal, read_integer, words_of
 from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, source

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ofa.errors import UserError
 from ofa.io.image_files import stored_form, turned_box
 from ofa.io.images import upright_size
-from ofa.io.numbers import read_decimal
 from ofa.io.values import (
     TELLING_BOXES,
     RowError,
@@ -24,6 +23,7 @@ from ofa.io.values import (
     in_fractions,
     may_be_xywh,
     one_line,
+    read_decimal,
     text_of,
     words_of,
 )

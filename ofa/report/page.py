@@ -22,8 +22,8 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.image_grid import as_field
 from ofa.io.images import decode_base64, encode_image, image_header, open_image
-from ofa.io.numbers import read_decimal
 from ofa.io.text_files import read_lines
+from ofa.io.values import read_decimal
 from ofa.task.prediction import Shown
 from ofa.task.pretraining_tasks import TASKS
 from ofa.task.results import write_json

@@ -19,9 +19,8 @@ from ofa.errors import UserError, listed
 from ofa.io.atomic import replacing
 from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
-from ofa.io.numbers import read_integer
 from ofa.io.text_files import read_text
-from ofa.io.values import RowError, words_of
+from ofa.io.values import RowError, read_integer, words_of
 from ofa.task.results import read_predictions, write_json
 
 logger = logging.getLogger(__name__)

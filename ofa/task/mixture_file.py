@@ -22,8 +22,8 @@ from typing import Any, get_args, get_type_hints
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean
 from ofa.io.json_files import read_json
-from ofa.io.numbers import read_decimal
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
+from ofa.io.values import read_decimal
 from ofa.task.task_spec import TaskOptions, TaskSpec
 from ofa.task.template import is_template, parse_template
 

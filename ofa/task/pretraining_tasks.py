@@ -13,7 +13,7 @@ from typing import Any, Optional
 from ofa.errors import UserError, place
 from ofa.io.flags import did_you_mean, option
 from ofa.io.json_files import load_json
-from ofa.io.numbers import read_decimal
+from ofa.io.values import read_decimal
 from ofa.task.columns import Column, TsvSchema
 from ofa.task.task_spec import Example, RowContext, TaskOptions
 from ofa.task.text import kind_of_pair

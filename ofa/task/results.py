@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 from ofa.errors import UserError, place
 from ofa.io.atomic import replacing
 from ofa.io.json_files import read_json
-from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.paths import path_below, path_within
-from ofa.io.values import finite
+from ofa.io.values import finite, read_decimal, read_integer
 from ofa.task.prediction import Prediction
 
 # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}

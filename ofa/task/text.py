@@ -14,8 +14,7 @@ import warnings
 from typing import Any
 
 from ofa.errors import UserError, place
-from ofa.io.numbers import read_decimal
-from ofa.io.values import RowError, text_of
+from ofa.io.values import RowError, read_decimal, text_of
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ofa.errors import UserError, place
-from ofa.io.numbers import read_decimal
+from ofa.io.values import read_decimal
 from ofa.tokens.vocabulary import bin_symbol
 
 if TYPE_CHECKING:

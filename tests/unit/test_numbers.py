@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ofa.io.numbers import read_decimal, read_integer
+from ofa.io.values import read_decimal, read_integer
 
 
 @pytest.mark.parametrize(
