@@ -20,9 +20,8 @@ from ofa.data.rows import Rows, open_rows
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
 from ofa.models.generation.generator import SequenceGenerator
-from ofa.models.generation.options import GenerationOptions, check_names
+from ofa.models.generation.options import GenerationOptions, read_options
 from ofa.models.generation.ranking import AnswerRanker
 from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.task.answers import AnswerOptions, AnswerSet, MissingAnswers, source_of
@@ -199,15 +198,7 @@ class AnsweringTask(FairseqTask):
     def arguments(self, option: str) -> Namespace:
         """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
         text = getattr(self.cfg, option, None) or "{}"
-        flag, example = "--" + option.replace("_", "-"), "such as '{\"beam\":5}', found"
-        try:
-            given = load_json(text)
-        except ValueError as error:
-            raise UserError(f"{flag}: expects JSON {example} {text!r} ({error})") from error
-        if not isinstance(given, dict):
-            raise UserError(f"{flag}: expects a JSON object {example} {text!r}")
-        check_names(given, flag)
-        return Namespace(**given)
+        return Namespace(**read_options(text, "--" + option.replace("_", "-")))
 
     def build_generator(
         self,

@@ -122,6 +122,20 @@ class GenerationOptions:
             )
 
 
+def read_options(text: str, where: str) -> dict[str, Any]:
+    """The options of a JSON flag such as ``--eval-args '{"beam":5}'``. Args: where: the flag.
+    Raises: UserError for anything else, and for options that are misspelled."""
+    example = "such as '{\"beam\":5}', found"
+    try:
+        given = load_json(text)
+    except ValueError as error:
+        raise UserError(f"{where}: expects JSON {example} {text!r} ({error})") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: expects a JSON object {example} {text!r}")
+    check_names(given, where)
+    return given
+
+
 def check_names(names: Iterable[str], where: str, *others: str) -> None:
     """Refuse options that a person misspelled. Args: names: those given. where: beginning of the
     message. others: names that may stand there as well. Raises: UserError."""

@@ -18,6 +18,7 @@ from ofa.checkpoints.published import advice
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
+from ofa.models.generation.options import read_options
 from ofa.task.template import is_template
 from ofa.trainer.processes import Processes, ProcessOptions, become
 
@@ -80,6 +81,8 @@ def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
     Raises: UserError if something is missing or another run owns the folder.
     """
     flags = named_templates(flags)
+    for flag in ("--eval-args", "--scst-args"):
+        read_options(value_of(flag, flags) or "{}", flag)
     start = checkpoint_to_start_from(options, flags)
     if start is not None and not options.dry_run and not Path(start).is_file():
         raise UserError(

@@ -87,6 +87,13 @@ def test_a_missing_checkpoint_is_named_before_anything_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_misspelled_generation_option_is_named_before_anything_is_made(tmp_path):
+    flags = ["--eval-cider", '--eval-args={"bean":5}']
+    with pytest.raises(UserError, match="^--eval-args: .*did you mean beam"):
+        train("a.tsv", LaunchOptions(out=str(tmp_path / "run")), flags)
+    assert not list(tmp_path.iterdir())
+
+
 def test_flags_of_the_recipe_go_before_the_options():
     words = common_flags(LaunchOptions(batch_size=4, effective_batch=30), [], processes=3)
     assert {"--batch-size=4", "--update-freq=3", "--distributed-world-size=3", "--cpu"} <= {*words}
