@@ -103,8 +103,20 @@ class ReadingMetrics(TaskMetrics):
     edit distance: 1 is all right."""
 
     figures = (
-        mean("acc", "_acc_sum", "_acc_cnt", title="validation accuracy"),
-        Metric("ned", ("_dist_sum", "_dist_cnt"), closeness, digits=4),
+        mean(
+            "acc",
+            "_acc_sum",
+            "_acc_cnt",
+            title="validation accuracy",
+            words="share of texts read without a fault",
+        ),
+        Metric(
+            "ned",
+            ("_dist_sum", "_dist_cnt"),
+            closeness,
+            digits=4,
+            words="1 minus the normalized edit distance",
+        ),
     )
 
     def references(self, row: BatchRow) -> list[str]:

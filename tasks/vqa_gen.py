@@ -114,6 +114,10 @@ SPEC = TaskSpec(
     decoding=decoding,
     result=result_row,
     metrics=Accuracy(
-        "vqa_score", "_vqa_score_sum", "_vqa_cnt", title="validation accuracy of answers"
+        "vqa_score",
+        "_vqa_score_sum",
+        "_vqa_cnt",
+        title="validation accuracy of answers",
+        words="mean confidence of the annotators in the answer",
     ),
 )

@@ -47,7 +47,6 @@ class EvaluateOptions(EvaluationOptions, ProcessOptions, QualityOptions, PageOpt
     """.split()
 
     report: str | None = option(None, "page with images, predictions, references and scores")
-    constant_from: str | None = option(None, "lines of which the best is the constant baseline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +119,9 @@ def evaluate(args: EvaluateOptions) -> int:
 
 
 def score(args: EvaluateOptions, evaluation: Any) -> None:
-    """Scores of the predictions, and of the constant baseline if that is asked for; printed
-    and written."""
+    """Scores of the predictions and of the constant baseline, printed and written."""
+    from ofa.task.intervals import LEVEL
     from ofa.task.results import write_json
-    from ofa.task.scoring import commonest_and_others
 
     spec = evaluation.spec
     if evaluation.references is None:
@@ -135,21 +133,36 @@ def score(args: EvaluateOptions, evaluation: Any) -> None:
         scorer = "nothing knows how good the images are (--clip-model-path, --image-text-scorer)"
         logger.info("no scores: %s", scorer if spec.generates_images else "the task defines none")
         return
-    evaluation.scores, scored = scores, list(filter(None, evaluation.references))
-    if args.constant_from:
-        lines = commonest_and_others(list(read_lines(args.constant_from)))
-        evaluation.constant = spec.metrics.best_constant(lines, scored)
-    print_table([*args.compare, *evaluation.baseline], scores)
-    rows = len(evaluation.predictions)
+    evaluation.scores = scores
+    add_constant_baseline(args, evaluation)
+    print_table(evaluation, args.compare)
+    rows, scored = len(evaluation.predictions), sum(map(bool, evaluation.references))
     content = {"scores": scores.overall, "rows": rows, "by_row": scores.by_row}
-    if len(scored) < rows:
-        content["rows_scored"] = len(scored)
+    if scores.intervals:
+        content["intervals"] = {"level": LEVEL, **scores.intervals}
+    if scored < rows:
+        content["rows_scored"] = scored
     if evaluation.constant:
         answer, of_answer = evaluation.constant
         print(f"constant baseline: {answer}")
         content["best_constant"] = {"answer": answer, "scores": of_answer}
     if args.out:
-        write_json(Path(args.out) / f"{args.gen_subset}_scores.json", content)
+        write_json(Path(args.out) / f"{evaluation.subset}_scores.json", content)
+
+
+def add_constant_baseline(args: PageOptions, evaluation: Any) -> None:
+    """The best answer that looks at no image, of given lines or of the rows' own answers."""
+    from ofa.task.scoring import commonest_and_others
+
+    metrics = evaluation.spec.metrics
+    if evaluation.spec.generates_images or not args.constant_baseline:
+        return
+    scored = list(filter(None, evaluation.references))
+    lines = (
+        list(read_lines(args.constant_from)) if args.constant_from else metrics.constants(scored)
+    )
+    if lines := commonest_and_others(lines):
+        evaluation.constant = metrics.best_constant(lines, scored)
 
 
 def quality(args: EvaluateOptions, evaluation: Any) -> dict[str, float]:
@@ -184,7 +197,7 @@ def report(args: ReportOptions) -> None:
     from ofa.task.scoring import Evaluation, references_of
     from ofa.tasks import spec_of
 
-    check_files(args, "training_log", "timings")
+    check_files(args, "training_log", "timings", "constant_from")
     spec = spec_of(args.task)
     file = open_rows(args.data, args.selected_cols or spec.default_cols)
     columns = spec.names_of(len(file.selected_cols), args.data)
@@ -203,7 +216,8 @@ def report(args: ReportOptions) -> None:
     )
     outcome.score(args.scores, args.cider_df)
     if outcome.scores is not None:
-        print_table(args.compare, outcome.scores)
+        add_constant_baseline(args, outcome)
+        print_table(outcome, args.compare)
     write_pages(args.out, outcome, args)
 
 
@@ -229,15 +243,18 @@ def check_files(args: PageOptions, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')}: expected a file, found none at {path}")
 
 
-def print_table(others: Sequence[tuple[str, dict[str, float]]], scores: Any) -> None:
-    """Args: others: names and scores of further columns."""
+def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
+    """Args: compare: names and scores of other evaluations."""
     from ofa.report.evaluation_page import score_table
 
-    table = score_table(scores, others)
-    widths = [max(10, len(name) + 3) for name in table.head[1:]]
-    for name, *cells in [["", *table.head[1:]], *table.rows]:
-        line = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
-        print(f"{name:10}{''.join(line)}".rstrip())
+    table = score_table(outcome, compare)
+    rows = [["", *table.head[1:]], *table.rows]
+    widths = [max(10, *(len(cells[at]) + 3 for cells in rows)) for at in range(1, len(table.head))]
+    for name, *cells in rows:
+        row = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
+        print(f"{name:12}{''.join(row)}".rstrip())
+    for line in filter(None, table.note.split("; ")):
+        print(f"  {line}")
 
 
 def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable) -> list:

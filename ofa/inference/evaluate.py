@@ -71,7 +71,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         task, dataset, batches, decoding, generation, best, seeds, options.num_workers
     )
     found: list[tuple[int, tuple[Any, Prediction]]] = []
-    with tqdm(total=count, desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
+    with tqdm(total=count, desc=options.subset, unit="row", disable=rank > 0) as bar:
         for rows, batch, predictions in predicted:
             if task.generates_images:
                 keep_images(task, batch, zip(rows, predictions), writer)
@@ -93,11 +93,11 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         predictions=[prediction for _, prediction in merged],
         references=references,
         row=dataset.rows.__getitem__,
-        subset=options.gen_subset,
+        subset=options.subset,
         model=options.checkpoint,
         source=options.data or options.images or "",
         seconds=time.monotonic() - started,
-        path=write_predictions(out, options.gen_subset, entries) if out else None,
+        path=write_predictions(out, options.subset, entries) if out else None,
         broken=bool(getattr(dataset.file, "broken", None)),
     )
 
@@ -117,14 +117,15 @@ def load(options: EvaluationOptions) -> tuple[Predictor, Any]:
 
 def open_rows(task: Any, options: EvaluationOptions) -> Any:
     """The rows to predict: of the TSV, or one per image file of a folder."""
+    split = options.gen_subset or "test"  # not "train" of train.tsv: nothing is augmented
     if not options.images:
         if not task.cfg.data:
             raise UserError(
                 "expected a TSV file or a folder of images to evaluate, found neither; give one"
             )
-        task.load_dataset(options.gen_subset)
-        return task.datasets[options.gen_subset]
-    return task.dataset_of(ImageFolder(options.images, task.spec), options.gen_subset)
+        task.load_dataset(split)
+        return task.datasets[split]
+    return task.dataset_of(ImageFolder(options.images, task.spec), split)
 
 
 class ImageFolder:

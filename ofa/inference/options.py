@@ -5,6 +5,7 @@ import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ofa.io.flags import did_you_mean, option, options_of
@@ -84,6 +85,8 @@ GENERATION_OPTIONS = """
     sampling_topk sampling_topp diverse_beam_groups diverse_beam_strength constraint_range
     unnormalized
 """.split()
+# ``val`` of caption_val.tsv, ``testA`` of refcoco_testA-000000.tar
+SPLIT = re.compile(r"(?:^|_)(train|val|valid|dev|test[A-Za-z0-9]*)(?:-[0-9{}.]+)?\.[a-z]+$")
 TASK = "the task, where it differs from the training"
 
 
@@ -120,7 +123,9 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
     out: str | None = option(
         None, "folder for SUBSET_predict.json and SUBSET_scores.json", also=("--results-path",)
     )
-    gen_subset: str = option("test", "SUBSET, the name of the result files")
+    gen_subset: str | None = option(
+        None, "SUBSET, the name of the result files (default: val of caption_val.tsv, or test)"
+    )
     n_best: int | None = option(None, "hypotheses per row, if not as the task needs", least=1)
     batch_size: int | None = option(
         None, "rows at a time, if not the checkpoint's validation batch, or 16", least=1
@@ -145,6 +150,12 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         None, "kind of vocabulary, if not as the folder tells", title=TASK
     )
     task_options: dict[str, Any] = options_of(task_options, title=TASK)
+
+    @property
+    def subset(self) -> str:
+        """The name of the rows: as given, or as the name of their file ends."""
+        found = SPLIT.search(Path((self.data or "").split(",")[-1]).name)
+        return self.gen_subset or (found[1] if found else "test")
 
     @property
     def replaced(self) -> dict[str, Any]:

@@ -25,15 +25,21 @@ class Accuracy(TaskMetrics):
     top: tuple[str, int] | None = None
     digits: int = 4  # figures of validation are rounded to, as upstream
     title: str = "validation accuracy"  # of its curve
+    words: str = "share of rows whose answer is right"  # below a table of scores
 
     @property
     def figures(self) -> tuple[Metric, ...]:
-        figure = mean(self.name, self.total, self.count, title=self.title, digits=self.digits)
+        figure = mean(self.name, self.total, self.count, None, self.title, self.digits, self.words)
         if not self.top:
             return (figure,)
         name, k = self.top
-        title = f"{self.title} of the {k} best"
-        return figure, mean(name, f"_{name}_sum", f"_{name}_cnt", title=title, digits=self.digits)
+        best = f" of the {k} best"
+        counts, title, words = (
+            (f"_{name}_sum", f"_{name}_cnt"),
+            self.title + best,
+            self.words + best,
+        )
+        return figure, mean(name, *counts, None, title, self.digits, words)
 
     def references(self, row: BatchRow) -> list[str]:
         return accepted_answers(row)
@@ -71,7 +77,11 @@ def matthews(cells: Mapping[str, float]) -> float:
     return (tp * tn - fp * fn) / math.sqrt(product or 1)
 
 
-OF_CELLS = {"F1": (f1_of_cells, 3), "mcc": (matthews, 4)}  # figure and its digits, as upstream
+# figure, its digits as upstream, and what it is
+OF_CELLS = {
+    "F1": (f1_of_cells, 3, "F1 of the answer yes"),
+    "mcc": (matthews, 4, "Matthews' correlation of the answer yes, -1 to 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,9 @@ class ClassFigures(Accuracy):
     def figures(self) -> tuple[Metric, ...]:
         if not self.second:
             return super().figures
-        (formula, digits), title = OF_CELLS[self.second], f"validation {self.second}"
-        return *super().figures, Metric(self.second, CELLS, formula, title=title, digits=digits)
+        (formula, digits, words), title = OF_CELLS[self.second], f"validation {self.second}"
+        second = Metric(self.second, CELLS, formula, None, title, digits, words)
+        return *super().figures, second
 
     def row_counts(self, prediction: Prediction, reference: Any) -> dict[str, float]:
         """Besides the credit the four cells of ``yes`` against the rest."""

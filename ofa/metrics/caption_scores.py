@@ -22,6 +22,7 @@ from ofa.errors import UserError
 from ofa.metrics.cider import CiderD, check_captions
 from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.metrics.ptb import character_tokenize, ptb_tokenize
+from ofa.task.intervals import Interval, interval_of_mean
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.scoring import Metric, Names, Scores, TaskMetrics, best_screened, mean
 from ofa.task.text import caption_references, is_chinese, remove_punctuation
@@ -35,6 +36,14 @@ CIDER_COUNTS = ("_cider_score_sum", "_cider_cnt")
 BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
     f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(4)
 )
+EXPLANATIONS = {
+    "CIDEr": "n-grams shared with the references, rare ones weighing more, of PTB words",
+    "BLEU-4": "precision of n-grams up to four over the whole file",
+    "ROUGE-L": "longest common subsequence with the nearest reference",
+    "METEOR": "words aligned by form, stem and meaning",
+    "SPICE": "objects, attributes and relations shared with the references",
+    "CIDEr-D": "as validation computes it: CIDEr of words without punctuation",
+}
 Frequencies = str | Path | dict  # of n-grams, as ``CiderD`` takes them
 MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 ZERO_BUT_CIDER_D = (
@@ -314,6 +323,12 @@ class CaptionMetrics(TaskMetrics):
     references = staticmethod(split_references)
     make_scorer = staticmethod(CaptionScorer)
     best_constant = staticmethod(best_constant)
+
+    def explanations(self) -> dict[str, str]:
+        return EXPLANATIONS
+
+    def intervals(self, scores: Scores) -> dict[str, Interval]:
+        return {name: interval_of_mean(scores.by_row[name]) for name in scores.mean_names()}
 
     def final_scores(
         self,

@@ -21,12 +21,16 @@ class BoxAccuracy(TaskMetrics):
 
     @property
     def figures(self) -> tuple[Metric, ...]:
-        title = "validation accuracy of boxes"
-        return (mean("score", "_score_sum", "_score_cnt", self.enabled, title),)
+        title, words = (
+            "validation accuracy of boxes",
+            "share of boxes that overlap the true by half",
+        )
+        return (mean("score", "_score_sum", "_score_cnt", self.enabled, title, words=words),)
 
     @property
     def reported(self) -> tuple[Metric, ...]:
-        return *self.figures, mean("IoU", "_iou_sum", "_score_cnt")
+        words = "mean overlap with the true box: intersection over union"
+        return *self.figures, mean("IoU", "_iou_sum", "_score_cnt", words=words)
 
     def references(self, row: BatchRow) -> list[str]:
         """The expected box in words; none if the row has no box, for which zeros stand."""
@@ -46,6 +50,9 @@ class BoxAccuracy(TaskMetrics):
         """What sampled boxes earn: their overlap with the true one, 0 to 1."""
         references = map(self.reference, rows)
         return [self.row_counts(*pair)["_iou_sum"] for pair in zip(predictions, references)]
+
+    def constants(self, references: Sequence[Sequence[float]]) -> list[str]:
+        return [",".join(f"{number:g}" for number in box) for box in references]
 
     def constant(self, line: str) -> Prediction:
         """``x0,y0,x1,y1`` in pixels as the answer to every text."""
@@ -79,7 +86,8 @@ def f1_of_boxes(counts: Mapping[str, float]) -> float:
 class DetectionMetrics(TaskMetrics):
     """F1 of the boxes of all rows together."""
 
-    figures = (Metric("score", COUNTS, f1_of_boxes, title="validation F1 of boxes"),)
+    words = "F1 of boxes that overlap a true one of their name by half"
+    figures = (Metric("score", COUNTS, f1_of_boxes, title="validation F1 of boxes", words=words),)
 
     def references(self, row: BatchRow) -> list[str]:
         return [row.target_str or ""]

@@ -12,7 +12,12 @@ from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.scoring import TaskMetrics, mean
 from ofa.task.text import is_chinese
 
-NAMES = ("rouge1", "rouge2", "rougeL")
+# figure -> what is counted
+NAMES = {
+    "rouge1": "words",
+    "rouge2": "pairs of words",
+    "rougeL": "the longest common subsequence of words",
+}
 SIGNS = {**BRACKETS, "&": "&amp;", "<": "&lt;", ">": "&gt;", "[UNK]": "UNK"}
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
@@ -88,8 +93,8 @@ def scorer(chinese: bool):
 
     if chinese:  # rouge-score knows Latin letters alone: every character is a word
         characters = SimpleNamespace(tokenize=lambda text: character_tokenize([text])[0].split())
-        return RougeScorer(NAMES, tokenizer=characters)
-    return RougeScorer(NAMES, use_stemmer=True)
+        return RougeScorer([*NAMES], tokenizer=characters)
+    return RougeScorer([*NAMES], use_stemmer=True)
 
 
 def rouge(summary: str, reference: str) -> dict[str, float]:
@@ -103,8 +108,14 @@ class SummaryMetrics(TaskMetrics):
 
     is_slow = True
     figures = tuple(
-        mean(f"{name}_f1", f"_{name}_f1_sum", "_rouge_cnt", attrgetter("eval_rouge"))
-        for name in NAMES
+        mean(
+            f"{name}_f1",
+            f"_{name}_f1_sum",
+            "_rouge_cnt",
+            attrgetter("eval_rouge"),
+            words=f"F1 of {words}, shared with the reference",
+        )
+        for name, words in NAMES.items()
     )
     reported = (figures[-1], *figures[:-1])
 

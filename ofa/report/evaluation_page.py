@@ -11,6 +11,7 @@ import numpy as np
 
 from ofa.report import page
 from ofa.report.options import PageOptions
+from ofa.task.intervals import LEVEL, paired_difference
 from ofa.task.scoring import Evaluation, Scores
 
 # of the scores of captions; other tasks show all they have
@@ -28,8 +29,7 @@ def evaluation_report(outcome: Evaluation, options: PageOptions) -> page.Report:
     rows = len(outcome.predictions)
     shown = f", {len(items)} of them on this page" if len(items) < rows else ""
     draws = outcome.spec.generates_images
-    columns = [*options.compare, *outcome.baseline]
-    tables = [score_table(scores, columns)] if scores.overall else []
+    tables = [score_table(outcome, options.compare)] if scores.overall else []
     tables += answer_tables(outcome, scores)
     if options.timings:
         took = {} if outcome.seconds is None else {"evaluation": outcome.seconds}
@@ -40,7 +40,8 @@ def evaluation_report(outcome: Evaluation, options: PageOptions) -> page.Report:
         curves = page.training_curves(log, outcome.spec)
     return page.Report(
         options.report_title or f"{outcome.spec.name}: {outcome.subset}",
-        f"{rows} rows{shown} · {Path(outcome.model).name} · {time.strftime('%d %B %Y, %H:%M')}",
+        f"{Path(outcome.source).name} · {rows} rows{shown} · {Path(outcome.model).name}"
+        f" · {time.strftime('%d %B %Y, %H:%M')}",
         scores.overall,
         _tiles(scores.overall, outcome),
         curves,
@@ -77,7 +78,10 @@ def _tiles(scores: dict[str, float], outcome: Evaluation) -> list[page.Tile]:
     names = [name for name in LEADING if name in scores] or list(scores)
     tiles = []
     for name in names:
-        note = f"constant baseline: {baseline[name]:.3f}" if name in baseline else ""
+        notes = [f"constant baseline: {baseline[name]:.3f}"] if name in baseline else []
+        if interval := outcome.scores and outcome.scores.intervals.get(name):
+            notes.insert(0, f"{LEVEL:.0%}: {_range(interval)}")
+        note = " · ".join(notes)
         tiles.append(page.Tile(name, f"{scores[name]:.3f}", note))
         if len(tiles) == 1 and baseline.get(name, 0) > 0:
             times = f"{scores[name] / baseline[name]:.1f} ×"
@@ -85,14 +89,44 @@ def _tiles(scores: dict[str, float], outcome: Evaluation) -> list[page.Tile]:
     return tiles
 
 
-def score_table(scores: Scores, others: Sequence[tuple[str, dict[str, float]]]) -> page.Table:
-    """Args: others: names and scores of further columns."""
-    columns = [("model", scores.overall), *others]
-    rows = [
-        [name, *(f"{column[name]:.4f}" if name in column else "" for _, column in columns)]
-        for name in scores.overall
-    ]
-    return page.Table("all scores", ["score", *(name for name, _ in columns)], rows)
+def score_table(outcome: Evaluation, compare: Sequence[tuple[str, Scores]] = ()) -> page.Table:
+    """The scores with their intervals, beside those of other evaluations and of the constant
+    baseline; differences are paired row by row. Args: compare: names and scores of others."""
+    scores = outcome.scores or Scores()
+    names, means = [*scores.overall], {*scores.mean_names()}
+    columns: dict[str, dict[str, str]] = {"model": _cells(scores.overall)}
+    if scores.intervals:
+        columns[f"{LEVEL:.0%} interval"] = {
+            name: _range(interval) for name, interval in scores.intervals.items()
+        }
+    for title, other in compare:
+        columns[title] = _cells(other.overall)
+        paired = {
+            name: paired_difference(scores.by_row[name], other.by_row[name])
+            for name in means & {*other.mean_names()}
+        }
+        differences = {
+            name: f"{found[0]:+.4f} ({_range(found[1], '+')})"
+            for name, found in paired.items()
+            if found is not None
+        }
+        if differences:
+            columns[f"minus {title}"] = differences
+    for title, baseline in outcome.baseline:
+        columns[title] = _cells(baseline)
+    explained = outcome.spec.metrics.explanations()
+    notes = [f"{name}: {explained[name]}" for name in names if name in explained]
+    rows = [[name, *(cells.get(name, "") for cells in columns.values())] for name in names]
+    return page.Table("all scores", ["score", *columns], rows, note="; ".join(notes))
+
+
+def _cells(scores: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.4f}" for name, value in scores.items()}
+
+
+def _range(interval: tuple[float, float], sign: str = "") -> str:
+    low, high = interval
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
 def histograms(scores: Scores) -> list[page.Histogram]:

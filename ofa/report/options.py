@@ -1,6 +1,7 @@
 """Options of the commands that score predictions and show them on a page."""
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.json_files import load_json
+from ofa.task.scoring import Scores
 
 
 def frequencies_of(path: str) -> dict[str, Any]:
@@ -21,18 +23,22 @@ def frequencies_of(path: str) -> dict[str, Any]:
     return {"ref_len": num_images, "document_frequency": frequencies}
 
 
-def named_scores(text: str) -> tuple[str, dict[str, float]]:
+def named_scores(text: str) -> tuple[str, Scores]:
     """``NAME=FILE`` -> the name and the scores that an earlier evaluation wrote there."""
     name, _, path = text.rpartition("=")
     try:
-        scores = load_json(Path(path).read_text(encoding="utf-8"))["scores"]
-        found = {key: float(value) for key, value in scores.items()}
+        content = load_json(Path(path).read_text(encoding="utf-8"))
+        overall = {key: float(value) for key, value in content["scores"].items()}
+        by_row = {
+            key: [math.nan if value is None else float(value) for value in values]
+            for key, values in content.get("by_row", {}).items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise argparse.ArgumentTypeError(
             f"expected the SUBSET_scores.json of an evaluation at {path}"
             f" ({type(error).__name__}: {error}); ofa evaluate --out writes it"
         ) from None
-    return name or Path(path).stem.removesuffix("_scores"), found
+    return name or Path(path).stem.removesuffix("_scores"), Scores(overall, by_row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,14 @@ class PageOptions:
     report_title: str | None = option(None, "heading of the page")
     training_log: str | None = option(None, "train.log whose curves the page shows")
     timings: str | None = option(None, "lines of 'stage TAB seconds' for a table of the page")
-    compare: tuple[tuple[str, dict[str, float]], ...] = option(
+    constant_baseline: bool = option(True, "the best answer that looks at no image, for comparison")
+    constant_from: str | None = option(
+        None, "lines to choose the constant baseline from, if not the rows' answers"
+    )
+    compare: tuple[tuple[str, Scores], ...] = option(
         (),
-        "SUBSET_scores.json of another evaluation to compare with; may be repeated",
+        "SUBSET_scores.json of another evaluation to compare with, row by row; may be repeated",
         parse=named_scores,
         repeat=True,
-        metavar="NAME=FILE",
+        metavar="[NAME=]FILE",
     )

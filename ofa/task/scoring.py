@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ofa.errors import naming
+from ofa.task.intervals import Interval, interval_of_counts
 from ofa.task.prediction import BatchRow, Prediction
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Metric:
     enabled: Optional[Callable[[Any], bool]] = None
     title: str = ""  # what a curve of it is called
     digits: Optional[int] = None  # that validation rounds it to, as upstream
+    words: str = ""  # what it measures, below a table of scores
 
     def value(self, counts: Mapping[str, float]) -> float:
         """The figure of a validation, rounded."""
@@ -49,9 +51,11 @@ def mean(
     enabled: Optional[Callable[[Any], bool]] = None,
     title: str = "",
     digits: int = 4,
+    words: str = "",
 ) -> Metric:
     """A figure: the sum ``total`` over the rows ``count``, rounded as upstream."""
-    return Metric(name, (total, count), partial(_ratio, total, count), enabled, title, digits)
+    exact = partial(_ratio, total, count)
+    return Metric(name, (total, count), exact, enabled, title, digits, words)
 
 
 def _ratio(total: str, count: str, counts: Mapping[str, float]) -> float:
@@ -60,10 +64,26 @@ def _ratio(total: str, count: str, counts: Mapping[str, float]) -> float:
 
 @dataclass
 class Scores:
-    """Scores of a whole evaluation by name: over all rows, and one value per row."""
+    """Scores of a whole evaluation by name: over all rows, one value per row, and how sure they
+    are. ``counts``: what each scored row adds to ``Metric.counts``."""
 
     overall: dict[str, float] = field(default_factory=dict)
     by_row: dict[str, list[float]] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    counts: list[Mapping[str, float]] = field(default_factory=list)
+
+    def mean_names(self) -> list[str]:
+        """Scores over all rows that are the mean of the rows' own."""
+        known = {
+            name: [value for value in rows if not math.isnan(value)]
+            for name, rows in self.by_row.items()
+        }
+        return [
+            name
+            for name, rows in known.items()
+            if rows
+            and math.isclose(sum(rows) / len(rows), self.overall.get(name, math.nan), abs_tol=1e-9)
+        ]
 
 
 class TaskMetrics:
@@ -118,7 +138,26 @@ class TaskMetrics:
         return Scores(
             {figure.name: figure.exact(total) for figure in self.reported},
             {figure.name: list(map(figure.exact, rows)) for figure in self.reported},
+            counts=rows,
         )
+
+    def intervals(self, scores: Scores) -> dict[str, Interval]:
+        """How sure each score is, of those that can be resampled row by row."""
+        figures = self.reported if scores.counts else ()
+        return {one.name: interval_of_counts(scores.counts, one.exact) for one in figures}
+
+    def explanations(self) -> dict[str, str]:
+        """What scores measure, by name."""
+        return {figure.name: figure.words for figure in self.reported if figure.words}
+
+    def constants(self, references: Sequence[Any]) -> list[str]:
+        """Lines that may be the constant baseline: the answers of the rows. Args: as of
+        ``final_scores``."""
+        texts = (reference for reference in references if not isinstance(reference, str))
+        return [
+            *(reference for reference in references if isinstance(reference, str)),
+            *(text for some in texts for text in some if isinstance(text, str)),
+        ]
 
     def constant(self, line: str) -> Prediction:
         """The prediction that a line of text is when every row is answered so."""
@@ -239,6 +278,7 @@ def score_rows(
     known = [row for row, reference in enumerate(references) if reference]
     of_known = [predictions[row] for row in known], [references[row] for row in known]
     scores = final_scores(*of_known, names, **more)
+    scores.intervals = spec.metrics.intervals(scores)
     for name, values in scores.by_row.items():
         of_row = dict(zip(known, values, strict=True))
         scores.by_row[name] = [of_row.get(row, math.nan) for row in range(len(references))]

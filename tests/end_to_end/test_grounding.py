@@ -447,7 +447,7 @@ def test_questions_about_a_region_are_learned_and_answered(run, tmp_path):
         )
         == 0
     )
-    entries = json.loads((tmp_path / "test_predict.json").read_text())
+    entries = json.loads((tmp_path / "valid_predict.json").read_text())
     assert [entry["question_id"] for entry in entries] == list(range(ROWS))
     assert (tmp_path / "page.html").read_text().count('<rect class="asked"') == ROWS
     from ofa import OFA

@@ -32,7 +32,7 @@ done["evaluate"] = main(["evaluate", rows, "--path", checkpoint, *of_task, *sear
 out = ["--draw", f"{folder}/drawn", "--out", f"{folder}/predictions.jsonl"]
 done["predict"] = main(["predict", checkpoint, photos, *of_task, f"--{word}", text, *search, *out])
 page = ["--data", rows, "--out", f"{folder}/page.html"]
-done["report"] = main(["report", f"{folder}/test_predict.json", *of_task, *page])
+done["report"] = main(["report", f"{folder}/train_predict.json", *of_task, *page])
 from ofa import OFA
 from ofa.demo.service import Demo
 model = OFA.load(checkpoint, device="cpu")
@@ -95,7 +95,7 @@ def check(folder: Path, statuses: dict, word: str) -> None:
         "c.jpg",
     ] and {prediction[word] for prediction in predictions} == {"birds"}
     assert {"uniq_id", "answer", "score"} <= set(
-        json.loads((folder / "test_predict.json").read_text())[0]
+        json.loads((folder / "train_predict.json").read_text())[0]
     )
     assert "dogs" in (folder / "page.html").read_text()
 
@@ -150,7 +150,7 @@ def test_an_installed_package_adds_a_task_to_every_command(installed, tmp_path):
         tmp_path, installed, "", train, checkpoint, "count_things", "thing", "birds", "count"
     )
     check(tmp_path, statuses, "thing")
-    assert json.loads((tmp_path / "test_scores.json").read_text())["scores"].keys() == {"acc"}
+    assert json.loads((tmp_path / "train_scores.json").read_text())["scores"].keys() == {"acc"}
 
 
 def test_a_copied_file_with_another_name_is_a_task_for_every_command(tmp_path):

@@ -70,7 +70,7 @@ def page(photos) -> SimpleNamespace:
 def test_the_commands_of_the_page_prepare_check_train_predict_and_report(page):
     assert "template_train.tsv: 10 rows" in page.printed
     assert "no faults, no notes" in page.printed
-    entries = json.loads((page.folder / "runs/things/results/test_predict.json").read_text())
+    entries = json.loads((page.folder / "runs/things/results/val_predict.json").read_text())
     assert len(entries) == 2 and set(entries[0]) >= {"uniq_id", "answer"}
     report = (page.folder / "runs/things/report.html").read_text(encoding="utf-8")
     assert report.count("data:image/") >= 2 and "ball" in report

@@ -108,6 +108,25 @@ def test_answers_outside_of_the_commonest_ones_are_counted_together(tmp_path):
     assert [row[-1] for row in confusion["rows"]] == ["2"] * 12 + ["4"]
 
 
+def test_boxes_are_compared_with_those_of_another_model_and_of_a_constant(tmp_path, boxes, capsys):
+    data, results, _ = boxes
+    other = {"score": [0.0, 1.0, 0.0], "IoU": [0.0, None, 0.0]}
+    write_json(tmp_path / "old_scores.json", {"scores": {"score": 1 / 3}, "by_row": other})
+    compare = ["--compare", f"old={tmp_path / 'old_scores.json'}"]
+    assert report(results, data, "refcoco", tmp_path / "page.html", *compare) == 0
+    head, score, *_, last = capsys.readouterr().out.splitlines()
+    assert re.split(r"  +", head.strip()) == [
+        *("model", "95% interval", "old", "minus old", "constant baseline")
+    ]
+    assert re.search(r"0\.000 to 1\.000 +0\.3333 +\+0\.0000 \(-1\.000 to \+1\.000\)", score)
+    assert (
+        "score: share of boxes that overlap the true by half"
+        in (tmp_path / "page.html").read_text()
+    )
+    assert report(results, data, "refcoco", tmp_path / "page.html", "--no-constant-baseline") == 0
+    assert "constant" not in capsys.readouterr().out
+
+
 def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxes, capsys, caplog):
     data, results, _ = boxes
     lines = [line.split("\t") for line in open(data).read().split("\n")[:-1]]
