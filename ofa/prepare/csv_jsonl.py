@@ -56,6 +56,10 @@ OTHER_NAMES = {
     "source": "text document article",
     "target": "summary",
 }
+BOX_NAMES = (
+    *("x y w h", "x y width height", "xmin ymin xmax ymax", "x1 y1 x2 y2"),
+    *("left top right bottom", "x_min y_min x_max y_max"),
+)
 SPLITS = {name: name for name in ("train", "val", "test")}
 SPLITS |= dict.fromkeys(("valid", "validation", "dev"), "val")
 
@@ -111,8 +115,9 @@ def read_own_table(
     columns = file_columns(spec)
     if spec.has("id") and not holds_captions(columns):
         check_ids(rows, has_image_ids(columns))
+    found = dataset_of(spec, rows, problems, options, options.files)
     note_without_validation(rows, options.val_fraction)
-    return dataset_of(spec, rows, problems, options, options.files)
+    return found
 
 
 def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") -> list[TableRow]:
@@ -206,27 +211,35 @@ def check_columns(
     missing, used = [], set()
     for column in columns_to_fill(spec):
         there = {called.get(name, name) for name in column.names}.intersection(known)
-        corners = {called.get(name, name) for name in CORNERS if column.kind == "box"}
+        corners = {called.get(name, name) for name in CORNERS}.intersection(known)
+        corners = corners if column.kind == "box" else set()
         used |= there | corners
-        if column.needed and not there and not (corners and corners <= {*known}):
+        if column.needed and not there and len(corners) < len(CORNERS):
             missing.append(column.public_name)
     if missing:
         name = missing[0]
         left = [column for column in known if column not in used]
-        meant = [f"{name}={found}" for name in missing if (found := like(name, left))]
+        meant = list(filter(None, (like(name, left) for name in missing)))
         remedy = f"did you mean --columns {' '.join(meant)}?" if meant else ""
+        header = "" if used or meant else ", or write the names of the columns in the first line"
         raise UserError(
             f"{where}: expected a column {called.get(name, name)!r} for the task's {name!r},"
-            f" found {', '.join(known)}; {remedy or f'name it with --columns {name}=...'}"
+            f" found {', '.join(known)}; {remedy or f'name it with --columns {name}=...'}{header}"
         )
 
 
 def like(name: str, found: Collection[str]) -> str:
-    """That of the columns which may be the one of this name; empty if there is none."""
+    """What may be meant by a column that is missing: ``image=file_name``, for a box also
+    ``x0=left y0=top x1=right y1=bottom``; or nothing. Args: found: columns that have no use yet."""
     folded = {column.casefold(): column for column in found}
-    close = difflib.get_close_matches(name, folded, 1)
     usual = [other for other in OTHER_NAMES.get(name, "").split() if other in folded]
-    return next((folded[other] for other in (*usual, *close)), "")
+    for other in (*usual, *difflib.get_close_matches(name, folded, 1)):
+        return f"{name}={folded[other]}"
+    for names in map(str.split, BOX_NAMES if name == "box" else ()):
+        if folded.keys() >= set(names):
+            pairs = (f"{corner}={folded[other]}" for corner, other in zip(CORNERS, names))
+            return " ".join(pairs) + " --box-format xywh" * names[3].startswith("h")
+    return ""
 
 
 def place(

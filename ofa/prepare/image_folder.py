@@ -61,10 +61,11 @@ def read_image_folder(options: ImageFolderOptions, problems: Problems) -> Prepar
             with problems.at(where):
                 words = words_of_class(key, names) if key else ""
                 rows.append(TableRow(where, {"label": words}, split, image))
-    note_without_validation(rows, options.val_fraction)
     lists = [path for path in splits.values() if Path(path).is_file()]
     inputs = [*lists, *filter(None, [options.class_names])]
-    return dataset_of("image_classify", rows, problems, options, inputs)
+    found = dataset_of("image_classify", rows, problems, options, inputs)
+    note_without_validation(rows, options.val_fraction)
+    return found
 
 
 def splits_below(folder: str) -> dict[str, str]:
@@ -126,8 +127,9 @@ def listed_files(
             yield where, find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), key
 
 
-def read_class_names(path: str) -> dict[str, str]:
-    """Class -> its words. Raises: UserError."""
+def read_class_names(path: str, what: str = "class", hint: str = "correct it") -> dict[str, str]:
+    """Class -> its words, in the order of the file. Args: what: a class is called in messages.
+    hint: their end. Raises: UserError."""
     if path.endswith(".json"):
         content = read_json(path, 'JSON such as {"1": "pink primrose"}', kind=dict)
         try:
@@ -137,11 +139,11 @@ def read_class_names(path: str) -> dict[str, str]:
         except RowError as error:
             raise UserError(f"{path}: expected {error}; correct it") from None
     names: dict[str, str] = {}
-    for where, line in numbered_lines(path, "'class words'"):
+    for where, line in numbered_lines(path, f"'{what} words'"):
         key, _, words = line.partition("\t" if "\t" in line else " ")
         if not one_line(words) or key in names:
             raise UserError(
-                f"{where}: expected a new class and its words, found {line[:60]!r}; correct it"
+                f"{where}: expected a new {what} and its words, found {line[:60]!r}; {hint}"
             )
         names[key] = one_line(words)
     return names

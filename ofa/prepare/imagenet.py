@@ -12,14 +12,15 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
-from ofa.prepare.annotations import Problems, numbered_lines
+from ofa.prepare.annotations import Problems
 from ofa.prepare.dataset import PreparedDataset, label_text
-from ofa.prepare.image_folder import class_files, sub_folders
+from ofa.prepare.image_folder import class_files, read_class_names, sub_folders
 from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
 
+SYNSETS_FILE = "is it synset_words.txt or LOC_synset_mapping.txt?"
 CLASS_FOLDERS = "a folder per synset, or a list of lines 'file synset' or 'file label'"
 
 
@@ -71,16 +72,9 @@ def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDatas
 def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
     """Synset -> words, in the order of the labels: lines ``n02119789 kit fox, Vulpes macrotis``.
     Args: first_only: keep what stands before the first comma."""
-    synsets: dict[str, str] = {}
-    for where, line in numbered_lines(path, "'synset words'"):
-        synset, _, words = line.partition("\t" if "\t" in line else " ")
-        words = one_line(words.split(",")[0] if first_only else words)
-        if not words or synset in synsets:
-            raise UserError(
-                f"{where}: expected a new synset and its words, found {line[:SHOWN]!r}; is it"
-                " synset_words.txt or LOC_synset_mapping.txt?"
-            )
-        synsets[synset] = words
+    synsets = read_class_names(path, "synset", SYNSETS_FILE)
+    if first_only:
+        synsets = {synset: one_line(words.split(",")[0]) for synset, words in synsets.items()}
     same = [words for words, count in Counter(synsets.values()).items() if count > 1]
     if same:
         message = "%s: %d words stand for more than one synset and count as the same answer: %s"

@@ -172,6 +172,25 @@ def test_columns_of_usual_other_names_are_proposed(folder, capsys):
 
 
 @pytest.mark.parametrize(
+    "names, meant",
+    [
+        ("x,y,w,h", "x0=x y0=y x1=w y1=h --box-format xywh?"),
+        ("xmin,ymin,xmax,ymax", "x0=xmin y0=ymin x1=xmax y1=ymax?"),
+    ],
+)
+def test_four_columns_of_a_box_are_proposed(folder, capsys, names, meant):
+    (folder / "t.csv").write_text(f"image,text,{names}\na.jpg,a dog,1,2,9,9\n")
+    assert run(folder, "t.csv", "refcoco") == 2
+    assert f"did you mean --columns {meant}" in capsys.readouterr().err
+
+
+def test_a_table_without_a_header_is_told_of_one(folder, capsys):
+    (folder / "t.csv").write_text("a.jpg,a dog\nb.jpg,a cat\n")
+    assert run(folder, "t.csv", "caption") == 2
+    assert "or write the names of the columns in the first line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "encoding, words",
     [
         ("utf-16", "t.csv: expected UTF-8 text, found UTF-16"),
