@@ -194,12 +194,11 @@ def draw_oversampled(tile: Image.Image, thing: Shape, box: Box, outline: float) 
     """The thing in its box of an enlarged tile; the outline (its width in pixels) lies inside."""
     x0, y0, x1, y1 = (OVERSAMPLING * side for side in box)
     pen, width = ImageDraw.Draw(tile), round(OVERSAMPLING * outline)
-    points = np.array(CORNERS[thing.shape])
-    if not len(points):
-        pen.ellipse((x0, y0, x1, y1), thing.rgb, INK, width)
+    if corners := CORNERS[thing.shape]:
+        places = np.array(corners) * (x1 - x0, y1 - y0) + (x0, y0)
+        pen.polygon([*places.flat], thing.rgb, INK, width)
     else:
-        places = (points - points.min(axis=0)) / np.ptp(points, axis=0)  # 0 to 1
-        pen.polygon([*(places * (x1 - x0, y1 - y0) + (x0, y0)).flat], thing.rgb, INK, width)
+        pen.ellipse((x0, y0, x1, y1), thing.rgb, INK, width)
     if thing.shape == "ring":
         hole = 0.25 * (x1 - x0)
         pen.ellipse((x0 + hole, y0 + hole, x1 - hole, y1 - hole), (0, 0, 0, 0), INK, width)
