@@ -222,14 +222,13 @@ class ShardFile(Rows):
 
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
-        shards = find_shards(self.path)
-        self.files = [*shards]
-        sizes: Iterator[int] = (len(open_index(shard)) - 1 for shard in shards)
-        if len(shards) > OPEN_SHARDS:
-            sizes = counted(sizes, len(shards), f"opening {self.path}", "shards")
+        self.files, noted = zip(*find_shards(self.path))
+        sizes: Iterator[int] = (len(open_index(shard)) - 1 for shard in self.files)
+        if len(noted) > OPEN_SHARDS:
+            sizes = counted(sizes, len(noted), f"opening {self.path}", "shards")
         self.shard_starts = np.cumsum([0, *sizes])
-        firsts = zip(shards.items(), self.shard_starts.tolist())
-        self.checksums = {shard: (row, noted["sha256"]) for (shard, noted), row in firsts if noted}
+        shards = zip(self.files, self.shard_starts.tolist(), noted)
+        self.checksums = {shard: (row, entry["sha256"]) for shard, row, entry in shards if entry}
         sample = self._sample(0)
         self.names = [] if isinstance(sample.json, list) else sample.names()
         self.num_columns = len(self.names or sample.json)
@@ -320,7 +319,7 @@ def name_of(shard: str) -> str:
     return match[1] if match else os.path.basename(shard)
 
 
-def find_shards(path: str) -> dict[str, dict]:
+def find_shards(path: str) -> list[tuple[str, dict]]:
     """The shards in order, each with its entry in the manifest beside it (empty without one).
     Raises: UserError if there is none, or one is missing or not as long as the manifest says."""
     shards = [path] if os.path.exists(path) else _matches(path)
@@ -342,19 +341,20 @@ def find_shards(path: str) -> dict[str, dict]:
             " or make them: ofa pack"
         )
     manifest = functools.cache(read_manifest)
-    places = {shard: os.path.split(shard) for shard in shards}
-    noted = {
-        shard: manifest(folder, name_of(file)).get(file, {})
-        for shard, (folder, file) in places.items()
-    }
-    for shard, entry in noted.items():
-        size = os.path.getsize(shard) if os.path.isfile(shard) else None
-        if size is None or size != entry.get("bytes", size):
-            expected = f"{entry['bytes']} bytes as its manifest says" if size else "a shard"
-            what = "a shard that is cut off" if (size or 0) < entry.get("bytes", 0) else "another"
-            found = "no such file" if size is None else f"{size}: {what}"
-            raise UserError(f"{shard}: expected {expected}, found {found}; copy or make it again")
-    return noted
+    noted = [
+        manifest(os.path.dirname(shard), name_of(shard)).get(os.path.basename(shard), {})
+        for shard in shards
+    ]
+    for shard, entry in zip(shards, noted):
+        finding = "a shard, found no such file"
+        if os.path.isfile(shard):
+            size, expected = os.path.getsize(shard), entry.get("bytes")
+            if expected in (None, size):
+                continue
+            what = "a shard that is cut off" if size < expected else "another one"
+            finding = f"{expected} bytes as its manifest says, found {size}: {what}"
+        raise UserError(f"{shard}: expected {finding}; copy or make it again")
+    return list(zip(shards, noted))
 
 
 def _matches(pattern: str) -> list[str]:

@@ -187,6 +187,21 @@ def test_rows_travel_to_workers_and_are_opened_there(folder):
         assert pool.map(file.__getitem__, [0, 5] * 50) == [["0_0"], ["5_0"]] * 50
 
 
+def test_a_shard_that_a_pattern_names_twice_is_read_twice(folder):
+    rows = open_rows(f"{folder}/{{rows-000002,rows-000002,rows-*}}.tar", "0")
+    assert [*rows] == [["6_0"], ["6_0"], *([row[0]] for row in ROWS)]
+
+
+def test_raw_rows_are_lines_of_a_tsv_and_say_why_one_is_none(tmp_path, folder, tsv):
+    assert open_rows(folder, "0").raw(2, 5) == open_rows(tsv, "0").raw(2, 5)
+    assert open_rows(folder).offsets[0] == 0 and len(open_rows(folder).offsets) == 8
+    path = write_tar(
+        tmp_path / "x.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b"["}]
+    )
+    row, error = open_rows(path).raw(0, 2)
+    assert row == b"0\tx" and str(error).startswith("expects JSON in the member .json, found")
+
+
 def test_only_so_many_shards_stay_open(folder, monkeypatch):
     monkeypatch.setattr("ofa.data.shards.OPEN_SHARDS", 1)
     file = open_rows(folder, "0")
@@ -460,6 +475,11 @@ def test_a_shard_that_ends_between_two_members_is_cut_off_too(tmp_path):
     assert "expected an uncompressed tar of samples" in error_of(path)
     path.write_bytes(b"\x1f\x8b" + bytes(600))
     assert "found a damaged or compressed one" in error_of(path)
+
+
+def test_numbers_behind_a_dot_are_no_endings_of_one_sample(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": f"a.{i}", "txt": b"x"} for i in range(65)])
+    assert "found 'a.64.txt' twice, or 64 members before it" in error_of(path)
 
 
 def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):

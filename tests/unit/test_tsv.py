@@ -82,6 +82,22 @@ def test_rows_come_in_any_order_with_selected_columns(write):
     assert TsvFile(path, [1])[1] == ["e"]
 
 
+def test_texts_of_a_short_row_take_one_read(write, monkeypatch):
+    file = TsvFile(write(b"a\tb\tc\nd\te\tf\n"))
+    reads, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: reads.append(args) or pread(*args))
+    assert file.texts(1, [2, 0]) == ["f", "d"] and len(reads) == 1
+
+
+def test_raw_rows_keep_what_is_no_line_feed_and_notice_a_change(write):
+    path = write(b"\xef\xbb\xbfa\tb\r\nc\n\xff\n")
+    file = TsvFile(path)
+    assert file.raw(0, 3) == [b"a\tb\r", b"c", b"\xff"] and file.raw(1, 2) == [b"c"]
+    path.write_bytes(b"a\tb\nc\n")
+    with pytest.raises(UserError, match="a.tsv:1: expects a row at byte 3, found something else"):
+        file.raw(0, 3)
+
+
 def test_file_travels_to_workers_and_is_opened_there(write):
     file = TsvFile(write(b"1\tx\n2\ty\n"), "1")
     copy = pickle.loads(pickle.dumps(file))
