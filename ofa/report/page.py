@@ -169,8 +169,9 @@ def _card(item: Item, report: Report) -> dict[str, Any]:
             largest = 2 * LARGEST if report.wide or len(report.items) <= FEW else LARGEST
             size, orientation = image_header(data)
             card["width"], card["height"] = size
-            kinds = (kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start))
-            if max(size) <= largest and orientation == 1 and (kind := next(kinds, "")):
+            starts = SHOWN_AS_THEY_ARE.items()
+            kind = next((kind for start, kind in starts if data.startswith(start)), None)
+            if kind is not None and orientation == 1 and max(size) <= largest:
                 card["image"] = f"data:image/{kind};base64,{encode_image(data)}"
             else:  # a browser would turn it
                 card["image"] = data_url(open_image(data), largest)
