@@ -120,7 +120,7 @@ class Console:
         self.place = self.figures = ""  # what the bar has around it
         self.shown_epoch = 0  # the last one of which a line was shown
         self.columns: list[str] = []  # of the table whose row was the last line, if it was one
-        self.warnings: set[str] = set()  # other processes print the same ones
+        self.common: set[str] = set()  # shown lines that other processes print as well
         self.unread: deque[str] = deque(maxlen=10)  # lines of no logger since the last line of one
         self.traceback: list[str] = []
         self.failed = False
@@ -156,7 +156,7 @@ class Console:
         elif ERROR.match(text):
             self.error(text)
         elif SPOKEN.match(text):
-            self.print(text)
+            self.once(text, self.print)
         elif text.strip():
             self.unread.append(text)
 
@@ -170,16 +170,20 @@ class Console:
             if self.shown_epoch != epoch:  # few updates in it: no line of an interval
                 self.interval(epoch, _between_pipes(message))
         elif level != "INFO":
-            if message not in self.warnings:
-                self.warnings.add(message)
-                show = self.print if level == "WARNING" else self.error
-                show(f"{level.lower()}: {message}")
+            show = self.print if level == "WARNING" else self.error
+            self.once(f"{level.lower()}: {message}", show)
         elif name in SPEAKERS:
             self.print(message)
         elif message.startswith("begin validation on") and self.bar is not None:
             self.bar.set_description_str(f"{self.place}, validating")
         elif message.startswith("done training"):
             self.close_bar()
+
+    def once(self, text: str, show: Callable[[str], None]) -> None:
+        """Show what every process of a run prints."""
+        if text not in self.common:
+            self.common.add(text)
+            show(text)
 
     def interval(self, epoch: int, figures: dict[str, str]) -> None:
         """Show where the training is, what it learned and how fast."""

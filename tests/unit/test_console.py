@@ -124,7 +124,8 @@ def test_what_fairseq_says_of_itself_is_in_the_log_alone(shown):
 def test_warnings_of_several_processes_and_lines_of_this_project_are_shown_once(shown):
     warning = "2026-11-30 03:31:40 | WARNING | ofa.tasks.fairseq_task | 3 rows have no reference"
     found = "2026-11-30 03:31:40 | INFO | ofa.trainer.fairseq_resume | continuing with the run"
-    out, _ = shown(warning, found, warning, "SIGINT: saving after this update, then stopping")
+    asked = "SIGINT: saving after this update, then stopping"
+    out, _ = shown(warning, found, warning, asked, asked)
     assert out.splitlines() == [
         "warning: 3 rows have no reference",
         "continuing with the run",
