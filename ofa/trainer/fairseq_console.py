@@ -108,12 +108,13 @@ class Outcome:
 
     @classmethod
     def last_line(cls, cfg) -> str:
-        reason = cls.reason or (
-            f"the learning rate has fallen to --stop-min-lr {cfg.optimization.stop_min_lr:g}"
-        )
+        """Why the training ended, and where."""
         if cls.updates < cls.planned < math.inf:
-            return f"stopped early after update {cls.updates} of {cls.planned:.0f}: {reason}"
-        return f"finished after update {cls.updates}: {reason}"
+            ended = f"stopped early after update {cls.updates} of {cls.planned:.0f}"
+        else:
+            ended = f"finished after update {cls.updates}"
+        rate = cfg.optimization.stop_min_lr
+        return f"{ended}: {cls.reason or f'the learning rate is at most --stop-min-lr {rate:g}'}"
 
 
 def log_best(cfg) -> None:

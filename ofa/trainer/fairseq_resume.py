@@ -134,7 +134,7 @@ def end_of_run(trainer, epoch_itr, seconds: float) -> str | None:
         return f"{hours:.2f} of --stop-time-hours {limits.stop_time_hours} are used"
     patience = trainer.cfg.checkpoint.patience
     if 0 < patience <= getattr(ExtraTrainerState.early_stopping, "num_runs", 0):
-        return f"no validation was better for {patience} times (--patience)"
+        return f"no better validation, --patience {patience}"
     return None
 
 

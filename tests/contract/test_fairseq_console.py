@@ -45,7 +45,7 @@ def test_the_last_line_says_why_a_training_ended(outcome, tmp_path):
         "stopped early after update 30 of 80: no validation was better"
     )
     outcome.reason = None
-    assert outcome.last_line(cfg).endswith("the learning rate has fallen to --stop-min-lr 1e-06")
+    assert outcome.last_line(cfg).endswith("the learning rate is at most --stop-min-lr 1e-06")
     for planned in (30, math.inf):
         outcome.planned, outcome.reason = planned, "all 3 epochs are done"
         assert outcome.last_line(cfg) == "finished after update 30: all 3 epochs are done"
