@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import ofa
+from ofa import devices
+from ofa.checkpoints.header import read_header
 from ofa.errors import UserError
-from ofa.io.flags import action, did_you_mean, option
+from ofa.io.flags import action, did_you_mean, flags_of, option
+from ofa.io.stored_options import is_readable_path
 from ofa.task.template import is_template
 from ofa.trainer import launch
+from ofa.trainer.checks import size_of
+from ofa.trainer.flags import check_flags
 from ofa.trainer.launch import LaunchOptions
 from ofa.trainer.processes import become
 
 EXECUTABLE = "OFA_EXECUTABLE"  # tells scripts which Python to use
 FROM_SCRIPT = "OFA_RECIPE"  # set by scripts: what they call is given files
+CHOSEN = "OFA_CHOSEN"  # tells it what the user gave: the number of last flags, and "batch"
+AUTO = "OFA_AUTO"
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
 SIZES = Literal["nano", "tiny", "medium", "base", "large", "huge"]
 
@@ -59,16 +66,44 @@ def train(args: TrainOptions) -> int:
         return 0
     if not args.what or args.what.startswith("-"):
         raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
+    check_flags(args.flags, flags_of(TrainOptions), args.what)
     from_script = bool(os.environ.pop(FROM_SCRIPT, ""))
     if from_script or args.what not in recipes() and names_files(args.what):
         refuse_settings_of_recipes(args, from_script)
         flags = args.flags if args.bpe_dir is None else (f"--bpe-dir={args.bpe_dir}", *args.flags)
-        return launch.train(args.what, args, flags)
+        return launch.train(args.what, args, flags, chosen_in(os.environ.pop(CHOSEN, "")))
     script, settings = recipe_of(args.what)
     settings |= given(args)
-    if is_flag(args.data, "DATA_DIR") and args.start is None and script.name != "pretrain.sh":
+    has_own_data = is_flag(args.data, "DATA_DIR") and script.name != "pretrain.sh"
+    if has_own_data and args.start is None:
         settings["RESTORE"] = "none"  # own data, and no checkpoint named
+    settings[AUTO] = ""
+    if args.auto or args.auto is None and has_own_data:
+        batch = args.batch_size or args.effective_batch
+        settings |= {AUTO: "1", CHOSEN: f"{len(args.flags)}{' batch' if batch else ''}"}
+        settings |= size_and_vocabulary(args)
     run_script(script, settings, args.flags)
+
+
+def chosen_in(text: str) -> launch.Chosen | None:
+    """What the user of a recipe gave, as the setting ``CHOSEN`` says."""
+    number, *batch = text.split() or [""]
+    return launch.Chosen(int(number), bool(batch)) if number.isdecimal() else None
+
+
+def size_and_vocabulary(args: TrainOptions) -> dict[str, str]:
+    """Settings that nobody gave: those of the checkpoint to start from, or a size that the device
+    affords."""
+    found = {}
+    if args.start in (None, "none") or not Path(args.start or "").is_file():
+        size = "tiny" if devices.count_without_torch()[0] else "nano"
+    else:
+        header = read_header(args.start or "")
+        size = (size_of(header) or "").removeprefix("ofa_")
+        folder = header.options.get("bpe_dir")
+        if args.bpe_dir is None and isinstance(folder, str) and is_readable_path(folder):
+            found["BPE_DIR"] = folder
+    return found if args.size or not size else {**found, "SIZE": size}
 
 
 def is_flag(value: str | None, setting: str) -> bool:

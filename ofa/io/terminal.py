@@ -1,4 +1,4 @@
-"""Color and bold on a terminal, as https://no-color.org has it."""
+"""What people read: color and bold on a terminal, as https://no-color.org has it, sizes, times."""
 
 import os
 from typing import Literal, TextIO
@@ -11,3 +11,18 @@ def styled(text: str, style: Literal["red", "bold"], stream: TextIO) -> str:
     or NO_COLOR is set."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or not stream.isatty() else f"\033[{CODES[style]}m{text}\033[0m"
+
+
+def in_units(size: float) -> str:
+    """Bytes as ``5.2 GB``, ``310 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def in_time(seconds: float) -> str:
+    """Roughly: ``40 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    if seconds < 90:
+        return f"{max(round(seconds / 5), 1) * 5} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -20,6 +20,7 @@ from ofa.io import tensor_files
 from ofa.io.atomic import FULL, replacing
 from ofa.io.pickles import DAMAGED
 from ofa.io.stored_options import drop_from_checkpoint
+from ofa.io.terminal import in_units
 
 CHECKPOINTS = "checkpoint*.pt"  # every file that fairseq saves in the course of a training
 # Path -> checkpoint that was read already: fairseq gets it in place of the file, once.
@@ -161,8 +162,3 @@ def checkpoint_bytes(cfg, model) -> int:
         num_stored = sum(weight.numel() for weight in stored.values())
         total += weights + 4 * num_stored * cfg.ema.ema_fp32
     return total
-
-
-def in_units(size: int) -> str:
-    """``5.2 GB``, ``310 MB``."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -8,18 +8,20 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import ofa
 from ofa import devices
-from ofa.checkpoints.published import advice
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
 from ofa.models.generation.options import read_options
 from ofa.task.template import is_template
+from ofa.trainer.auto import fit, words
+from ofa.trainer.checks import Facts, look_at
+from ofa.trainer.flags import value_of
+from ofa.trainer.plan import Plan
 from ofa.trainer.processes import Processes, ProcessOptions, become
 
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
@@ -72,38 +74,94 @@ class LaunchOptions(ProcessOptions):
         None, "processes that read data (default: 2)", least=0, env="NUM_WORKERS"
     )
     fresh: bool = option(False, "start over; what the folder holds is moved aside", env="FRESH")
+    auto: bool | None = option(
+        None, "fit batch, length, image size, ... to rows and device", env="OFA_AUTO"
+    )
+    plan: bool = option(False, "print what fits 1 to 8 GPUs, and stop", env="OFA_PLAN")
 
 
-def train(data: str, options: LaunchOptions, flags: Sequence[str]) -> int:
-    """Train in this process, or in several below it; returns only after ``--dry-run``.
+@dataclass(frozen=True)
+class Chosen:
+    """What the user of a recipe gave: the last flags, and whether a batch size was among it."""
+
+    flags: int
+    batch: bool = False
+
+
+def train(
+    data: str, options: LaunchOptions, flags: Sequence[str], chosen: Chosen | None = None
+) -> int:
+    """Train in this process, or in several below it; returns only after ``--dry-run`` and
+    ``--plan``.
 
     Args: data: training and validation files, as fairseq takes them. flags: of ``fairseq-train``.
+    chosen: which of them ``--auto`` leaves alone; default: all.
     Raises: UserError if something is missing or another run owns the folder.
     """
     flags = named_templates(flags)
     for flag in ("--eval-args", "--scst-args"):
         read_options(value_of(flag, flags) or "{}", flag)
     start = checkpoint_to_start_from(options, flags)
-    if start is not None and not options.dry_run and not Path(start).is_file():
-        raise UserError(
-            f"--from (RESTORE) expects a checkpoint, found no file {start}. Put it there, name"
-            f" another, or train from random weights (--from none){advice(start)}"
-        )
-    gpus = 0 if "--cpu" in flags else count_gpus(options.dry_run)
+    facts = Facts()
+    if options.auto or not options.dry_run:
+        facts = look_at(data, start, flags, carries=bool(options.auto))
+        flags = [*facts.carried, *flags]
+    gpus = 0 if "--cpu" in flags else count_gpus(options.dry_run or options.plan)
     processes = Processes.of(options, gpus)
-    arguments = [data, *common_flags(options, flags, processes.count, gpus), *flags]
-    command = processes.command("fairseq_cli.train", arguments)
+    said = ""
+    if options.auto:
+        recipe = planned(data, options, flags, facts, processes, gpus)
+        options, flags, said = fitted(recipe, options, flags, chosen)
+    plan = planned(data, options, flags, facts, processes, gpus)
+    command = processes.command("fairseq_cli.train", plan.flags)
     if options.dry_run:
         print(shlex.join(command))
+        return 0
+    if options.plan:
+        print(*filter(None, [said, plan.line()]), plan.table(), sep="\n")
         return 0
     kept = () if gpus else KEEP_FREED_MEMORY
     memory = {name: os.environ.get(name) or FOUR_GIB for name in kept}
     if processes.rank > 0:  # nodes share the disk: the first one owns the folder and logs
         become(command, memory)
     folder = Path(options.out or RUN)
+    warning = plan.check_space(folder)
     lock = own(folder, options.fresh)  # for as long as this process lives
     lock.keep_through_exec()
+    announce(folder / LOG, auto=said, plan=plan.line(), warning=warning)
     become(command, memory, folder / LOG, log_format=value_of("--log-format", flags))
+
+
+def planned(
+    data: str,
+    options: LaunchOptions,
+    flags: Sequence[str],
+    facts: Facts,
+    processes: Processes,
+    gpus: int,
+) -> Plan:
+    """What the command line of a training comes to; its ``flags`` are all that fairseq gets."""
+    arguments = [data, *common_flags(options, flags, processes.count, gpus), *flags]
+    return Plan(facts, arguments, processes.count, gpus)
+
+
+def fitted(
+    recipe: Plan, options: LaunchOptions, flags: Sequence[str], chosen: Chosen | None
+) -> tuple[LaunchOptions, list[str], str]:
+    """Options and flags that fit rows and device, and a line that says what was changed."""
+    if chosen is None:
+        chosen = Chosen(len(flags), bool(options.batch_size or options.effective_batch))
+    batch, effective, found = fit(recipe, flags[len(flags) - chosen.flags :], chosen.batch)
+    options = replace(options, batch_size=batch, effective_batch=effective)
+    return options, [*flags, *found.flags], words(recipe, found)
+
+
+def announce(log: Path, **said: str) -> None:
+    """Lines for the terminal and the log of a run, those that say something."""
+    text = "".join(f"{name}: {line}\n" for name, line in said.items() if line)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(text)
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> None:
@@ -165,17 +223,6 @@ def count_gpus(quick: bool = False) -> int:
     if note:
         print(f"note: {note}; using the CPU", file=sys.stderr)
     return gpus
-
-
-def value_of(flag: str, flags: Sequence[str]) -> str | None:
-    """The last value of a flag, in either spelling."""
-    value = None
-    for word, following in zip(flags, [*flags[1:], ""]):
-        if word == flag:
-            value = following
-        elif word.startswith(f"{flag}="):
-            value = word.partition("=")[2]
-    return value
 
 
 def named_templates(flags: Sequence[str]) -> list[str]:

@@ -133,6 +133,15 @@ def test_fairseq_parses_every_training_script(script, size, parse_training):
     assert args.arch == f"ofa_{size}" and args.cpu and Path(args.user_dir) == ROOT / "ofa"
 
 
+def test_the_table_of_known_flags_is_that_of_fairseqs_parser(parse_training):
+    from ofa.trainer.fairseq_flags import declared_flags
+    from ofa.trainer.flags import TABLE
+
+    assert TABLE.read_text().splitlines() == declared_flags(), (
+        "run: python -m ofa.trainer.fairseq_flags"
+    )
+
+
 def test_flags_on_the_command_line_win(parse_training):
     words = dry_run(
         ROOT / "run_scripts/caption/train_stage1.sh",

@@ -9,7 +9,8 @@ from ofa import devices
 from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.trainer import launch
-from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train, value_of
+from ofa.trainer.flags import value_of
+from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train
 from ofa.trainer.processes import Processes, ProcessOptions
 
 

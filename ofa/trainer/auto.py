@@ -1,0 +1,173 @@
+"""Settings that fit the data and the device: what ``--auto`` changes in a recipe.
+
+Recipes are made for 100 000 rows and more. Of few rows they make a handful of updates, keep
+averages that never leave the starting weights, and a checkpoint for each epoch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from ofa.errors import UserError
+from ofa.io.terminal import in_units
+from ofa.trainer.flags import given, value_of
+from ofa.trainer.plan import Plan, gpu_memory, usable_memory
+
+ENOUGH = 500  # updates; of fewer hardly anything is learned
+WANTED = {"scratch": 1000, "checkpoint": 500}  # updates of a training on few rows
+MOST_EPOCHS = 100
+BATCHES_PER_EPOCH = 32  # at least
+SMALLEST_BATCH = 16
+VALIDATIONS = 12
+WARM_UP = 0.06
+AVERAGED = 10  # the averages reach over a tenth of the updates
+# Learning rates: measured for ofa_nano, the others follow upstream's pretraining (1e-4 for large)
+# and the widths.
+FROM_SCRATCH = {
+    "ofa_nano": 1e-3,
+    "ofa_tiny": 5e-4,
+    "ofa_medium": 3e-4,
+    "ofa_base": 2e-4,
+    "ofa_large": 1e-4,
+    "ofa_huge": 1e-4,
+}
+FROM_CHECKPOINT = {"ofa_nano": 5e-4, "ofa_tiny": 2e-4}  # others: the recipe's
+PIXELS = {1_000: 96, 10_000: 128, 10**12: 224}  # rows -> side of an image, from random weights
+WORDS = {
+    "--patch-image-size": "pixels",
+    "--lr": "learning rate",
+    "--max-epoch": "epochs",
+    "--ema-decay": "EMA decay",
+}
+
+
+@dataclass
+class Fit:
+    """Flags that go behind a recipe's, and what they say in words. Args: own: flags of the user,
+    which stay as they are."""
+
+    own: frozenset[str]
+    flags: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+
+    def set(self, plan: Plan, flag: str, value: object) -> None:
+        before = value_of(flag, plan.flags)
+        if flag in self.own or before is not None and before.strip("[]") == str(value):
+            return
+        self.flags.append(f"{flag}={value}")
+        if flag in WORDS:
+            self.changes.append(f"{WORDS[flag]} {value}{f' instead of {before}' if before else ''}")
+
+
+def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit]:
+    """Rows per process and step, rows per update, and flags that fit.
+
+    Args: plan: of the recipe. own: flags of the user, which win. keep_batch: so do the batches.
+    Raises: UserError if not even one row fits into memory.
+    """
+    found, rows = Fit(frozenset(given(own))), plan.facts.rows
+    batch, effective = plan.batch, plan.effective_batch
+    if plan.cost is None or rows is None:
+        return batch, effective, found
+    _fit_image_size(plan, found)
+    _fit_learning_rate(plan, found)
+    epochs, updates = plan.epochs or 0, plan.updates or 0
+    is_misfit = updates < ENOUGH or epochs > MOST_EPOCHS
+    if is_misfit and not keep_batch:
+        effective = min(effective, _power_of_two(max(rows // BATCHES_PER_EPOCH, SMALLEST_BATCH)))
+        effective = max(effective, plan.processes)
+    if not keep_batch:
+        fitted = replace(plan, flags=[*plan.flags, *found.flags])
+        batch = _fit_memory(fitted, max(effective // plan.processes, 1))
+    if is_misfit:
+        _fit_length(plan, effective, found)
+        if effective != plan.effective_batch:
+            found.changes.insert(0, f"batch {effective} instead of {plan.effective_batch}")
+    return batch, effective, found
+
+
+def _fit_image_size(plan: Plan, found: Fit) -> None:
+    """Small images where a network learns to see from few rows; those of its training where it has
+    learned to, unless a GPU affords the recipe's."""
+    spec, start = plan.facts.spec, plan.facts.start
+    if not plan.pixels or spec is None:
+        return
+    if start.table is None:
+        side = next(side for most, side in PIXELS.items() if (plan.facts.rows or 0) < most)
+        if plan.gpus:
+            side = max(side, 224)
+    else:
+        trained_with = start.options.get("patch_image_size")
+        if not isinstance(trained_with, int) or plan.gpus and plan.arch != "ofa_nano":
+            return
+        side = trained_with
+    if side < plan.pixels:
+        found.set(plan, "--patch-image-size", side)
+        if start.table is None and any(
+            one.name == "max_image_size" for one in fields(spec.options)
+        ):
+            found.set(plan, "--max-image-size", side)
+
+
+def _fit_learning_rate(plan: Plan, found: Fit) -> None:
+    rates = FROM_SCRATCH if plan.facts.start.table is None else FROM_CHECKPOINT
+    if plan.arch in rates:
+        found.set(plan, "--lr", f"{rates[plan.arch]:g}")
+
+
+def _fit_memory(plan: Plan, most: int) -> int:
+    """Rows of a step."""
+    memory = gpu_memory() if plan.gpus else None
+    size = memory * 1e9 if memory else usable_memory() / plan.processes
+    if plan.gpus and not memory:
+        return min(plan.batch, most)
+    batch = plan.largest_batch(size, most)
+    if not batch:
+        raise UserError(
+            f"--auto: expected {in_units(round(plan.memory(1)))} of memory for a step of one row of"
+            f" {plan.arch} with {plan.pixels} pixels, found {in_units(round(size))}; take a smaller"
+            " --size or --patch-image-size, or --checkpoint-activations"
+        )
+    return batch
+
+
+def _fit_length(plan: Plan, effective: int, found: Fit) -> None:
+    """Epochs, warm-up, averages, validations and checkpoints for few rows."""
+    epoch_updates = math.ceil((plan.facts.rows or 1) / effective)
+    wanted = WANTED["scratch" if plan.facts.start.table is None else "checkpoint"]
+    epochs = min(max(math.ceil(wanted / epoch_updates), 1), MOST_EPOCHS)
+    updates, every = epochs * epoch_updates, max(epochs // VALIDATIONS, 1)
+    for flag, value in (
+        ("--max-epoch", epochs),
+        ("--max-update", 0),
+        ("--warmup-updates", 0),
+        ("--warmup-ratio", WARM_UP),
+        ("--save-interval", every),
+        ("--validate-interval", every),
+        ("--save-interval-updates", 0),
+        ("--validate-interval-updates", 0),
+        ("--keep-best-checkpoints", -1),
+    ):
+        found.set(plan, flag, value)
+    if plan.has("--store-ema"):
+        decay = min(plan.number("--ema-decay", 0.9999), max(1 - AVERAGED / updates, 0))
+        found.set(plan, "--ema-decay", f"{decay:.4g}")
+    if not plan.has("--no-epoch-checkpoints"):
+        found.flags.append("--no-epoch-checkpoints")
+    if plan.kept_checkpoints > 2:
+        found.changes.append("the last and the best checkpoint are kept")
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << most.bit_length() - 1
+
+
+def words(plan: Plan, found: Fit) -> str:
+    """A line about what was changed, or ""."""
+    if not found.changes:
+        return ""
+    rows, updates = plan.facts.rows, plan.updates
+    why = f"the recipe would make {updates} updates of {rows} rows: " if updates else ""
+    if updates and updates >= ENOUGH:
+        why = ""
+    return f"{why}{', '.join(found.changes)} (--no-auto keeps the recipe)"

@@ -1,0 +1,260 @@
+"""What a training needs, looked at before torch is imported: files, columns, vocabulary, the
+checkpoint that it starts from."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ofa.checkpoints.header import Header, read_header
+from ofa.checkpoints.published import advice
+from ofa.data.row_files import column_numbers, index_places, stored
+from ofa.data.shards import find_shards, names_shards
+from ofa.data.tsv import BOM, MAGIC, data_files, open_index
+from ofa.errors import UserError
+from ofa.models.config import PRESETS, ModelConfig
+from ofa.task.task_spec import TaskOptions, TaskSpec
+from ofa.tasks import OTHERS, spec_of, specs_called
+from ofa.tokens.bpe import recognize
+from ofa.tokens.vocabulary import DICTIONARY, MASK, SPECIALS, read_dictionary
+from ofa.trainer.flags import value_of
+
+SOON_INDEXED = 1 << 30  # bytes of a file whose rows are counted at once
+SAMPLE = 1 << 24  # bytes of a larger one that tell how long its rows are
+IMAGE = re.compile(
+    r"[A-Za-z0-9+/=_\-\s]{64,}|\s*"
+)  # base64; no image is shorter, some rows have none
+BUCKETS = ("token_bucket_size", "image_bucket_size")  # options that decide shapes
+CARRIED = (*BUCKETS, "code_image_size", "code_dict_size", "num_bins", "max_image_size")
+SHOWN = 40  # characters of a cell in a message
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the files of a training tell.
+
+    Args: spec: of its task; None for several tasks, or one that is not ours. rows: of an epoch, on
+    average; None: not known. exact: whether they were counted. entries: of the vocabulary. start:
+    of the checkpoint that it starts from. carried: flags that give the network its shapes.
+    """
+
+    spec: TaskSpec | None = None
+    rows: int | None = None
+    exact: bool = True
+    valid_rows: int | None = None
+    entries: int | None = None
+    start: Header = field(default_factory=Header)
+    carried: tuple[str, ...] = ()
+
+
+def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = False) -> Facts:
+    """The facts. Args: data, flags: as of ``fairseq-train``. start: a checkpoint; None: random
+    weights. carries: the shapes of the checkpoint count where no flag gives others.
+
+    Raises: UserError for what would end the training later.
+    """
+    if start is not None:
+        _check_start(start, flags)
+    _check_document_frequencies(data, flags)
+    header = Header() if start is None else read_header(start)
+    spec = _spec_of(flags)
+    if spec is None:
+        return Facts(start=header)
+    carried = carried_flags(header, spec) if carries else ()
+    train, flags = data_files(data, "train"), [*carried, *flags]
+    _check_files(data, spec, flags)
+    counts = [count_rows(path) for path in train]
+    known = [rows for rows, _ in counts if rows]
+    entries = count_entries(flags)
+    _check_fit(start, header, entries, flags)
+    return Facts(
+        spec=spec,
+        rows=round(sum(known) / len(known)) if len(known) == len(train) else None,
+        exact=all(exact for _, exact in counts),
+        valid_rows=count_rows(data_files(data, "valid")[0])[0] if _validates(flags) else 0,
+        entries=entries,
+        start=header,
+        carried=carried,
+    )
+
+
+def _spec_of(flags: Sequence[str]) -> TaskSpec | None:
+    if line := value_of("--template", flags):
+        return spec_of(line)
+    task = value_of("--task", flags)
+    specs = specs_called(task) if task and task not in OTHERS else []
+    return specs[0] if specs else None
+
+
+def _validates(flags: Sequence[str]) -> bool:
+    return "--disable-validation" not in flags
+
+
+def _check_start(start: str, flags: Sequence[str]) -> None:
+    if os.path.isfile(start):
+        return
+    found = f"--from (RESTORE) expects a checkpoint, found no file {start}"
+    if (value_of("--criterion", flags) or "").startswith("scst"):
+        raise UserError(
+            f"{found}: CIDEr optimization starts from stage 1. Run caption-stage1 first (ofa train"
+            " caption-stage1, or run_scripts/caption/train_stage1.sh), or name its checkpoint"
+        )
+    raise UserError(
+        f"{found}. Put it there, name another, or train from random weights (--from none)"
+        f"{advice(start)}"
+    )
+
+
+def _check_document_frequencies(data: str, flags: Sequence[str]) -> None:
+    for flag in ("--scst-cider-cached-tokens", "--eval-cider-cached-tokens"):
+        path = value_of(flag, flags)
+        if path and path != "corpus" and not os.path.isfile(path):
+            raise UserError(
+                f"{flag} (CIDER_DF) expects the document frequencies of the training captions,"
+                f" found no file {path}; make it: ofa cider-df build --tsv"
+                f" {data_files(data, 'train')[0]} --out {path}"
+            )
+
+
+# --- files
+
+
+def _check_files(data: str, spec: TaskSpec, flags: Sequence[str]) -> None:
+    """Raises: UserError if a file is missing or has not the columns of the task."""
+    train, (valid,) = data_files(data, "train"), data_files(data, "valid") or [""]
+    for path in dict.fromkeys([*train, *([valid] if _validates(flags) else [])]):
+        is_valid = path == valid and path not in train
+        if names_shards(path):
+            find_shards(path)
+        elif not os.path.isfile(path):
+            what, remedy = "rows to learn from", "make it: ofa prepare"
+            if is_valid:
+                what = "rows to validate with"
+                remedy = (
+                    "take some of the training rows for it (ofa prepare ... --val-fraction 0.1), or"
+                    " train without (--disable-validation)"
+                )
+            found = "a folder" if os.path.isdir(path) else "no such file"
+            raise UserError(f"{path}: expected a TSV file with {what}, found {found}; {remedy}")
+        else:
+            _check_columns(path, spec, value_of("--selected-cols", flags))
+
+
+def _check_columns(path: str, spec: TaskSpec, selected_cols: str | None) -> None:
+    """The first row has the columns of the task, and an image where one should be."""
+    if not spec.columns:  # they follow from an option
+        return
+    cells = first_row(path)
+    columns = selected_cols or spec.default_cols
+    numbers = column_numbers(path, columns, len(cells))
+    names = spec.names_of(len(numbers), path)
+    for name, number in zip(names, numbers):
+        column = spec.column(name)
+        if column and column.kind == "image" and not IMAGE.fullmatch(cells[number]):
+            raise UserError(
+                f"{path}:1: --selected-cols={columns}: expected an image in base64 in column"
+                f" {number}, found {cells[number][:SHOWN]!r}; give the columns in the order"
+                f" {','.join(names)}"
+            )
+
+
+def first_row(path: str) -> list[str]:
+    """Its cells. Raises: UserError if the file is empty or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline()
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected a TSV file, {error.strerror or error}; check the path"
+        ) from error
+    if not line.strip():
+        raise UserError(
+            f"{path}: expected rows of tab-separated columns, found an empty file; make it again"
+        )
+    return line.removeprefix(BOM).decode("utf-8", "replace").rstrip("\r\n").split("\t")
+
+
+def count_rows(path: str) -> tuple[int | None, bool]:
+    """Rows of a file, None if that is not known at once; and whether they were counted: those of a
+    large file that has no index yet follow from the length of its first rows."""
+    if names_shards(path):
+        rows = [entry.get("rows") for entry in dict(find_shards(path)).values()]
+        counted = [number for number in rows if number is not None]
+        return (sum(counted), True) if len(counted) == len(rows) else (None, True)
+    status = os.stat(path)
+    for place in index_places(path):
+        offsets = stored(place, MAGIC, status)
+        if offsets is not None:
+            return len(offsets) - 1, True
+    if status.st_size <= SOON_INDEXED:
+        return len(open_index(path)) - 1, True
+    with open(path, "rb") as file:
+        sample = file.read(SAMPLE)
+    return round(status.st_size / len(sample) * max(sample.count(b"\n"), 1)), False
+
+
+# --- vocabulary and checkpoint
+
+
+def count_entries(flags: Sequence[str]) -> int | None:
+    """Entries of the vocabulary. Raises: UserError if its folder is not complete."""
+    folder = value_of("--bpe-dir", flags)
+    if not folder:  # the task says what it expects
+        return None
+    recognize(Path(folder).expanduser(), value_of("--bpe", flags))
+    text = len(read_dictionary(Path(folder).expanduser() / DICTIONARY))
+    options = TaskOptions()
+    codes = int(value_of("--code-dict-size", flags) or options.code_dict_size)
+    bins = int(value_of("--num-bins", flags) or options.num_bins)
+    return len(SPECIALS) + text + len([MASK]) + codes + bins
+
+
+def _check_fit(
+    start: str | None, header: Header, entries: int | None, flags: Sequence[str]
+) -> None:
+    """Raises: UserError if the checkpoint is of another size or another vocabulary."""
+    arch = value_of("--arch", flags) or value_of("-a", flags) or ""
+    if header.table is None or arch not in PRESETS or entries is None:
+        return
+    rows, width = header.table
+    own = PRESETS[arch]["encoder_embed_dim"]
+    if width != int(value_of("--encoder-embed-dim", flags) or own):
+        there = size_of(header) or f"one of width {width}"
+        raise UserError(
+            f"{start}: expected a model of the size {arch} (width {own}), found {there}; give"
+            " --size (SIZE) as the checkpoint has it, or name another checkpoint"
+        )
+    for name in BUCKETS:
+        flag, stored_value = f"--{name.replace('_', '-')}", header.options.get(name)
+        here = int(value_of(flag, flags) or getattr(ModelConfig, name))
+        if isinstance(stored_value, int) and stored_value != here:
+            raise UserError(
+                f"{start}: expected a model with {name} {here}, found {stored_value}; give"
+                f" {flag}={stored_value}"
+            )
+    if rows > entries:
+        raise UserError(
+            f"{start}: has {rows} vocabulary entries, the folder {value_of('--bpe-dir', flags)}"
+            f" makes {entries} (with --num-bins and --code-dict-size); give the folder of its"
+            " training by --bpe-dir"
+        )
+
+
+def carried_flags(header: Header, spec: TaskSpec) -> tuple[str, ...]:
+    """What decides the shapes of a network, as its checkpoint has it."""
+    known = {one.name for one in (*fields(spec.options), *fields(ModelConfig))}
+    values = {name: header.options.get(name) for name in CARRIED if name in known}
+    return tuple(
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in values.items()
+        if isinstance(value, int)
+    )
+
+
+def size_of(header: Header) -> str | None:
+    """The architecture of a checkpoint by its width."""
+    if header.table is None:
+        return None
+    found = [arch for arch, size in PRESETS.items() if size["encoder_embed_dim"] == header.table[1]]
+    return found[0] if found else None

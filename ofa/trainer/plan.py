@@ -1,0 +1,335 @@
+"""How long a training takes, what it keeps on the disk and what fits into memory: worked out from
+its flags before it starts, without torch."""
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.io.terminal import in_time, in_units
+from ofa.models.config import PRESETS, ModelConfig
+from ofa.task.task_spec import TaskOptions
+from ofa.trainer.checks import Facts
+from ofa.trainer.flags import value_of
+
+MEGAPIXEL = 1_000_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a size costs; benchmarks/training_memory.py measures it.
+
+    Args: parameters: millions, besides the table of tokens. kept: MB (float32) that a row keeps for
+    the backward pass: of a megapixel, and of its text. work: GFLOP of its forward pass, likewise.
+    """
+
+    parameters: float
+    kept: tuple[float, float]
+    work: tuple[float, float]
+
+
+COSTS = {
+    "ofa_nano": Cost(2.34, (461, 1.2), (13.3, 0.03)),
+    "ofa_tiny": Cost(18.27, (2051, 4.2), (161.4, 0.23)),
+    "ofa_medium": Cost(62.45, (3299, 8.2), (397.4, 0.94)),
+    "ofa_base": Cost(136.58, (4355, 17.9), (671.8, 3.17)),
+    "ofa_large": Cost(412.09, (8500, 46.6), (1811, 11.3)),
+    "ofa_huge": Cost(853.38, (15_500, 76), (4430, 23.3)),
+}
+# Bytes per weight in training: weight, gradient, Adam's moments and copies in float32.
+WEIGHT = {"fp32": 16, "amp": 18, "fp16": 20, "bf16": 20, "memory-efficient-fp16": 12}
+KEPT = {"fp32": 1.0}  # share of what a row keeps in float32; 0.52 of it in other precisions
+HALF = 0.52
+TRANSIENT = 1.3  # what a step holds at its peak, over what it keeps for the backward pass
+LOGITS = 12  # bytes per target token and entry of the vocabulary: logits, probabilities, gradient
+BEFORE = 1e9  # bytes of a process before the first step
+CORE = 55e9  # FLOP/s of a processor core in training
+UPDATE = 0.03  # seconds of an update besides its rows, on a CPU
+STEP = 0.04  # seconds that the processor needs for a step on a GPU, which may be waiting for it
+IMAGE = 0.006  # seconds of a core to read an image
+WORKERS = 2  # processes that do it for a GPU
+START = 15  # seconds until the first update
+UTILIZATION = 0.15  # share of a GPU's peak that a training reaches
+# GB of memory -> a GPU with it, TFLOP/s of its matrix units in 16 bits.
+GPUS = {16: ("V100", 125), 24: ("A10", 125), 40: ("A100", 312), 80: ("H100", 989)}
+COUNTS = (1, 2, 4, 8)
+PEFT = ("--lora-rank", "--adapter", "--bitfit", "--encoder-prompt", "--decoder-prompt")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the flags of a training come to.
+
+    Args: facts: of its files. flags: all, as fairseq gets them. processes: that share the work.
+    gpus: on this node; 0: it runs on the CPU.
+    """
+
+    facts: Facts
+    flags: Sequence[str]
+    processes: int = 1
+    gpus: int = 0
+
+    def number(self, flag: str, default: float = 0) -> float:
+        """A flag's value; the first of several."""
+        text = (value_of(flag, self.flags) or "").strip("[]").split(",")[0]
+        try:
+            return float(text)
+        except ValueError:  # fairseq names it
+            return default
+
+    def has(self, flag: str) -> bool:
+        return flag in self.flags
+
+    # --- what is computed
+
+    @property
+    def arch(self) -> str:
+        return value_of("--arch", self.flags) or value_of("-a", self.flags) or ""
+
+    @property
+    def cost(self) -> Cost | None:
+        return COSTS.get(self.arch)
+
+    @property
+    def pixels(self) -> int:
+        """Side of an image; 0 for a task of texts."""
+        spec = self.facts.spec
+        if spec is not None and not spec.has("image"):
+            return 0
+        return int(self.number("--patch-image-size", TaskOptions.patch_image_size))
+
+    @property
+    def precision(self) -> str:
+        names = ("memory-efficient-fp16", "memory-efficient-bf16", "fp16", "bf16", "amp")
+        return next((name for name in names if self.has(f"--{name}")), "fp32")
+
+    @property
+    def batch(self) -> int:
+        """Rows per process and step."""
+        return int(self.number("--batch-size", 1)) or 1
+
+    @property
+    def effective_batch(self) -> int:
+        return self.batch * self.processes * (int(self.number("--update-freq", 1)) or 1)
+
+    @property
+    def epoch_updates(self) -> int:
+        steps = math.ceil((self.facts.rows or 0) / (self.batch * self.processes))
+        return math.ceil(steps / (int(self.number("--update-freq", 1)) or 1))
+
+    @property
+    def updates(self) -> int | None:
+        """None where the rows are not known, or nothing ends the training."""
+        limits = [int(self.number("--max-update"))]
+        if self.facts.rows:
+            limits.append(int(self.number("--max-epoch")) * self.epoch_updates)
+        return min(filter(None, limits), default=None)
+
+    @property
+    def epochs(self) -> int | None:
+        if not self.facts.rows or self.updates is None:
+            return None
+        return math.ceil(self.updates / max(self.epoch_updates, 1))
+
+    @property
+    def weights(self) -> int:
+        """Parameters of the network."""
+        assert self.cost is not None
+        entries = self.facts.entries or 59457
+        width = PRESETS[self.arch]["encoder_embed_dim"]
+        return round(self.cost.parameters * 1e6) + entries * width
+
+    # --- time
+
+    @property
+    def row_flops(self) -> float:
+        """Of forward and backward pass."""
+        assert self.cost is not None
+        by_pixel, besides = self.cost.work
+        width = PRESETS[self.arch]["encoder_embed_dim"]
+        logits = 2 * self.target_tokens * (self.facts.entries or 59457) * width
+        return 3 * (1e9 * (by_pixel * self.pixels**2 / MEGAPIXEL + besides) + logits)
+
+    @property
+    def target_tokens(self) -> int:
+        return min(int(self.number("--max-tgt-length", TaskOptions.max_tgt_length)), 20)
+
+    def seconds(self, gpu_memory: int | None = None) -> float | None:
+        """Of the whole training, about. Args: gpu_memory: GB of each GPU. None where nothing is
+        known of it, as of samples of the model."""
+        samples = (value_of("--criterion", self.flags) or "").startswith("scst")
+        if self.updates is None or self.cost is None or samples:
+            return None
+        reading = IMAGE * bool(self.pixels)
+        rows = self.updates * self.effective_batch
+        if not gpu_memory:
+            row = (self.row_flops / CORE + reading) / cores_here()
+            return START + rows * row + self.updates * UPDATE
+        nearest = min(GPUS, key=lambda memory: abs(memory - gpu_memory))
+        rate = GPUS[nearest][1] * 1e12 * UTILIZATION / (4 if self.precision == "fp32" else 1)
+        row = max(self.row_flops / rate, reading / WORKERS, STEP / self.batch)
+        return START + rows / self.processes * row
+
+    # --- disk
+
+    @property
+    def checkpoint_bytes(self) -> int | None:
+        """Of a checkpoint with the state of the optimizer; None of tuned weights alone."""
+        if self.cost is None or any(value_of(flag, self.flags) is not None for flag in PEFT):
+            return None
+        bytes_of_weight = 4 + 8 * (not self.has("--no-save-optimizer-state"))
+        bytes_of_weight += 4 * (self.has("--store-ema") + self.has("--ema-fp32"))
+        side = self.number("--image-bucket-size", ModelConfig.image_bucket_size)
+        tables = 8 * ((side**2 + 1) ** 2 + ModelConfig.max_source_positions**2)
+        return round(self.weights * bytes_of_weight + tables)
+
+    @property
+    def kept_checkpoints(self) -> int:
+        """The last, the best, and those of epochs and updates that are not removed."""
+        if self.has("--no-save"):
+            return 0
+        best = max(int(self.number("--keep-best-checkpoints", -1)), 0)
+        count = (not self.has("--no-last-checkpoints")) + 1 + best
+        kinds = [("--save-interval-updates", self.updates or 0, "--keep-interval-updates")]
+        if not self.has("--no-epoch-checkpoints"):
+            kinds.append(("--save-interval", self.epochs or 0, "--keep-last-epochs"))
+        for interval, total, keep in kinds:
+            distance = int(self.number(interval, interval == "--save-interval"))
+            saved = total // distance if distance else 0
+            most = int(self.number(keep, -1))
+            count += min(saved, most) if most > 0 else saved
+        return count
+
+    def check_space(self, folder: Path) -> str:
+        """A warning if the disk is too small for all checkpoints, or "".
+
+        Raises: UserError if not even the last, the best and one being written fit.
+        """
+        size = self.checkpoint_bytes
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if size is None or not self.kept_checkpoints:
+            return ""
+        free = shutil.disk_usage(there).free
+        free += sum(path.stat().st_size for path in folder.glob("checkpoint*.pt"))
+        needed = size * (self.kept_checkpoints + 1)
+        few = size * min(self.kept_checkpoints + 1, 3)
+        expected = f"{folder}: expected {in_units(few)} for checkpoints of {in_units(size)}"
+        if free < few:
+            raise UserError(
+                f"{expected}, found {in_units(free)} free; free some space, or write elsewhere"
+                " (--out)"
+            )
+        if free < needed:
+            return (
+                f"{self.kept_checkpoints} checkpoints of {in_units(size)} will be kept, and"
+                f" {in_units(free)} are free; keep fewer: --no-epoch-checkpoints,"
+                " --keep-last-epochs=1, --keep-interval-updates=1"
+            )
+        return ""
+
+    # --- memory
+
+    def memory(self, batch: int) -> float:
+        """Bytes of a process at the peak of a step. Args: batch: rows of the step."""
+        assert self.cost is not None
+        by_pixel, besides = self.cost.kept
+        kept = 1e6 * (by_pixel * self.pixels**2 / MEGAPIXEL + besides)
+        share = KEPT.get(self.precision, HALF)
+        logits = LOGITS * self.target_tokens * (self.facts.entries or 59457)
+        ema = 8 * self.has("--store-ema")
+        weights = self.weights * (WEIGHT.get(self.precision, 12) + ema)
+        return BEFORE + weights + batch * (TRANSIENT * share * kept + logits)
+
+    def largest_batch(self, memory: float, most: int) -> int:
+        """Rows of a step that fit into that memory, a power of two of at most ``most``; 0: not
+        one."""
+        batch = 1 << max(most, 1).bit_length() - 1
+        while batch and self.memory(batch) > 0.92 * memory:
+            batch //= 2
+        return batch
+
+    # --- words
+
+    def line(self) -> str:
+        """``165 questions, batch 32, 15 epochs, 80 updates, about 40 s on 2 cores; checkpoints 48
+        MB each, 3 kept``"""
+        spec, rows = self.facts.spec, self.facts.rows
+        parts = []
+        if rows:
+            noun = spec.noun if spec is not None and spec.noun.isalpha() else "rows"
+            parts.append(f"{'' if self.facts.exact else 'about '}{_grouped(rows)} {noun}")
+        parts.append(f"batch {self.effective_batch}")
+        if self.epochs:
+            parts.append(_counted(self.epochs, "epoch"))
+        if self.updates:
+            parts.append(_counted(self.updates, "update"))
+        seconds = self.seconds(gpu_memory() if self.gpus else None)
+        if seconds is not None:
+            where = _counted(self.processes, "GPU") if self.gpus else _cores()
+            parts.append(f"about {in_time(seconds)} on {where}")
+        disk, kept = self.checkpoint_bytes, self.kept_checkpoints
+        text = ", ".join(parts)
+        return text + (f"; checkpoints {in_units(disk)} each, {kept} kept" if disk else "")
+
+    def table(self) -> str:
+        """For 1 to 8 GPUs of each memory: the batch that fits, ``--update-freq``, time."""
+        if self.cost is None:
+            raise UserError(f"--plan: expected --arch of {', '.join(COSTS)}, found '{self.arch}'")
+        wanted, rest = self.effective_batch, [*self.flags]
+        half = [] if self.precision != "fp32" or self.has("--bf16") else ["--fp16"]
+        head = f"{'GPUs':>4}  {'memory':<18}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
+        lines = [f"{head}{'time':>10}"]
+        for count in COUNTS:
+            for memory, (name, _) in GPUS.items():
+                share = max(wanted // count, 1)
+                trial = Plan(self.facts, [*rest, *half], count, count)
+                batch = trial.largest_batch(memory * 1e9, share)
+                where = f"{count:>4}  {f'{memory} GB ({name})':<18}"
+                if not batch:
+                    lines.append(
+                        f"{where}{'does not fit; --checkpoint-activations needs less':>50}"
+                    )
+                    continue
+                freq = max(round(wanted / (batch * count)), 1)
+                flags = [f"--batch-size={batch}", f"--update-freq={freq}"]
+                fitted = Plan(self.facts, [*trial.flags, *flags], count, count)
+                seconds = fitted.seconds(memory)
+                time = in_time(seconds) if seconds is not None else "-"
+                rows = fitted.effective_batch
+                lines.append(f"{where}{batch:>6}{freq:>15}{rows:>13}{time:>10}")
+        return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{_grouped(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
+
+
+def _cores() -> str:
+    return _counted(cores_here(), "core")
+
+
+def cores_here() -> int:
+    """Processor cores that torch will use: as nproc, which obeys OMP_NUM_THREADS."""
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+
+
+def gpu_memory() -> int | None:
+    """GB of the smallest GPU, by nvidia-smi."""
+    from ofa.devices import ask_nvidia_smi
+
+    lines, _ = ask_nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    sizes = [int(line) for line in lines or () if line.strip().isdecimal()]
+    return round(min(sizes) * 2**20 / 1e9) if sizes else None
+
+
+def usable_memory() -> int:
+    """Bytes of this machine that a training may use; the same at every start, so that a resumed
+    training has the same batches."""
+    return round(0.7 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

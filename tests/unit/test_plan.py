@@ -1,0 +1,229 @@
+"""What a training comes to, worked out from its flags, and how --auto fits it to few rows."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from ofa.checkpoints.header import Header
+from ofa.errors import UserError
+from ofa.io.terminal import in_time, in_units
+from ofa.tasks import spec_of
+from ofa.trainer import auto
+from ofa.trainer.auto import fit, words
+from ofa.trainer.checks import Facts
+from ofa.trainer.launch import Chosen, LaunchOptions, fitted
+from ofa.trainer.plan import COSTS, Plan
+
+RECIPE = (
+    "--arch=ofa_nano --batch-size=4 --update-freq=128 --max-epoch=15 --lr=5e-5 --store-ema"
+    " --ema-decay=0.9999 --patch-image-size=480 --keep-best-checkpoints=1 --keep-last-epochs=15"
+).split()
+
+
+def planned(*flags: str, rows=165, task="vqa_gen", start=None, **processes) -> Plan:
+    facts = Facts(spec_of(task), rows, entries=10_000, start=start or Header())
+    return Plan(facts, [*RECIPE, *flags], **processes)
+
+
+@pytest.fixture(autouse=True)
+def a_machine(monkeypatch):
+    """Two cores, 8 GB, no GPU."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(auto, "usable_memory", lambda: 8 * 10**9)
+
+
+# --- what the flags come to
+
+
+def test_updates_follow_from_rows_batches_and_epochs():
+    found = planned()  # 42 batches of 4 are one update of 512
+    assert (found.effective_batch, found.epoch_updates, found.updates) == (512, 1, 15)
+    assert planned("--update-freq=1", processes=2).updates == 15 * 21  # 165 / 8
+    assert planned("--max-update=7").updates == 7
+    assert planned("--max-update=7", rows=None).updates == 7
+    assert planned("--max-epoch=0").updates is None
+
+
+def test_the_line_says_what_will_happen():
+    found = planned("--no-epoch-checkpoints", "--update-freq=8")
+    assert found.line() == (
+        f"165 questions, batch 32, 15 epochs, 90 updates, about {in_time(found.seconds() or 0)} on"
+        f" 2 cores; checkpoints {in_units(found.checkpoint_bytes or 0)} each, 3 kept"
+    )
+    assert planned(rows=None, task="caption").line().startswith("batch 512; checkpoints")
+
+
+def test_a_checkpoint_holds_weights_moments_averages_and_tables():
+    weights = 2.34e6 + 10_000 * 128
+    tables = 8 * ((42 * 42 + 1) ** 2 + 1024**2)
+    assert planned().checkpoint_bytes == pytest.approx(weights * (4 + 8 + 4) + tables)
+    bare = planned("--no-save-optimizer-state", "--ema-fp32").checkpoint_bytes
+    assert bare == pytest.approx(weights * (4 + 4 + 4) + tables)
+    assert planned("--lora-rank=4").checkpoint_bytes is None  # tuned weights alone
+
+
+@pytest.mark.parametrize(
+    "flags, kept",
+    [
+        ((), 3 + 15),  # last, best, best by score, and 15 epochs
+        (("--no-epoch-checkpoints",), 3),
+        (("--keep-last-epochs=4",), 3 + 4),
+        (("--save-interval=5",), 3 + 3),
+        (("--no-epoch-checkpoints", "--save-interval-updates=5"), 3 + 3),
+        (
+            (
+                "--no-epoch-checkpoints",
+                "--save-interval-updates=5",
+                "--keep-interval-updates=1",
+                "--keep-best-checkpoints=-1",
+            ),
+            2 + 1,
+        ),
+        (("--no-save",), 0),
+    ],
+)
+def test_checkpoints_that_will_be_kept_are_counted(flags, kept):
+    assert planned(*flags).kept_checkpoints == kept
+
+
+def test_a_disk_without_room_for_three_checkpoints_is_refused(tmp_path, monkeypatch):
+    size = planned().checkpoint_bytes
+    free = SimpleNamespace(free=int(2.5 * size))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(UserError, match=r"run: expected .* MB for checkpoints of .* \(--out\)"):
+        planned().check_space(tmp_path / "run")
+    free.free = 4 * size
+    assert "--keep-last-epochs=1" in planned().check_space(tmp_path / "run")
+    free.free = 20 * size
+    assert planned().check_space(tmp_path / "run") == ""
+
+
+def test_larger_images_and_batches_need_more_memory_and_time():
+    small, large = planned("--patch-image-size=96"), planned()
+    assert small.memory(8) < large.memory(8) < large.memory(16)
+    assert small.seconds() < large.seconds()
+    assert large.largest_batch(8e9, 512) < small.largest_batch(8e9, 512) <= 512
+    assert large.largest_batch(1e9, 512) == 0
+
+
+def test_samples_of_the_model_have_no_known_time():
+    assert planned("--criterion=scst_reward_criterion").seconds() is None
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(7, "5 s"), (600, "10 min"), (7200, "2.0 h"), (3 * 86400, "3.0 days")]
+)
+def test_times_are_said_in_words(seconds, text):
+    assert in_time(seconds) == text
+
+
+def test_the_table_keeps_the_rows_of_an_update():
+    lines = planned("--arch=ofa_base", rows=400_000).table().splitlines()
+    assert len(lines) == 1 + 4 * 4
+    for line in lines[1:]:
+        gpus, *_, batch, freq, rows, number, unit = line.split()
+        assert int(gpus) * int(batch) * int(freq) == int(rows) == 512
+        assert unit in ("s", "min", "h", "days") and float(number) > 0
+    huge = planned("--arch=ofa_huge").table()
+    assert "does not fit" in huge.splitlines()[1]
+
+
+def test_costs_are_those_of_the_networks():
+    """Parameters of the small networks; benchmarks/training_memory.py measures the rest."""
+    import torch
+
+    from ofa.models.config import ModelConfig
+    from ofa.models.ofa_model import OFAModel
+
+    common = {"scale_attn": True, "scale_fc": True, "scale_heads": True, "disable_entangle": True}
+    for arch in ("ofa_nano", "ofa_tiny"):
+        with torch.device("meta"):
+            model = OFAModel(ModelConfig.from_namespace(common, arch), 100)
+        width = model.config.encoder_embed_dim
+        number = sum(weight.numel() for weight in model.parameters()) - 100 * width
+        assert number == pytest.approx(COSTS[arch].parameters * 1e6, rel=0.01)
+
+
+# --- --auto
+
+
+def flags_of(found: Plan, own=(), keep_batch=False) -> tuple[int, int, dict[str, str]]:
+    batch, effective, changed = fit(found, own, keep_batch)
+    return batch, effective, dict(flag.partition("=")[::2] for flag in changed.flags)
+
+
+def test_few_rows_get_small_batches_and_enough_updates():
+    batch, effective, flags = flags_of(planned())
+    assert (batch, effective) == (16, 16)
+    assert flags["--max-epoch"] == "91"  # 11 updates each: 1001
+    assert flags["--patch-image-size"] == "96" and flags["--lr"] == "0.001"
+    assert float(flags["--ema-decay"]) == pytest.approx(1 - 10 / 1001, abs=1e-4)
+    assert flags["--save-interval"] == flags["--validate-interval"] == "7"
+    fitted_plan = planned(*(f"{k}={v}" if v else k for k, v in flags.items()))
+    assert fitted_plan.kept_checkpoints == 2
+
+
+def test_batches_grow_with_the_rows_up_to_the_recipes():
+    sizes = [flags_of(planned(rows=rows))[1] for rows in (20, 675, 5000, 10_000)]
+    assert sizes == [16, 16, 128, 256]
+
+
+def test_what_is_changed_is_said():
+    line = words(planned(), fit(planned(), (), False)[2])
+    assert line.startswith(
+        "the recipe would make 15 updates of 165 rows: batch 16 instead of 512, pixels"
+    )
+    assert "epochs 91 instead of 15" in line and line.endswith("(--no-auto keeps the recipe)")
+
+
+def test_enough_rows_keep_the_recipe_but_for_memory():
+    start = Header({"patch_image_size": 480}, {"encoder.embed_tokens.weight": (10_000, 768)})
+    found = planned("--arch=ofa_base", rows=400_000, start=start)
+    batch, effective, flags = flags_of(found)
+    assert (effective, flags) == (512, {}) and batch < 512
+
+
+def test_a_finetuning_keeps_the_image_size_of_its_checkpoint():
+    start = Header({"patch_image_size": 128}, {"encoder.embed_tokens.weight": (10_000, 128)})
+    _, _, flags = flags_of(planned(start=start))
+    assert flags["--patch-image-size"] == "128" and flags["--lr"] == "0.0005"
+    assert flags["--max-epoch"] == "46"  # 11 updates each: 506
+
+
+def test_flags_of_the_user_win():
+    own = ["--max-epoch=5", "--lr=1e-4"]
+    found = planned(*own)
+    _, _, flags = flags_of(found, own)
+    assert not {"--max-epoch", "--lr"} & {*flags}
+    assert flags_of(found, own, keep_batch=True)[:2] == (4, 512)
+
+
+def test_the_recipes_own_flags_are_told_from_the_users():
+    options = LaunchOptions(batch_size=4, effective_batch=512)
+    flags = [*RECIPE, "--lr=1e-4"]
+    found, all_flags, _ = fitted(planned("--lr=1e-4"), options, flags, Chosen(1))
+    assert (found.batch_size, found.effective_batch) == (16, 16)
+    assert all_flags[: len(flags)] == flags
+    assert not any(flag.startswith("--lr") for flag in all_flags[len(flags) :])
+    found, all_flags, _ = fitted(planned(), options, flags, None)  # all are the user's
+    assert found.effective_batch == 512 and "--max-epoch=15" in all_flags
+    assert not any(flag.startswith("--max-epoch") for flag in all_flags[len(flags) :])
+
+
+def test_a_step_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(auto, "usable_memory", lambda: 2 * 10**9)
+    with pytest.raises(UserError, match="--auto: expected .* GB of memory .* ofa_huge"):
+        flags_of(planned("--arch=ofa_huge"))
+
+
+def test_boxes_of_small_images_have_bins_of_their_size():
+    _, _, flags = flags_of(planned(task="refcoco"))
+    assert flags["--max-image-size"] == flags["--patch-image-size"] == "96"
+
+
+def test_a_task_of_texts_has_no_images_to_fit():
+    found = planned(task="gigaword")
+    assert found.pixels == 0 and "--patch-image-size" not in flags_of(found)[2]
+    assert replace(found, facts=Facts()).line().startswith("batch 512")
