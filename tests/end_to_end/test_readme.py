@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from ofa.cli.main import main
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -83,6 +85,26 @@ def own_images(photos) -> str:
     done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def commands_of(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [
+        line
+        for found in re.findall(r"```bash\n(.*?)```", text, re.S)
+        for line in found.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("command", commands_of("troubleshooting.md"))
+def test_what_the_page_on_trouble_proposes_works(photos, own_images, monkeypatch, command):
+    if command.startswith("ofa train"):  # it becomes another program
+        done = run(f"source .venv/bin/activate\n{command}", photos)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return
+    program, *words = shlex.split(command)
+    monkeypatch.chdir(photos)
+    assert program == "ofa" and main(words) == 0
 
 
 def test_own_images_from_annotations_to_a_page(photos, own_images):
