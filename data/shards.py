@@ -151,7 +151,8 @@ class Sample:
     """The columns of a row. Args: where: ``shard:row`` for messages."""
 
     def __init__(self, tar: IO, where: str, key: str, members: Members):
-        self.tar, self.where, self.key, self.members = tar, where, key, members
+        self.tar, self.where, self.members = tar, where, members
+        self.key = BREAKS.sub(" ", key)
 
     @functools.cached_property
     def json(self) -> Any:
@@ -185,10 +186,10 @@ class Sample:
                 f" {str(cell)[:60]!r}; {AGAIN}"
             )
         if name in (KEY, IMAGE):
-            return BREAKS.sub(" ", self.key) if name == KEY else self._image()
-        if name.startswith(f"{JSON}."):
-            fields = self.json if isinstance(self.json, dict) else {}
-            return as_cell(fields.get(name.removeprefix(f"{JSON}.")))
+            return self.key if name == KEY else self._image()
+        kind, _, field = name.partition(".")
+        if kind == JSON and field:
+            return as_cell(self.json.get(field) if isinstance(self.json, dict) else None)
         data = self._read(name)
         return encode_image(data) if _is_image(name) else as_cell(data.decode("utf-8", "replace"))
 
@@ -203,7 +204,10 @@ class Sample:
                 f" the sample {self.key}; {AGAIN}, or leave the sample out"
             )
         member = self.members[suffix]
-        return os.pread(self.tar.fileno(), member.size, member.offset_data)
+        data = os.pread(self.tar.fileno(), member.size, member.offset_data)
+        if len(data) < member.size:
+            raise UserError(f"{self.where}: the shard changed while it was read; start again")
+        return data
 
 
 def _is_image(suffix: str) -> bool:
@@ -288,9 +292,8 @@ class ShardFile(Rows):
             sample = read_sample(tar, *offsets[row : row + 2].tolist())
         except ValueError as error:
             raise UserError(
-                f"{where}: expects a sample as it was indexed, found {error}; the shard"
-                " changed: start again (if it happens again, remove"
-                f" {self.files[shard]}.idx)"
+                f"{where}: expects a sample as it was indexed, found {error}; the shard changed:"
+                f" start again (if it happens again, remove {self.files[shard]}.idx)"
             ) from None
         return Sample(tar, where, *sample)
 
@@ -331,10 +334,8 @@ def find_shards(path: str) -> list[tuple[str, dict]]:
                 f"{path}: expected a folder with shards of one name, found {', '.join(names)};"
                 f" give a pattern: {os.path.join(path, names[0])}-*.tar"
             )
-        listed = [
-            os.path.join(path, shard) for name in names for shard in read_manifest(path, name)
-        ]
-        shards = sorted({*shards, *listed})
+        listed = [file for name in names for file in read_manifest(path, name)]
+        shards = sorted({*shards, *(os.path.join(path, file) for file in listed)})
     if not shards:
         raise UserError(
             f"{path}: expected WebDataset shards (.tar), found none; check the path or the pattern,"
@@ -371,7 +372,7 @@ def _matches(pattern: str) -> list[str]:
             f"{pattern}: expected a pattern of at most {MOST_SHARDS:,} shards, such as"
             f" x-{{000000..000009}}.tar, found {error}; correct it"
         ) from None
-    found = ([part] if not glob.has_magic(part) else sorted(glob.glob(part)) for part in parts)
+    found = (sorted(glob.glob(part)) if glob.has_magic(part) else [part] for part in parts)
     return [*itertools.chain(*found)]
 
 
@@ -387,10 +388,10 @@ def read_manifest(folder: str, name: str) -> dict[str, dict]:
         check_manifest(manifest)
         for file, entry in manifest["files"].items():
             match = NUMBERED.fullmatch(file)
-            if not match or match[1] != name:
-                raise ValueError(f"{file[:60]!r} in place of {name}-000000.tar or another number")
-            if not isinstance(entry.get("sha256"), str):
-                raise ValueError(f"no SHA-256 of {file}")
+            if not match or match[1] != name or not isinstance(entry.get("sha256"), str):
+                raise ValueError(
+                    f"{file[:60]!r} in place of {name}-000000.tar or another number and its SHA-256"
+                )
     except ValueError as error:
         raise UserError(
             f"{path}: expected {expected}, found something else ({error}); remove it, or make the"

@@ -518,6 +518,21 @@ def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):
     assert "w.tar:2: expects JSON in the member .json, found damage" in error_of(path)
 
 
+def test_a_line_break_in_a_name_breaks_no_message(tmp_path):
+    path = write_tar(
+        tmp_path / "x.tar", [{"__key__": "a", "txt": b"x"}, {"__key__": "b\nc", "q": b""}]
+    )
+    assert "x.tar:2: expects a member .txt, found .q of the sample b c; " in error_of(path)
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path, monkeypatch):
+    rows = open_rows(write_tar(tmp_path / "x.tar", [{"__key__": "a", "txt": b"x" * 600}]), "txt")
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: pread(file, min(size, 512), at))
+    with pytest.raises(UserError, match="x.tar:1: the shard changed while it was read"):
+        rows[0]
+
+
 def test_a_missing_shard_and_a_pattern_without_shards_are_named(tmp_path, folder):
     (folder / "rows-000001.tar").unlink()
     for path in (folder, folder / "rows-{000000..000002}.tar"):
