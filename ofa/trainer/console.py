@@ -281,7 +281,11 @@ class Console:
         self.end_traceback()
         self.close_bar()
         if not asked and not self.failed:
-            self.unread.append(f"error: the training ended without a message; see {self.log}")
+            self.unread.append(
+                "error: the training ended without a message, as when the kernel ends it because"
+                f" memory is short; its last lines are in {self.log}. Run the same command again: it"
+                " resumes from the newest checkpoint"
+            )
             self.error("\n".join(self.unread))
 
 
