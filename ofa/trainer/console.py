@@ -283,8 +283,8 @@ class Console:
         if not asked and not self.failed:
             self.unread.append(
                 "error: the training ended without a message, as when the kernel ends it because"
-                f" memory is short; its last lines are in {self.log}. Run the same command again: it"
-                " resumes from the newest checkpoint"
+                f" memory is short; its last lines are in {self.log}. Run the same command again:"
+                " it resumes from the newest checkpoint"
             )
             self.error("\n".join(self.unread))
 

@@ -209,3 +209,18 @@ def test_styles_are_for_terminals(monkeypatch):
     assert styled("a", "bold", Terminal()) == "\033[1ma\033[0m"
     monkeypatch.setenv("TERM", "dumb")
     assert styled("a", "bold", Terminal()) == "a"
+
+
+@pytest.mark.parametrize("log_format", [None, "simple"])
+def test_the_lines_of_fairseq_are_shown_only_when_they_are_asked_for(tmp_path, log_format):
+    log, line = tmp_path / "train.log", "2026-11-30 03:31:40 | INFO | fairseq_cli.train | {'a': 1}"
+    training = f"from ofa.trainer.console import finish; print({line!r}); finish(); print('late')"
+    start = (
+        "import sys; from pathlib import Path; from ofa.trainer.processes import become;"
+        f" become([sys.executable, '-c', {training!r}], {{}}, Path({str(log)!r}),"
+        f" log_format={log_format!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
+    shown = f"{line}\nlate\n" if log_format else f"starting; the whole log is {log}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+    assert log.read_text().splitlines() == [line, *["late"] * bool(log_format)]
