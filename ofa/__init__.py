@@ -17,12 +17,16 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa`` stays
-    light."""
+    """``from ofa import OFA, train``: the Python API, imported when it is asked for; ``import ofa``
+    stays light."""
     if name == "OFA":
         from ofa.inference.api import OFA
 
         return OFA
+    if name == "train":
+        from ofa.inference.training import train
+
+        return train
     raise AttributeError(f"module 'ofa' has no attribute '{name}'")
 
 

@@ -21,6 +21,7 @@ from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.inference.predictions import Region, answer_of, region_of
 from ofa.inference.predictor import Predictor, cut
+from ofa.inference.training import TrainingRun, train
 from ofa.models.generation.options import check_names
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import TaskSpec, seed_of
@@ -109,6 +110,14 @@ class OFA(Predictor):
         batches = cut(len(rows.rows), self.batch_size)
         for _, _, found in self.predict(task, rows, batches, decoding, options, best, seeds):
             yield from found
+
+    def finetune(
+        self, data: str | Path | Sequence[str | Path], task: str, out: str | Path, **options: Any
+    ) -> TrainingRun:
+        """Train this model further, on own data, in a process of its own: the model stays as it is,
+        ``OFA.load(run.checkpoint)`` is the new one. Arguments as of ``ofa.train``."""
+        own = {"start": self.checkpoint.path, "bpe_dir": self.checkpoint.bpe.folder}
+        return train(task, data, out, **{**own, **options})
 
     def __getattr__(self, name: str) -> Any:
         """Every task is a method by its name, verb or alias: ``model.counting("dog.jpg", "how

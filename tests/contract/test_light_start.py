@@ -17,6 +17,7 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
         "import ofa.submit.uploads, ofa.inference.requests\n"
+        "from ofa import train\n"
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -1,0 +1,114 @@
+"""Train from Python: ``ofa.train("caption", "data/photos", "runs/photos", size="nano")``.
+
+The training and its evaluation are the commands ``ofa train`` and ``ofa evaluate`` in processes of
+their own: what they print is seen, and this process stays as it is.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.io.flags import did_you_mean
+from ofa.io.json_files import read_json
+from ofa.tasks import spec_of
+from ofa.trainer.flags import known_flags
+from ofa.trainer.launch import LOG, LaunchOptions
+
+OWN = {  # option -> flag, besides those of fairseq-train
+    **{one.name: one.metadata.get("flag", "") for one in fields(LaunchOptions)},
+    **dict.fromkeys(("size", "bpe_dir"), ""),
+}
+NOT_HERE = {"out", "plan", "dry_run", "data", "task"}  # arguments, or what makes no run
+RESULTS, PAGE = "results", "report.html"
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training made.
+
+    Args: folder: of the run. checkpoint: the best one, or the last of a run without validation.
+    scores: of the validation rows, by metric; empty without such a file. page: that shows them.
+    """
+
+    folder: Path
+    checkpoint: Path
+    scores: Mapping[str, float] = field(default_factory=dict)
+    page: Path | None = None
+
+
+def train(
+    task: str, data: str | Path | Sequence[str | Path], out: str | Path, **options: Any
+) -> TrainingRun:
+    """Train on own data, then evaluate the best checkpoint on the validation rows.
+
+    Args:
+        task: its name or an alias. data: folder of ``ofa prepare``, or training and validation
+            files. out: folder of the run; the same call resumes a run that was stopped.
+        options: those of ``ofa train`` (``size``, ``bpe_dir``, ``start``: a checkpoint,
+            ``auto=False``, ...) and any flag of fairseq-train: ``max_epoch=5``.
+    Raises: UserError for an unknown option, or if the training fails; KeyboardInterrupt if it was
+    interrupted.
+    """
+    spec = spec_of(task, "task")
+    files = ",".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)
+    words = flags_of_options(options, spec.name)
+    _run("train", task, "--data", files, "--out", str(out), *words, log=Path(out) / LOG)
+    folder = Path(out)
+    best = folder / "checkpoint_best.pt"
+    checkpoint = best if best.exists() else folder / "checkpoint_last.pt"
+    rows = validation_rows(files, task)
+    if rows is None:
+        return TrainingRun(folder, checkpoint)
+    results, page = folder / RESULTS, folder / PAGE
+    _run("evaluate", str(checkpoint), rows, "--out", str(results), "--report", str(page))
+    newest = max(results.glob("*_scores.json"), key=lambda path: path.stat().st_mtime)
+    return TrainingRun(folder, checkpoint, read_json(newest)["scores"], page)
+
+
+def flags_of_options(options: Mapping[str, Any], task: str) -> list[str]:
+    """Python's spelling -> the command line's. Raises: UserError for an unknown name."""
+    known = {flag.lstrip("-").replace("-", "_") for flag in known_flags(task)}
+    known = known | OWN.keys() - NOT_HERE
+    words = []
+    for name, value in options.items():
+        if name not in known or name in NOT_HERE:
+            raise UserError(
+                f"train: expected options of ofa train, found '{name}'{did_you_mean(name, known)}"
+            )
+        flag = OWN.get(name) or f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is False and name == "auto":
+            words.append("--no-auto")
+        elif value is not False and value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            words.append(f"{flag}={text}")
+    return words
+
+
+def validation_rows(data: str, task: str) -> str | None:
+    """The validation file of a training."""
+    if not Path(data).is_dir():
+        return data.rpartition(",")[2]
+    spec = spec_of(task, "task")
+    splits = dict.fromkeys((spec.usage.validation, "dev"))
+    names = (f"{name}_{split}*.tsv" for name in spec.files for split in splits)
+    found = [str(path) for name in names for path in sorted(Path(data).glob(name))]
+    return found[0] if found else None
+
+
+def _run(*words: str, log: Path | None = None) -> None:
+    """A command of ours to its end."""
+    status = subprocess.run([sys.executable, "-m", "ofa", *words]).returncode
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status:
+        where = f" and in {log}" if log else ""
+        raise UserError(
+            f"ofa {words[0]}: ended with status {status}; what it printed is above{where}"
+        )

@@ -1,0 +1,89 @@
+"""``ofa.train`` and ``OFA.finetune``: options become flags, and a run comes back."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ofa.errors import UserError
+from ofa.inference import training
+from ofa.inference.training import flags_of_options, train, validation_rows
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """The commands that are run; in place of running they leave their files in ``tmp_path/run``."""
+    ran = []
+
+    def run(words):
+        ran.append(words[3:])
+        folder = tmp_path / "run"
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoint_best.pt").touch()
+        (folder / "results/val_scores.json").write_text(json.dumps({"scores": {"CIDEr": 2.5}}))
+        return SimpleNamespace(returncode=run.status)
+
+    run.status = 0
+    monkeypatch.setattr(training.subprocess, "run", run)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/caption_val.tsv").touch()
+    return SimpleNamespace(ran=ran, run=run)
+
+
+def test_a_run_has_its_best_checkpoint_scores_and_page(tmp_path, commands):
+    run = train("caption", tmp_path / "data", tmp_path / "run", size="nano", max_epoch=3)
+    first, second = commands.ran
+    assert first[:2] == ["train", "caption"] and first[-2:] == ["--size=nano", "--max-epoch=3"]
+    assert second[1:3] == [str(run.checkpoint), str(tmp_path / "data/caption_val.tsv")]
+    assert run.checkpoint == tmp_path / "run/checkpoint_best.pt"
+    assert run.scores == {"CIDEr": 2.5} and run.page == tmp_path / "run/report.html"
+
+
+def test_a_training_without_validation_rows_has_no_scores(tmp_path, commands):
+    (tmp_path / "data/caption_val.tsv").unlink()
+    run = train("caption", tmp_path / "data", tmp_path / "run")
+    assert run.scores == {} and run.page is None and len(commands.ran) == 1
+
+
+def test_options_have_pythons_spelling():
+    given = {"start": "a.pt", "auto": False, "lr": [1e-3, 1e-4], "bf16": True, "cpu": False}
+    assert flags_of_options(given, "caption") == [
+        "--from=a.pt", "--no-auto", "--lr=0.001,0.0001", "--bf16",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, meant", [("max_epcoh", "max_epoch"), ("siez", "size")])
+def test_an_unknown_option_is_an_error_before_anything_runs(tmp_path, commands, name, meant):
+    with pytest.raises(UserError, match=f"found '{name}'; did you mean {meant}[?]"):
+        train("caption", tmp_path / "data", tmp_path / "run", **{name: 3})
+    assert commands.ran == []
+
+
+def test_a_training_that_fails_names_its_log(tmp_path, commands):
+    commands.run.status = 2
+    with pytest.raises(UserError, match="status 2; .* above and in .*run/train.log"):
+        train("caption", tmp_path / "data", tmp_path / "run")
+    commands.run.status = 130
+    with pytest.raises(KeyboardInterrupt):
+        train("caption", tmp_path / "data", tmp_path / "run")
+
+
+def test_validation_rows_go_by_the_names_of_the_task(tmp_path):
+    for name in ("mnli_dev_matched.tsv", "trainval_val.tsv", "caption_val.tsv"):
+        (tmp_path / name).touch()
+    found = {task: validation_rows(str(tmp_path), task) for task in ("mnli", "vqa", "refcoco")}
+    assert Path(found["mnli"] or "").name == "mnli_dev_matched.tsv"
+    assert Path(found["vqa"] or "").name == "trainval_val.tsv" and found["refcoco"] is None
+    assert validation_rows("a.tsv,b.tsv", "caption") == "b.tsv"
+
+
+def test_a_model_is_finetuned_from_its_checkpoint_and_vocabulary(tmp_path, commands):
+    from ofa.inference.api import OFA
+
+    model = SimpleNamespace(
+        checkpoint=SimpleNamespace(path="a.pt", bpe=SimpleNamespace(folder=tmp_path / "bpe"))
+    )
+    OFA.finetune(model, tmp_path / "data", "caption", tmp_path / "run", max_epoch=2)  # type: ignore[arg-type]
+    words = commands.ran[0][-3:]
+    assert words == ["--from=a.pt", f"--bpe-dir={tmp_path}/bpe", "--max-epoch=2"]
