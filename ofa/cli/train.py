@@ -56,6 +56,7 @@ def train(args: TrainOptions) -> int:
 
     examples:
       ofa train caption --data data/photos --bpe-dir vocab/photos --size nano --out runs/photos
+      ofa train vqa --data data/questions --from runs/photos/checkpoint_best.pt --plan
       ofa train caption-stage1 --size base --lr=2e-5         a recipe, from its checkpoint
       ofa train a_train.tsv,a_val.tsv --task=caption --arch=ofa_base --bpe-dir=bpe/gpt2 ...
       ofa train --list                                       all recipes
@@ -76,6 +77,12 @@ def train(args: TrainOptions) -> int:
     settings |= given(args)
     has_own_data = is_flag(args.data, "DATA_DIR") and script.name != "pretrain.sh"
     if has_own_data and args.start is None:
+        if script.stem.endswith("stage2"):
+            raise UserError(
+                f"ofa train {args.what}: expected the checkpoint of stage 1 to start from, found"
+                f" none; run {args.what.replace('stage2', 'stage1')} first and name its"
+                " checkpoint_best.pt: --from CHECKPOINT"
+            )
         settings["RESTORE"] = "none"  # own data, and no checkpoint named
     settings[AUTO] = ""
     if args.auto or args.auto is None and has_own_data:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ofa.checkpoints.header import Header, read_header
-from ofa.checkpoints.published import advice
 from ofa.data.row_files import column_numbers, index_places, stored
 from ofa.data.shards import find_shards, names_shards
 from ofa.data.tsv import BOM, MAGIC, data_files, open_index
@@ -100,6 +99,8 @@ def _check_start(start: str, flags: Sequence[str]) -> None:
             f"{found}: CIDEr optimization starts from stage 1. Run caption-stage1 first (ofa train"
             " caption-stage1, or run_scripts/caption/train_stage1.sh), or name its checkpoint"
         )
+    from ofa.checkpoints.published import advice  # what downloads, imported for this message alone
+
     raise UserError(
         f"{found}. Put it there, name another, or train from random weights (--from none)"
         f"{advice(start)}"

@@ -188,6 +188,49 @@ def test_own_data_are_trained_on_from_random_weights_unless_a_checkpoint_is_name
         assert settings["SIZE"] == "nano" and os.access(settings["OFA_EXECUTABLE"], os.X_OK)
 
 
+def test_stage_2_on_own_data_asks_for_stage_1(capsys, tmp_path):
+    assert main(["train", "caption-stage2", "--data", str(tmp_path)]) == 2
+    assert "run caption-stage1 first and name its checkpoint_best.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more, auto, chosen",
+    [
+        ([], "1", "1"),
+        (["--batch-size=4"], "1", "1 batch"),
+        (["--no-auto"], "", None),
+        (["--size", "base"], "1", "1"),
+    ],
+)
+def test_own_data_are_fitted_unless_the_recipe_is_asked_for(
+    monkeypatch, tmp_path, more, auto, chosen
+):
+    from ofa.cli import train as command
+
+    def become(words, settings):
+        raise Became(words, settings)
+
+    monkeypatch.setattr(command, "become", become)
+    monkeypatch.setattr(devices, "count_without_torch", lambda: (0, ""))
+    with pytest.raises(Became) as found:
+        main(["train", "caption", "--data", str(tmp_path), *more, "--lr=1"])
+    settings = found.value.args[1]
+    assert (settings["OFA_AUTO"], settings.get("OFA_CHOSEN")) == (auto, chosen)
+    assert settings.get("SIZE") == (more[1] if "--size" in more else "nano" if auto else None)
+
+
+def test_a_training_takes_size_and_vocabulary_of_its_checkpoint(monkeypatch, tmp_path):
+    import torch
+
+    from ofa.cli import train as command
+
+    weights = {"encoder.embed_tokens.weight": torch.zeros(20, 512)}
+    options = {"_name": "caption", "bpe_dir": str(tmp_path)}
+    torch.save({"model": weights, "cfg": {"task": options}}, tmp_path / "a.pt")
+    found = command.size_and_vocabulary(command.TrainOptions(start=str(tmp_path / "a.pt")))
+    assert found == {"SIZE": "medium", "BPE_DIR": str(tmp_path)}
+
+
 def test_data_that_are_not_there_are_named(capsys):
     assert main(["train", "caption", "--data", "nothing"]) == 2
     assert "--data nothing: expected a folder" in capsys.readouterr().err
