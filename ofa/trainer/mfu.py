@@ -6,8 +6,10 @@ those of recomputed activations among them, and taken for proportional to rows a
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # plans are made without it
 
 # Part of a device's name -> TFLOPS of dense matrices in 16 bits, accumulated in fp32, and in fp32
 # without TF32, which torch does not use by default. From the makers' data sheets.
@@ -80,7 +82,9 @@ class Utilization:
         return self.flops_per_row * rows / self.peak if self.peak else 0.0
 
 
-def peak_of(device: torch.device, half: bool) -> float | None:
+def peak_of(device: "torch.device", half: bool) -> float | None:
+    import torch
+
     if device.type != "cuda":
         return None
     return peak_flops(torch.cuda.get_device_name(device), half)

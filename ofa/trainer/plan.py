@@ -14,6 +14,7 @@ from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions
 from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
+from ofa.trainer.mfu import peak_flops
 
 MEGAPIXEL = 1_000_000
 
@@ -53,8 +54,7 @@ IMAGE = 0.006  # seconds of a core to read an image
 WORKERS = 2  # processes that do it for a GPU
 START = 15  # seconds until the first update
 UTILIZATION = 0.15  # share of a GPU's peak that a training reaches
-# GB of memory -> a GPU with it, TFLOP/s of its matrix units in 16 bits.
-GPUS = {16: ("V100", 125), 24: ("A10", 125), 40: ("A100", 312), 80: ("H100", 989)}
+GPUS = {16: "V100", 24: "A10", 40: "A100", 80: "H100"}  # GB of memory -> a GPU with it
 COUNTS = (1, 2, 4, 8)
 PEFT = ("--lora-rank", "--adapter", "--bitfit", "--encoder-prompt", "--decoder-prompt")
 
@@ -169,8 +169,9 @@ class Plan:
             row = (self.row_flops / CORE + reading) / cores_here()
             return START + rows * row + self.updates * UPDATE
         nearest = min(GPUS, key=lambda memory: abs(memory - gpu_memory))
-        rate = GPUS[nearest][1] * 1e12 * UTILIZATION / (4 if self.precision == "fp32" else 1)
-        row = max(self.row_flops / rate, reading / WORKERS, STEP / self.batch)
+        peak = peak_flops(GPUS[nearest], self.precision != "fp32")
+        assert peak is not None  # the table has these GPUs
+        row = max(self.row_flops / (peak * UTILIZATION), reading / WORKERS, STEP / self.batch)
         return START + rows / self.processes * row
 
     # --- disk
@@ -283,7 +284,7 @@ class Plan:
         head = f"{'GPUs':>4}  {'memory':<18}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
         lines = [f"{head}{'time':>10}"]
         for count in COUNTS:
-            for memory, (name, _) in GPUS.items():
+            for memory, name in GPUS.items():
                 share = max(wanted // count, 1)
                 trial = Plan(self.facts, [*rest, *half], count, count)
                 batch = trial.largest_batch(memory * 1e9, share)
