@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import ofa
 from ofa import devices
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
@@ -27,6 +26,7 @@ from ofa.trainer.processes import Processes, ProcessOptions, become
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
 RUN = "runs/last"  # folder of a run that is given none
 LOG = "train.log"
+PLUGIN = Path(__file__).parents[1]  # --user-dir
 # What all recipes have in common.
 COMMON = (
     "--encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed"
@@ -188,7 +188,7 @@ def common_flags(
     stand for. Args: flags: of the recipe, which follow them."""
     batch, workers = options.batch_size or 8, options.num_workers
     folder, start = options.out or RUN, checkpoint_to_start_from(options, flags)
-    words = [f"--user-dir={Path(ofa.__file__).parent}", *COMMON]
+    words = [f"--user-dir={PLUGIN}", *COMMON]
     words += [f"--batch-size={batch}", f"--num-workers={2 if workers is None else workers}"]
     if value_of("--update-freq", flags) is None:
         step = batch * processes
