@@ -6,6 +6,7 @@ train2014.zip:train2014/a.jpg        train-00000-of-00002.parquet:image/17    co
 
 import errno
 import functools
+import json
 import os
 import re
 import zipfile
@@ -79,9 +80,20 @@ def _read_member(path: str, name: str, most: int) -> bytes:
 
 def table_columns(path: str) -> list[str]:
     """Raises: UserError if the file is no such table, or the library that reads it is missing."""
-    return list(
-        _table(path).schema_arrow.names if path.endswith(".parquet") else _table(path).column_names
-    )
+    return list(_schema(path).names)
+
+
+def class_names(path: str, column: str) -> list[str] | None:
+    """Names of a column's numbers as ``datasets`` notes them; none if it has words, None if its
+    numbers have no names. Raises: UserError as ``table_columns``."""
+    schema = _schema(path)
+    if "string" in str(schema.field(column).type):
+        return []
+    try:
+        noted = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return list(map(str, noted[column]["names"]))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def table_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -95,6 +107,11 @@ def table_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     )
     for part in parts:
         yield from part.to_pylist()
+
+
+def _schema(path: str) -> Any:
+    table = _table(path)
+    return table.schema_arrow if path.endswith(".parquet") else table.schema
 
 
 def _table(path: str) -> Any:

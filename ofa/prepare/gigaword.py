@@ -1,4 +1,4 @@
-"""Texts and their summaries, one per line of two files, or a ``datasets`` folder on disk -> rows
+"""Texts and their summaries, one per line of two files, or a Hugging Face dataset -> rows
 ``source, target``."""
 
 import itertools
@@ -11,8 +11,9 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.annotations import Entry, Problems, files_below, is_saved, open_saved, saved_rows
+from ofa.prepare.annotations import Entry, Problems
 from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.hugging_face import split_rows, split_tables
 from ofa.prepare.source import TextOptions, source
 
 KNOWN = {  # split -> how its two files are called, in the copies that are passed around
@@ -28,7 +29,7 @@ LINES = "texts and their summaries, one per line in both files"
 
 @dataclass(frozen=True, kw_only=True)
 class GigawordOptions(TextOptions):
-    data: str | None = option(None, "folder of such files, or of DatasetDict.save_to_disk")
+    data: str | None = option(None, "folder of such files, or of a Hugging Face dataset")
     train: tuple[str, str] | None = option(None, LINES, metavar=FILES)
     dev: tuple[str, str] | None = option(None, LINES, metavar=FILES)
     test: tuple[str, str] | None = option(None, LINES, metavar=FILES)
@@ -46,19 +47,16 @@ def read_gigaword(options: GigawordOptions, problems: Problems) -> PreparedDatas
     dataset/gigaword_data
     """
     data, found = options.data, PreparedDataset()
-    if data is not None and is_saved(data):
-        saved, found.inputs = open_saved(data), files_below(data)
-        for split, name in SAVED.items():
-            if name in saved:
-                read = partial(saved_rows, f"{data}/{name}", saved[name], ("document", "summary"))
-                found.readers[f"gigaword_{split}.tsv"] = partial(rows_of, split, read)
-        return found
-    known = {} if data is None else known_pairs(data)
-    for split in SAVED:
-        pair = getattr(options, split) or known.get(split)
-        if pair:
-            found.inputs = [*found.inputs, *pair]
-            read = partial(paired_lines, *pair)
+    saved = split_tables(data) if data else {}
+    known = known_pairs(data) if data and not saved else {}
+    for split, name in SAVED.items():
+        read: Callable[[], Iterator[Entry]]
+        if pair := getattr(options, split) or known.get(split):
+            files, read = pair, partial(paired_lines, *pair)
+        elif files := saved.get(name, []):
+            read = partial(split_rows, f"{data}/{name}", files, ("document", "summary"))
+        if files:
+            found.inputs = [*found.inputs, *files]
             found.readers[f"gigaword_{split}.tsv"] = partial(rows_of, split, read)
     if not found.readers:
         raise UserError(
@@ -81,7 +79,7 @@ def known_pairs(folder: str) -> dict[str, tuple[str, str]]:
     if not found:
         examples = " and ".join(KNOWN["train"].split()[:2])
         raise UserError(
-            f"{folder}: expected files such as {examples}, or a folder of save_to_disk, found none;"
+            f"{folder}: expected files such as {examples}, or a Hugging Face dataset, found none;"
             " name the files: --train TEXTS SUMMARIES"
         )
     return found

@@ -1,21 +1,22 @@
-"""GLUE, as its authors ship it (one folder of TSVs per task) or as a ``datasets`` folder on disk.
+"""GLUE, as its authors ship it (one folder of TSVs per task) or as Hugging Face datasets on disk.
 
 Labels are converted by name: their numbers differ between distributions (``ofa.tasks.glue``). Test
 rows have none; they all stay, in their order, because a submission numbers them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.io.image_archives import class_names, table_columns
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.annotations import Problems, files_below, is_saved, one_of, open_saved, saved_rows
-from ofa.prepare.dataset import PreparedDataset, Reader
+from ofa.prepare.annotations import Problems, one_of
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.hugging_face import split_rows, split_tables
 from ofa.prepare.source import TextOptions, source
 
 UNDECIDED = "-"  # the annotators did not agree; such rows are left out
@@ -29,7 +30,7 @@ class GlueSource:
 
     Args:
         folder: of the original files. texts, label: their columns. header: of training files, if
-            they have none themselves. saved: text columns of the ``datasets`` folder, if others.
+            they have none themselves. saved: text columns of the Hugging Face dataset, if others.
         labels: a label, by its name or as originals have it -> as the task's file has it.
         leading: columns of the task's file before the texts; the first is the number of the row.
     """
@@ -99,7 +100,7 @@ def read_glue(options: GlueOptions, problems: Problems) -> list[PreparedDataset]
 
     example: ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds CoLA, MNLI,
     MRPC, QNLI, QQP, RTE, SST-2 as they are downloaded, or cola, mnli, ... as
-    DatasetDict.save_to_disk writes them.
+    Hugging Face datasets: of save_to_disk, or parquet files.
     """
     folder, names = Path(options.data), options.tasks
     if not folder.is_dir():
@@ -108,7 +109,7 @@ def read_glue(options: GlueOptions, problems: Problems) -> list[PreparedDataset]
         )
     below = sorted(path for path in folder.iterdir() if path.is_dir())
     places = {"".join(filter(str.isalnum, path.name.lower())): path for path in below}
-    if len(names) == 1 and (is_saved(folder) or any(folder.glob("*.tsv"))):
+    if len(names) == 1 and (split_tables(folder) or any(folder.glob("*.tsv"))):
         places = {names[0]: folder}
     chosen = names or [name for name in TASKS if name in places]
     missing = [name for name in chosen if name not in places]
@@ -131,27 +132,24 @@ class TestProblems(Problems):
 
 def read_task(name: str, place: Path) -> PreparedDataset:
     """One task, of either distribution; it needs training and validation rows."""
-    source, readers = TASKS[name], dict[str, Reader]()
-    saved = open_saved(place) if is_saved(place) else {}
+    source, saved = TASKS[name], split_tables(place)
+    found = PreparedDataset(settings={"task": name}, manifest=f"manifest_{name}.json")
     for split in source.splits:
         path, kept = place / f"{split}.tsv", split.replace("dev", "validation")
-        test = split.startswith("test")
-        if kept in saved:
-            readers[split] = partial(saved_rows_of, source, f"{place}/{kept}", test, saved[kept])
-        elif not saved and path.is_file():
-            readers[split] = partial(original_rows, source, str(path), test)
+        tables = saved.get(kept, []) if saved else [str(path)] * path.is_file()
+        if tables:
+            read: Callable = partial(original_rows, source, str(path))
+            if saved:
+                read = partial(saved_rows, source, f"{place}/{kept}", tables)
+            found.readers[f"{name}_{split}.tsv"] = partial(read, split.startswith("test"))
+            found.inputs = [*found.inputs, *tables]
         elif split in source.splits[:2]:
             raise UserError(
                 f"{place}: expected {', '.join(f'{split}.tsv' for split in source.splits)} or a"
-                f" folder of save_to_disk with such splits, found none for '{split}'; is the"
-                " download complete?"
+                f" Hugging Face dataset with such splits, found none for '{split}'; is the download"
+                " complete?"
             )
-    return PreparedDataset(
-        readers={f"{name}_{split}.tsv": reader for split, reader in readers.items()},
-        inputs=files_below(place) if saved else [f"{place}/{split}.tsv" for split in readers],
-        settings={"task": name},
-        manifest=f"manifest_{name}.json",
-    )
+    return found
 
 
 def original_rows(source: GlueSource, path: str, test: bool, problems: Problems) -> Iterator[Row]:
@@ -186,14 +184,16 @@ def original_rows(source: GlueSource, path: str, test: bool, problems: Problems)
             yield from row_of(source, number, texts, label, test)
 
 
-def saved_rows_of(
-    source: GlueSource, where: str, test: bool, rows: Any, problems: Problems
+def saved_rows(
+    source: GlueSource, where: str, tables: Sequence[str], test: bool, problems: Problems
 ) -> Iterator[Row]:
-    """Rows of a split of a ``datasets`` folder."""
+    """Rows of a split of a Hugging Face dataset, whose test rows have the label -1 or none."""
     problems = TestProblems(skip=False) if test else problems
-    columns = source.saved or source.texts
-    names = label_names(where, rows) if "label" in rows.column_names else {}
-    for number, row in enumerate(saved_rows(where, rows, columns if test else (*columns, "label"))):
+    columns, names = source.saved or source.texts, dict[int, str]()
+    wanted = [*columns, *["label"] * (not test or "label" in table_columns(tables[0]))]
+    for number, row in enumerate(split_rows(where, tables, wanted)):
+        if "label" in row and not number:
+            names = label_names(where, tables[0])
         with problems.at(row.where):
             label = row.get("label")
             label = "" if label is None else names.get(label, str(label))
@@ -201,18 +201,16 @@ def saved_rows_of(
             yield from row_of(source, number, texts, label, test)
 
 
-def label_names(where: str, rows: Any) -> dict[int, str]:
+def label_names(where: str, table: str) -> dict[int, str]:
     """Number -> name of a label, -1 for none; empty if they stand as words."""
-    feature = rows.features["label"]
-    if getattr(feature, "names", None):
-        return {-1: "", **dict(enumerate(feature.names))}
-    if getattr(feature, "dtype", "") == "string":
-        return {}
-    raise UserError(
-        f"{where}: expected labels with names (ClassLabel), found plain numbers ({feature}); what"
-        " they mean differs between distributions: save the data set with its features, or with"
-        " the names as text"
-    )
+    names = class_names(table, "label")
+    if names is None:
+        raise UserError(
+            f"{where}: expected labels with names (ClassLabel), found plain numbers; what they mean"
+            " differs between distributions: save the data set with its features, or with the names"
+            " as text"
+        )
+    return {-1: "", **dict(enumerate(names))} if names else {}
 
 
 def row_of(

@@ -1,9 +1,11 @@
-"""Captioned images of Hugging Face datasets: folders of ``save_to_disk``, and parquet files as the
-hub has them, which hold the images.
+"""Hugging Face datasets, of texts or of captioned images: folders of ``save_to_disk``, and parquet
+files as the hub has them, which hold the images.
 
 data/train-00000-of-00002.parquet    image {bytes, path}    captions ["a dog", ...]    cocoid 9
+mnli/train/data-00000-of-00001.arrow    premise "a dog runs"    hypothesis "it rests"    label 2
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io.image_archives import TABLES, table_columns, table_rows
 from ofa.io.values import RowError, id_key, text_of, words_of
-from ofa.prepare.annotations import Problems, one_of
+from ofa.prepare.annotations import Entry, Problems, one_of
 from ofa.prepare.csv_jsonl import SPLITS
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
@@ -23,6 +25,30 @@ NAMES = {
     "image_id": "cocoid image_id img_id imgid filename file_name id",
 }
 PARTS = {**SPLITS, "restval": "train", "test1": "test"}
+
+
+def split_tables(folder: str | Path) -> dict[str, list[str]]:
+    """Split, as the dataset calls it -> its tables; empty if the folder itself is no dataset."""
+    saved, hub = Path(folder).glob("*/data*.arrow"), Path(folder).glob("*.parquet")
+    found: dict[str, list[str]] = {}
+    for file in sorted([*saved, *hub]):
+        name = file.parent.name if file.suffix == ".arrow" else file.stem.partition("-")[0]
+        found.setdefault(name, []).append(str(file))
+    return found
+
+
+def split_rows(where: str, tables: Sequence[str], columns: Sequence[str]) -> Iterator[Entry]:
+    """Some columns of the rows of a split. Raises: UserError if one is missing."""
+    numbers = itertools.count()
+    for table in tables:
+        there = table_columns(table)
+        if not set(columns) <= set(there):
+            raise UserError(
+                f"{where}: expected the columns {', '.join(columns)}, found {', '.join(there)}; is"
+                " it another data set?"
+            )
+        for row in table_rows(table, columns):
+            yield Entry(row, f"{where}: row {next(numbers)}")
 
 
 def captions_of_dataset(

@@ -178,8 +178,8 @@ def test_a_folder_without_a_task_names_what_is_expected(tmp_path, capsys):
 # datasets on disk
 
 
-def save(folder, splits: dict[str, dict], names: list[str] | None):
-    """A folder as ``load_dataset(...).save_to_disk`` leaves it."""
+def save(folder, splits: dict[str, dict], names: list[str] | None, parquet: bool = False):
+    """A folder as ``load_dataset(...).save_to_disk`` leaves it, or of parquet files."""
     from datasets import ClassLabel, Dataset, DatasetDict
 
     saved = DatasetDict()
@@ -187,13 +187,17 @@ def save(folder, splits: dict[str, dict], names: list[str] | None):
         saved[split] = Dataset.from_dict(columns)
         if names and "label" in columns:
             saved[split] = saved[split].cast_column("label", ClassLabel(names=names))
-    saved.save_to_disk(str(folder))
+    for split in saved if parquet else ():
+        saved[split].to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    if not parquet:
+        saved.save_to_disk(str(folder))
 
 
 MNLI = {"premise": ["A b.", "C.", "D."], "hypothesis": ["E.", "F.", "G."], "label": [0, 1, 2]}
 
 
-def test_saved_labels_are_converted_by_name_and_test_rows_have_none(tmp_path):
+@pytest.mark.parametrize("parquet", [False, True])
+def test_saved_labels_are_converted_by_name_and_test_rows_have_none(tmp_path, parquet):
     def pairs(*labels: int) -> dict:
         return {
             "sentence": ["He.", "She."],
@@ -208,11 +212,13 @@ def test_saved_labels_are_converted_by_name_and_test_rows_have_none(tmp_path):
         tmp_path / "glue/mnli",
         {"train": MNLI, "validation_matched": MNLI, "test_matched": tests},
         order,
+        parquet,
     )
     save(
         tmp_path / "glue/qnli",
         {"train": pairs(0, 1), "validation": pairs(1, 1), "test": pairs(-1, -1)},
         ["entailment", "not_entailment"],
+        parquet,
     )
     assert glue(tmp_path) == 0
     assert [row[2] for row in rows(tmp_path / "out/mnli_train.tsv")] == ["1", "0", "2"]
