@@ -155,19 +155,20 @@ def _fit_length(plan: Plan, effective: int, found: Fit) -> None:
     if not plan.has("--no-epoch-checkpoints"):
         found.flags.append("--no-epoch-checkpoints")
     if plan.kept_checkpoints > 2:
-        found.changes.append("the last and the best checkpoint are kept")
+        found.changes.append("only the last and the best checkpoint kept")
 
 
 def _power_of_two(most: int) -> int:
     return 1 << most.bit_length() - 1
 
 
-def words(plan: Plan, found: Fit) -> str:
-    """A line about what was changed, or ""."""
+def words(plan: Plan, found: Fit, updates: int | None) -> str:
+    """A line about what was changed, or "". Args: plan: of the recipe. updates: that come of it."""
     if not found.changes:
         return ""
-    rows, updates = plan.facts.rows, plan.updates
-    why = f"the recipe would make {updates} updates of {rows} rows: " if updates else ""
-    if updates and updates >= ENOUGH:
-        why = ""
-    return f"{why}{', '.join(found.changes)} (--no-auto keeps the recipe)"
+    why, few = "", ""
+    if plan.updates and plan.updates < ENOUGH and not found.own & {"--max-epoch", "--max-update"}:
+        why = f"the recipe would make {plan.updates} updates of {plan.facts.rows} rows: "
+    if updates and updates < ENOUGH:
+        few = f"; {updates} updates are few, more rows or --max-epoch make more"
+    return f"{why}{', '.join(found.changes)}{few} (--no-auto keeps the recipe)"

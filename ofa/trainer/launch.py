@@ -17,7 +17,7 @@ from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
 from ofa.models.generation.options import read_options
 from ofa.task.template import is_template
-from ofa.trainer.auto import fit, words
+from ofa.trainer.auto import Fit, fit, words
 from ofa.trainer.checks import Facts, look_at
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import Plan
@@ -108,11 +108,12 @@ def train(
         flags = [*facts.carried, *flags]
     gpus = 0 if "--cpu" in flags else count_gpus(options.dry_run or options.plan)
     processes = Processes.of(options, gpus)
-    said = ""
+    plan, said = planned(data, options, flags, facts, processes, gpus), ""
     if options.auto:
-        recipe = planned(data, options, flags, facts, processes, gpus)
-        options, flags, said = fitted(recipe, options, flags, chosen)
-    plan = planned(data, options, flags, facts, processes, gpus)
+        recipe = plan
+        options, flags, found = fitted(recipe, options, flags, chosen)
+        plan = planned(data, options, flags, facts, processes, gpus)
+        said = words(recipe, found, plan.updates)
     command = processes.command("fairseq_cli.train", plan.flags)
     if options.dry_run:
         print(shlex.join(command))
@@ -147,13 +148,13 @@ def planned(
 
 def fitted(
     recipe: Plan, options: LaunchOptions, flags: Sequence[str], chosen: Chosen | None
-) -> tuple[LaunchOptions, list[str], str]:
-    """Options and flags that fit rows and device, and a line that says what was changed."""
+) -> tuple[LaunchOptions, list[str], Fit]:
+    """Options and flags that fit rows and device, and what was changed."""
     if chosen is None:
         chosen = Chosen(len(flags), bool(options.batch_size or options.effective_batch))
     batch, effective, found = fit(recipe, flags[len(flags) - chosen.flags :], chosen.batch)
     options = replace(options, batch_size=batch, effective_batch=effective)
-    return options, [*flags, *found.flags], words(recipe, found)
+    return options, [*flags, *found.flags], found
 
 
 def announce(log: Path, **said: str) -> None:

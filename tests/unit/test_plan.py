@@ -171,11 +171,15 @@ def test_batches_grow_with_the_rows_up_to_the_recipes():
 
 
 def test_what_is_changed_is_said():
-    line = words(planned(), fit(planned(), (), False)[2])
-    assert line.startswith(
-        "the recipe would make 15 updates of 165 rows: batch 16 instead of 512, pixels"
-    )
+    line = words(planned(), fit(planned(), (), False)[2], 1001)
+    assert line.startswith("the recipe would make 15 updates of 165 rows: batch 16 instead of 512")
     assert "epochs 91 instead of 15" in line and line.endswith("(--no-auto keeps the recipe)")
+
+
+def test_updates_that_stay_few_are_said():
+    own = ["--max-epoch=2"]
+    line = words(planned(*own), fit(planned(*own), own, False)[2], 22)
+    assert line.startswith("batch 16") and "; 22 updates are few" in line
 
 
 def test_enough_rows_keep_the_recipe_but_for_memory():
