@@ -14,13 +14,15 @@ from ofa.io.flags import option
 from ofa.io.image_archives import class_names, table_columns
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.annotations import Problems, one_of
+from ofa.prepare.annotations import Entry, Problems, one_of
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.hugging_face import split_rows, split_tables
 from ofa.prepare.source import TextOptions, source
 
 UNDECIDED = "-"  # the annotators did not agree; such rows are left out
 Row = tuple[str, ...]
+Numbered = Iterator[tuple[int, Entry]]
+RENAMED = ("dev", "validation")  # splits, in Hugging Face datasets
 NUMBERS = ("index", "id")  # columns that number the rows of a test file
 
 
@@ -133,16 +135,18 @@ class TestProblems(Problems):
 def read_task(name: str, place: Path) -> PreparedDataset:
     """One task, of either distribution; it needs training and validation rows."""
     source, saved = TASKS[name], split_tables(place)
+    columns = (saved and source.saved) or source.texts
     found = PreparedDataset(settings={"task": name}, manifest=f"manifest_{name}.json")
     for split in source.splits:
-        path, kept = place / f"{split}.tsv", split.replace("dev", "validation")
-        tables = saved.get(kept, []) if saved else [str(path)] * path.is_file()
-        if tables:
-            read: Callable = partial(original_rows, source, str(path))
+        test, path, kept = split[:4] == "test", f"{place}/{split}.tsv", split.replace(*RENAMED)
+        files = saved.get(kept, []) if saved else [path] * Path(path).is_file()
+        if files:
+            entries = partial(original_entries, source, path, test)
             if saved:
-                read = partial(saved_rows, source, f"{place}/{kept}", tables)
-            found.readers[f"{name}_{split}.tsv"] = partial(read, split.startswith("test"))
-            found.inputs = [*found.inputs, *tables]
+                entries = partial(saved_entries, f"{place}/{kept}", files, columns, test)
+            reader = partial(rows_of, source, columns, entries, test)
+            found.readers[f"{name}_{split}.tsv"] = reader
+            found.inputs = [*found.inputs, *files]
         elif split in source.splits[:2]:
             raise UserError(
                 f"{place}: expected {', '.join(f'{split}.tsv' for split in source.splits)} or a"
@@ -152,9 +156,34 @@ def read_task(name: str, place: Path) -> PreparedDataset:
     return found
 
 
-def original_rows(source: GlueSource, path: str, test: bool, problems: Problems) -> Iterator[Row]:
-    """Rows of an original TSV. Quotes in it are text."""
+def rows_of(
+    source: GlueSource,
+    columns: Sequence[str],
+    entries: Callable[[Problems], Numbered],
+    test: bool,
+    problems: Problems,
+) -> Iterator[Row]:
+    """The rows of a split, without undecided ones. Test rows may lack their label. Args: columns:
+    of the texts. entries: with them and the ``label`` in words, and their numbers."""
     problems = TestProblems(skip=False) if test else problems
+    for number, entry in entries(problems):
+        with problems.at(entry.where):
+            words = [
+                one_line(text_of(entry[column], f"a text as {column!r}")) for column in columns
+            ]
+            label = entry["label"]
+            if label == UNDECIDED:
+                continue
+            if label or not test:
+                one_of(label, source.labels, "a label")
+                if not all(words):
+                    raise RowError("words in every text, found an empty one")
+            leading = (str(number), "", "")[: source.leading]
+            yield (*leading, *words, source.labels.get(label, ""))
+
+
+def original_entries(source: GlueSource, path: str, test: bool, problems: Problems) -> Numbered:
+    """Of an original TSV. Quotes in it are text."""
     needs = source.texts if test else (*source.texts, source.label)
     lines, header = enumerate(read_lines(path), start=1), source.header
     if test or not header:
@@ -166,39 +195,33 @@ def original_rows(source: GlueSource, path: str, test: bool, problems: Problems)
             f" '{missing[0]}' among {', '.join(header)[:200]}; is it the file of another task?"
         )
     for number, (line, text) in enumerate(lines):
-        where, cells = f"{path}:{line}", text.split("\t")
-        values = dict(zip(header, cells))
-        with problems.at(where):
-            lacking = [column for column in needs if column not in values]
-            if lacking:
-                most = f"{len(header)} columns, found {len(cells)}"
-                raise RowError(f"{most}, none for '{lacking[0]}'")
-            index = next((values[name] for name in NUMBERS if test and name in values), None)
-            if index not in (None, str(number)):
-                raise UserError(
-                    f"{where}: expected the row numbered {number}, found {index!r}; test rows are"
-                    " numbered in their order: take the file as it was downloaded"
-                )
-            label = "" if test else values[source.label].strip()
-            texts = [values[column] for column in source.texts]
-            yield from row_of(source, number, texts, label, test)
+        cells = text.split("\t")
+        entry = Entry(dict(zip(header, cells)), f"{path}:{line}")
+        if lacking := [column for column in needs if column not in entry]:
+            most = f"{len(header)} columns, found {len(cells)}"
+            problems.add(f"{entry.where}: expected {most}, none for '{lacking[0]}'")
+            continue
+        index = next((entry[name] for name in NUMBERS if test and name in entry), None)
+        if index not in (None, str(number)):
+            raise UserError(
+                f"{entry.where}: expected the row numbered {number}, found {index!r}; test rows are"
+                " numbered in their order: take the file as it was downloaded"
+            )
+        entry["label"] = "" if test else entry[source.label].strip()
+        yield number, entry
 
 
-def saved_rows(
-    source: GlueSource, where: str, tables: Sequence[str], test: bool, problems: Problems
-) -> Iterator[Row]:
-    """Rows of a split of a Hugging Face dataset, whose test rows have the label -1 or none."""
-    problems = TestProblems(skip=False) if test else problems
-    columns, names = source.saved or source.texts, dict[int, str]()
-    wanted = [*columns, *["label"] * (not test or "label" in table_columns(tables[0]))]
-    for number, row in enumerate(split_rows(where, tables, wanted)):
-        if "label" in row and not number:
-            names = label_names(where, tables[0])
-        with problems.at(row.where):
-            label = row.get("label")
-            label = "" if label is None else names.get(label, str(label))
-            texts = [text_of(row[column], f"a text as {column!r}") for column in columns]
-            yield from row_of(source, number, texts, label, test)
+def saved_entries(
+    where: str, tables: Sequence[str], columns: Sequence[str], test: bool, problems: Problems
+) -> Numbered:
+    """Of a split of a Hugging Face dataset, whose test rows have the label -1 or none."""
+    labeled = not test or "label" in table_columns(tables[0])
+    for number, row in enumerate(split_rows(where, tables, [*columns, *["label"] * labeled])):
+        if not number:
+            names = label_names(where, tables[0]) if labeled else {}
+        label = row.get("label")
+        row["label"] = "" if label is None else names.get(label, str(label))
+        yield number, row
 
 
 def label_names(where: str, table: str) -> dict[int, str]:
@@ -211,18 +234,3 @@ def label_names(where: str, table: str) -> dict[int, str]:
             " as text"
         )
     return {-1: "", **dict(enumerate(names))} if names else {}
-
-
-def row_of(
-    source: GlueSource, number: int, texts: Sequence[str], label: str, test: bool
-) -> Iterator[Row]:
-    """The columns of a row; nothing if it is undecided. A test row may lack its label."""
-    words = [one_line(text) for text in texts]
-    if label == UNDECIDED:
-        return
-    if label or not test:
-        one_of(label, source.labels, "a label")
-        if not all(words):
-            raise RowError("words in every text, found an empty one")
-    leading = (str(number), "", "")[: source.leading]
-    yield (*leading, *words, source.labels.get(label, ""))
