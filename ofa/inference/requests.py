@@ -12,7 +12,7 @@ from ofa.io.flags import did_you_mean
 from ofa.io.image_files import list_images
 from ofa.io.paths import path_within
 from ofa.io.text_files import read_lines
-from ofa.io.values import RowError, finding, in_fractions, load_values, read_decimal, text_of
+from ofa.io.values import RowError, finding, in_fractions, load_values, read_box, text_of
 from ofa.task.columns import Column
 from ofa.task.text import JOIN
 
@@ -261,16 +261,15 @@ def _object(name: str, number: int, value: Any) -> str:
 
 
 def _region(name: str, value: Any) -> list[float]:
-    """Corners of a box, as a list or ``"3,4,90,80"``. Raises: UserError."""
-    numbers = value.split(",") if isinstance(value, str) else value
+    """Corners of a box, as of ``read_box``. Raises: UserError."""
     hint = "left is below right, top below bottom"
     try:
-        x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
+        x0, y0, x1, y1 = region = read_box(value)
+        if x0 < x1 and y0 < y1 and not in_fractions(region):
+            return list(region)
         if any(region) and in_fractions(region):
             hint = "are these fractions of the image?"
-        elif isinstance(numbers, (list, tuple)) and x0 < x1 and y0 < y1:
-            return region
-    except (TypeError, ValueError):
+    except RowError:
         pass
     found = repr(value[:60]) if isinstance(value, str) else finding(value)
     raise UserError(

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,6 +29,7 @@ DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4
 INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  # below 2 ** 63
 LARGEST = 3.4028234663852886e38  # of a float32
 LONGEST = 400  # characters of a number
+SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 
 class RowError(Exception):
@@ -78,6 +80,12 @@ def words_of(value: Any, what: str, *keys: str) -> str:
     return text
 
 
+def texts_of(value: Any, what: str, *keys: str) -> list[str]:
+    """As ``text_of``, of a list of texts, one text, or null. Raises: RowError."""
+    texts = value if isinstance(value, list) else [] if value is None else [value]
+    return [text_of(text, what, *keys) for text in texts]
+
+
 def one_line(text: str) -> str:
     """Text without tabs, line breaks and NUL, so that it is one field of one row."""
     return " ".join(text.replace("\0", "").split())
@@ -118,6 +126,19 @@ def read_decimal(value: Any) -> float:
     if not -LARGEST <= number <= LARGEST:  # also NaN
         raise ValueError("not finite")
     return number
+
+
+def read_box(value: Any) -> tuple[float, ...]:
+    """Four numbers, of a list or a text: ``10,20,30,40``, ``[10 20 30 40]``. Raises: RowError."""
+    with suppress(ValueError, RowError):
+        text = not isinstance(value, (list, tuple))
+        numbers = (
+            SEPARATOR.split(text_of(value, "", "box", "bbox").strip("[]() ")) if text else value
+        )
+        if len(box := tuple(map(read_decimal, numbers))) == 4:
+            return box
+    shown = repr(value[:SHOWN]) if isinstance(value, str) else finding(value)
+    raise RowError(f"a box of four numbers, found {shown}")
 
 
 def read_integer(value: Any) -> int:

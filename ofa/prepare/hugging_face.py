@@ -9,11 +9,10 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.image_archives import TABLES, table_columns, table_rows
-from ofa.io.values import RowError, id_key, text_of, words_of
+from ofa.io.values import RowError, id_key, texts_of, words_of
 from ofa.prepare.annotations import Entry, Problems, one_of
 from ofa.prepare.csv_jsonl import SPLITS
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
@@ -24,6 +23,7 @@ NAMES = {
     "caption": "captions caption sentences_raw sentences text texts answer",
     "image_id": "cocoid image_id img_id imgid filename file_name id",
 }
+CACHE = "cache-"  # files that ``datasets`` computes beside its own
 PARTS = {**SPLITS, "restval": "train", "test1": "test"}
 
 
@@ -72,8 +72,8 @@ def captions_of_dataset(
                     image_id = words_of(row[names["image_id"]], "an id", "id")
                 image = f"{path}:{names['image']}/{number}"
                 entry = found.setdefault(id_key(image_id), (image_id, PARTS[part], image, []))
-                cleaned = map(cleaner, texts_of(row[names["caption"]]))
-                entry[-1].extend(text for text in cleaned if text)
+                texts = texts_of(row[names["caption"]], "a caption", "raw", "caption")
+                entry[-1].extend(filter(None, map(cleaner, texts)))
                 if not entry[-1] and PARTS[part] != "test":
                     raise RowError("a caption, found none")
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
@@ -85,7 +85,8 @@ def captions_of_dataset(
 def dataset_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(file, split) of all tables, the split by the name of file or folder; else training."""
     for path in paths:
-        below = sorted(file for file in Path(path).rglob("*") if file.suffix in TABLES)
+        tables = (file for file in Path(path).rglob("*") if file.suffix in TABLES)
+        below = sorted(file for file in tables if not file.name.startswith(CACHE))
         files = below or [file for file in [Path(path)] if file.is_file()]
         if not files:
             raise UserError(f"{path}: expected parquet or Arrow files, found none; check --dataset")
@@ -106,9 +107,3 @@ def column_of(path: str, name: str, columns: Mapping[str, str]) -> str:
             f" name it with --columns {name}=..."
         )
     return found
-
-
-def texts_of(value: Any) -> list[str]:
-    """One caption, or several. Raises: RowError."""
-    texts = value if isinstance(value, list) else [] if value is None else [value]
-    return [text_of(text, "a caption", "raw", "caption") for text in texts]

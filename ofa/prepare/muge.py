@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import TABLE, ImageFolders, table_images
-from ofa.io.values import Ids, RowError, text_of, words_of
+from ofa.io.values import Ids, RowError, texts_of, words_of
 from ofa.prepare.annotations import Problems, find_image, read_json_lines
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, given_splits, source
@@ -75,8 +75,7 @@ def captions_by_image(
                 for names in (IDS, TEXTS)
             )
             image_id = words_of(image_id, '{"image_id": an id}')
-            texts = value if isinstance(value, list) else [] if value is None else [value]
-            texts = [text_of(text, '{"text": "..." or ["...", ...]}', *TEXTS) for text in texts]
+            texts = texts_of(value, '{"text": "..." or ["...", ...]}', *TEXTS)
             if image_id not in found:
                 ids.add(image_id, entry.where)
                 found[image_id] = entry.where, []

@@ -13,7 +13,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.json_files import read_plain
-from ofa.io.values import Ids, RowError, finding, id_key, read_decimal, read_integer, words_of
+from ofa.io.values import Ids, RowError, id_key, read_box, read_integer, words_of
 from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, source
@@ -140,7 +140,4 @@ def _image_of(entry: Entry) -> tuple[str, tuple[int, int]]:
 
 
 def _box_of(entry: Entry) -> tuple[str, list]:
-    if not isinstance(entry["bbox"], list):
-        raise RowError(f"a bbox of four numbers, found {finding(entry['bbox'])}")
-    box = list(map(read_decimal, entry["bbox"]))
-    return id_key(words_of(entry["image_id"], "an image_id")), box
+    return id_key(words_of(entry["image_id"], "an image_id")), list(read_box(entry["bbox"]))

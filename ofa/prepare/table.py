@@ -5,7 +5,6 @@ TableRow("a.jsonl:7", {"id": "7", "text": "left dog", "box": [1, 2, 3, 4]}, imag
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from ofa.io.values import (
     in_fractions,
     may_be_xywh,
     one_line,
+    read_box,
     read_decimal,
     text_of,
     words_of,
@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 # pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
 BEYOND = 1.0
-SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 FormOf = Callable[[str], tuple[tuple[int, int], int]]  # as ``stored_form``
 Filled = list[tuple[str, list[str]]]  # image and cells of rows
@@ -312,22 +311,10 @@ def answers_of(row: TableRow, value: Any) -> str:
 
 
 def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
-    """Four numbers as a list or a text, or those of the columns ``x0 y0 x1 y1``."""
-    try:
-        if value is None:
-            numbers = [row.values[name] for name in CORNERS]
-        elif isinstance(value, list):
-            numbers = value
-        else:
-            text = text_of(value, "a box", "box", "bbox").strip("[]() ")
-            numbers = SEPARATOR.split(text)
-        box = tuple(map(read_decimal, numbers))
-    except (ValueError, KeyError, RowError):
-        box = ()
-    if len(box) != 4:
-        shown = repr(value[:60]) if isinstance(value, str) else finding(value)
-        raise RowError(f"a box of four numbers, found {shown}")
-    form = form_of(row.image)
+    """As ``read_box``, or of the columns ``x0 y0 x1 y1``."""
+    if value is None and row.values.keys() >= set(CORNERS):
+        value = [row.values[name] for name in CORNERS]
+    box, form = read_box(value), form_of(row.image)
     size = row.size or upright_size(*form)
     if not all(size):
         return "0,0,0,0"  # broken images are named later
