@@ -16,7 +16,7 @@ from ofa.io.values import Ids, RowError, id_key, name_and_value, text_of, words_
 from ofa.prepare.annotations import RIGHT_FILE, Problems, list_of, read_json, read_prefixes
 from ofa.prepare.dataset import PreparedDataset, split_at_random
 from ofa.prepare.hugging_face import captions_of_dataset, dataset_files
-from ofa.prepare.source import SourceOptions, source
+from ofa.prepare.source import DivideOptions, SourceOptions, source
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -24,7 +24,7 @@ CAPTIONS_FILE = "is this a captions file?"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoCaptionsOptions(SourceOptions):
+class CocoCaptionsOptions(SourceOptions, DivideOptions):
     annotations: tuple[str, ...] = option(
         (),
         "captions_train2014.json and the like, or a ZIP archive; optional with --split",
@@ -47,13 +47,7 @@ class CocoCaptionsOptions(SourceOptions):
         "Karpathy's dataset_coco.json (restval counts as training), or its archive",
         exclusive="split",
     )
-    val_fraction: float | None = option(
-        None, "part of the images kept for validation", exclusive="split"
-    )
     test_fraction: float = option(0.0, "part of the images kept for testing, with --val-fraction")
-    id_prefix: tuple[str, ...] | None = option(
-        None, "prefix of the ids of each --annotations file; alone: the files' names", empty=True
-    )
 
 
 @source(CocoCaptionsOptions, "coco-captions")

@@ -25,7 +25,7 @@ from ofa.prepare.annotations import (
     read_prefixes,
 )
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, TableOptions, source
+from ofa.prepare.source import DivideOptions, ImageOptions, TableOptions, source
 from ofa.prepare.table import (
     CORNERS,
     TableRow,
@@ -65,18 +65,12 @@ SPLITS |= dict.fromkeys(("valid", "validation", "dev"), "val")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTableOptions(ImageOptions, TableOptions):
+class OwnTableOptions(ImageOptions, TableOptions, DivideOptions):
     files: tuple[str, ...] = option(help="a row or a line per entry", positional=True)
     task: str = option(help="task that the data are for: caption, vqa, refcoco, ...")
     images: tuple[str, ...] = option((), "folders or TSV files of the images, if there are any")
     split: Literal["train", "val", "test"] = option(
         "train", "split of entries that have no column 'split'", exclusive="split"
-    )
-    val_fraction: float | None = option(
-        None, "part of the images, at random, for validation", exclusive="split"
-    )
-    id_prefix: tuple[str, ...] | None = option(
-        None, "prefix of the ids of each file; alone: the files' names", empty=True
     )
     keep_case: bool = option(False, "keep capitals in answers; else lower case")
 

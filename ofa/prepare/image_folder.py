@@ -21,20 +21,24 @@ from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.table import TableRow, dataset_of
 
-CLASS_FOLDERS = "folder of a folder per class, or a list of lines 'file class'"
+CLASSES = "a folder per class, or a list of lines 'file class'"
 KAGGLE_HEADER = "ImageId,"
 NUMBERED = re.compile(r"\d+[._ -]+(?=\D)")  # 001.Black_footed_Albatross
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolderOptions(SourceOptions):
+class ClassOptions(SourceOptions):
+    train: str | None = option(None, CLASSES, metavar="DIR|LIST")
+    val: str | None = option(None, CLASSES, metavar="DIR|LIST")
+    test: str | None = option(None, CLASSES, metavar="DIR|LIST")
+    images: tuple[str, ...] = option((), "folders of the files of a list, if not its own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolderOptions(ClassOptions):
     folder: str | None = option(
         None, "folders of the classes, or train, val and test with them", positional=True
     )
-    train: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
-    val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
-    test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
-    images: tuple[str, ...] = option((), "folders of the files of a list, if not its own")
     class_names: str | None = option(
         None, "lines 'class words', or JSON of them, if not the folders' names"
     )

@@ -14,23 +14,18 @@ from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems
 from ofa.prepare.dataset import PreparedDataset, label_text
-from ofa.prepare.image_folder import class_files, read_class_names, sub_folders
-from ofa.prepare.source import SourceOptions, given_splits, source
+from ofa.prepare.image_folder import ClassOptions, class_files, read_class_names, sub_folders
+from ofa.prepare.source import given_splits, source
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
 
 SYNSETS_FILE = "is it synset_words.txt or LOC_synset_mapping.txt?"
-CLASS_FOLDERS = "a folder per synset, or a list of lines 'file synset' or 'file label'"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(SourceOptions):
-    train: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
-    val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
-    test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+class ImagenetOptions(ClassOptions):
     synsets: str = option(help="lines 'synset words', in the order of the labels")
-    images: tuple[str, ...] = option((), "folders of the files of a list, if not its own")
     first_label: Literal[0, 1] = option(0, "first of the labels in a list")
     first_words_only: bool = option(False, "only the words before the first comma")
 

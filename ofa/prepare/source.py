@@ -62,6 +62,18 @@ class ImageOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DivideOptions:
+    """Files of annotations, which may be divided at random and have ids of one another."""
+
+    val_fraction: float | None = option(
+        None, "part of the images, at random, for validation", exclusive="split"
+    )
+    id_prefix: tuple[str, ...] | None = option(
+        None, "prefix of the ids of each annotation file; alone: the files' names", empty=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """Columns that are not called as the task calls them, and boxes in any form."""
 

@@ -19,7 +19,7 @@ from ofa.prepare.answer_column import (
     number_answers,
 )
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, source
+from ofa.prepare.source import DivideOptions, ImageOptions, source
 from ofa.prepare.table import Filled, TableRow, dataset_of
 from ofa.task.answers import read_label_file
 from ofa.task.text import CONFIDENCE, learned_answer, parse_answers
@@ -32,17 +32,11 @@ ANNOTATION_KEYS = ("question_id", "image_id", "answers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vqa2Options(ImageOptions):
+class Vqa2Options(ImageOptions, DivideOptions):
     questions: tuple[str, ...] = option(help="question files, of any splits")
     annotations: tuple[str, ...] = option((), "annotation files; none for test questions")
-    id_prefix: tuple[str, ...] | None = option(
-        None, "prefix of the ids of each pair of files; alone: the files' names", empty=True
-    )
     split: Literal["train", "val", "test"] | None = option(
         None, "split of all questions, if not as 'data_subtype' tells", exclusive="split"
-    )
-    val_fraction: float | None = option(
-        None, "part of the images, at random, for validation", exclusive="split"
     )
     answers_as_written: bool = option(False, "keep case, articles and punctuation of answers")
     ans2label_file: str | None = option(
