@@ -76,7 +76,10 @@ def test_every_class_and_constant_that_a_document_names_exists(name):
     "page, printed",
     [
         ("architecture.md", "torch.Size([3, 480, 480])"),
-        ("tasks.md", "['thing']\n['3']"),
+        (
+            "tasks.md",
+            " how many dogs are there? ->  3\n{'id': 0, 'image': 1, 'thing': 2, 'count': 3}",
+        ),
         ("evaluation.md", "a cat {'score': 1.0}"),
         ("asking.md", "vqa_gen {'question': 'what color is it?'} {'id': 7}"),
         ("vocabulary.md", "<bin_35> <bin_62> <bin_375> <bin_375> True"),
@@ -89,12 +92,18 @@ def test_every_class_and_constant_that_a_document_names_exists(name):
 )
 def test_the_code_of_a_page_runs(tmp_path, page, printed):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
+
+
+def test_the_tutorial_shows_the_file_of_the_example():
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    example = ROOT / "examples" / "counting_task" / "counting_task.py"
+    assert f"```python\n{example.read_text(encoding='utf-8')}```" in text
 
 
 def test_the_site_is_built_without_a_warning_and_holds_every_page(tmp_path):

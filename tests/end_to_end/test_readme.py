@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,17 @@ def test_what_the_page_on_trouble_proposes_works(photos, own_images, monkeypatch
     assert program == "ofa" and main(words) == 0
 
 
+def test_the_steps_of_the_tutorial_are_the_commands_of_the_readme():
+    steps = [
+        block("own images prepare"),
+        block("own images check"),
+        block("own images vocabulary"),
+        block("own images train"),
+        block("own images evaluate"),
+    ]
+    assert "".join(steps) == block("own images")
+
+
 def test_own_images_from_annotations_to_a_page(photos, own_images):
     assert "CIDEr" in own_images and (photos / "runs/photos/report.html").is_file()
     assert len(json.loads((photos / "runs/photos/captions/test_predict.json").read_text())) == 12
@@ -133,6 +145,22 @@ def test_own_questions_from_a_table_to_drawn_answers(photos, own_images):
     assert len(list((photos / "runs/questions/drawn").iterdir())) == 12
 
 
+def test_an_own_task_from_a_table_to_scores(photos):
+    shutil.copytree(ROOT / "examples/counting_task", photos / "examples/counting_task")
+    rows = [f"{n}.jpg,balls,{n % 3}" for n in range(12)]
+    (photos / "photos/counts.csv").write_text("\n".join(["image,thing,count", *rows]))
+    offline = "--quiet --no-deps --no-build-isolation --no-index --target site"
+    commands = f"source .venv/bin/activate\n{trained_briefly(block('own task'))}"
+    commands = commands.replace("pip install", f'"{sys.executable}" -m pip install {offline}')
+    commands = commands.replace("ofa evaluate", "ofa evaluate --cpu --max-len-b 4")
+    path = os.pathsep.join([str(photos / "site"), str(ROOT)])
+    settings = {"BATCH": "4", "EFFECTIVE_BATCH": "4", "NUM_WORKERS": "0", "PYTHONPATH": path}
+    done = run(commands, photos, **settings)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "no faults" in done.stdout and "acc" in done.stdout
+    assert (photos / "runs/counts/report.html").is_file()
+
+
 def test_own_drawings_from_captions_to_images(photos, own_images):
     commands = f"source .venv/bin/activate\n{block('own drawings')}".replace(
         "--minutes 10", "--updates 2 --minutes 0 --batch-size 2"
@@ -147,10 +175,12 @@ def test_own_drawings_from_captions_to_images(photos, own_images):
 
 
 def test_the_commands_for_pretraining_are_well_formed(tmp_path):
-    commands = "ofa() { shift 2; }\n" + block("pretraining")
+    blocks = block("pretraining") + block("shards") + block("pretraining score")
+    commands = "ofa() { shift 2; }\n" + blocks
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "--task=unify_task" in done.stdout and "--task=image_gen" in done.stdout
+    assert "'shards/vision_language_examples-*.tar'" in done.stdout
 
 
 def test_the_commands_for_other_tasks_and_few_parameters_are_well_formed(tmp_path):
