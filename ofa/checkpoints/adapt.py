@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.checkpoints.architecture import CONSTANTS, EMBEDDINGS, remedy
+from ofa.checkpoints.architecture import CONSTANT_TABLES, CONSTANTS, EMBEDDINGS, remedy
 from ofa.checkpoints.read import Checkpoint
 from ofa.errors import UserError, naming
 from ofa.models.ofa_model import OFAModel
@@ -115,24 +115,26 @@ def share_embeddings(model: OFAModel, state_dict: StateDict) -> None:
 
 
 def store_once(state: Mapping[str, Any]) -> None:
-    """Let equal tables of a training's checkpoint be one tensor, in place: a file holds it once.
+    """Drop the constant tables of a training's checkpoint, and let equal tables of tokens be one
+    tensor, in place: a file holds it once.
 
-    Names of one parameter and the constant tables are copies as soon as a network was on a GPU.
-    The averages in float32 of one parameter stay copies: upstream's trainer resumes with these
-    tensors, and would decay one for each of its names.
+    Names of one parameter are copies as soon as a network was on a GPU, and in averages of float32.
+    Readers, upstream's too, make constant tables anew, and copy averages into their own; networks
+    of fairseq need ``version``.
     """
     extra = state["extra_state"]
     tables: list[Tensor] = []
-    for weights, ends in (
-        (state["model"], CONSTANTS + EMBEDDINGS),
-        (extra.get("ema") or {}, CONSTANTS + EMBEDDINGS),
-        (extra.get("ema_fp32_params") or {}, CONSTANTS),
+    for weights in (
+        state["model"],
+        *(extra.get(name) or {} for name in ("ema", "ema_fp32_params")),
     ):
-        for name, tensor in weights.items():
-            if name.endswith(ends):
-                same = (table for table in tables if table.dtype == tensor.dtype)
-                weights[name] = next((table for table in same if table.equal(tensor)), tensor)
-                tables.append(weights[name])
+        for name in [name for name in weights if name.endswith(CONSTANT_TABLES)]:
+            del weights[name]
+        for name in filter(weights.__contains__, EMBEDDINGS):
+            tensor = weights[name]
+            same = (table for table in tables if table.dtype == tensor.dtype)
+            weights[name] = next((table for table in same if table.equal(tensor)), tensor)
+            tables.append(weights[name])
 
 
 def grow(state_dict: StateDict, key: str, own: Tensor | None, like_row: int | None = None) -> None:

@@ -18,8 +18,9 @@ EMBEDDINGS = (
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
 )
-# tables that follow from the configuration
-CONSTANTS = ("version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
+# tables that follow from the configuration; checkpoints of a training do without them
+CONSTANT_TABLES = ("token_rp_bucket", "image_rp_bucket", "image_position_idx")
+CONSTANTS = ("version", *CONSTANT_TABLES)
 # Switches that show in the names: field of ``ModelConfig`` -> end of a name in layer 0, or a whole
 # name.
 SWITCHES = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ofa.checkpoints.architecture import CONSTANT_TABLES
 from ofa.checkpoints.options import values_of
 from ofa.checkpoints.read import ENTRY, Checkpoint, read
 from ofa.errors import UserError, naming
@@ -72,7 +73,11 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
     for path in names:
         checkpoint = read(path, ema=ema, whole=False)
         found: dict[str, Any] = {"its base": checkpoint.base.get("sha256")}
-        found |= {name: list(tensor.shape) for name, tensor in checkpoint.weights.items()}
+        found |= {
+            name: list(tensor.shape)
+            for name, tensor in checkpoint.weights.items()
+            if not name.endswith(CONSTANT_TABLES)
+        }
         expected = expected or found
         for name in {**expected, **found}:
             here, there = (part.get(name, "missing") for part in (found, expected))

@@ -116,25 +116,9 @@ class Described(Unfinished):
         pass
 
 
-class Skipped(Unfinished):
-    """An object that nobody asks for."""
-
-    def __init__(self, *_: Any):
-        pass
-
-    def build(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-
 class DescriptionUnpickler(Unpickler):
     """Reads what describes the tensors. Nothing is imported or called: a tensor becomes its shape,
-    an object of settings its content, any other object nothing."""
+    any other object what it holds."""
 
     def look_up(self, name: str) -> Any:
         if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
@@ -143,12 +127,10 @@ class DescriptionUnpickler(Unpickler):
             return Name(name, lambda data, *_: data)
         if name == "torch.Size":
             return Name(name, lambda shape: tuple(shape))
-        if name.partition(".")[0] in ("argparse", "omegaconf", "fairseq", "ofa", "ofa_module"):
-            return Name(name, lambda *args: Settings(name, args))
         try:
             return super().look_up(name)
         except pickle.UnpicklingError:
-            return Name(name, Skipped)
+            return Name(name, lambda *args: Settings(name, args))
 
     def persistent_load(self, reference: Any) -> None:
         """The storage of a tensor, which lies in another record."""

@@ -12,7 +12,8 @@ from fairseq.file_io import PathManager
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ofa.checkpoints.adapt import CONSTANTS, store_once
+from ofa.checkpoints.adapt import store_once
+from ofa.checkpoints.architecture import CONSTANT_TABLES, CONSTANTS
 from ofa.checkpoints.edit import num_bytes
 from ofa.checkpoints.read import read
 from ofa.errors import UserError
@@ -143,15 +144,10 @@ def checkpoint_bytes(cfg, model) -> int:
     trained = {name: weight for name, weight in stored.items() if weight.requires_grad}
     if getattr(getattr(model, "config", None), "peft_methods", []):
         stored, buffers = trained, {}  # the others stay in their base
-    # a constant table of encoder, decoder and averages is stored once
-    constants = {
-        name.rpartition(".")[2]: buffers.pop(name)
-        for name in list(buffers)
-        if name.endswith(CONSTANTS)
-    }
-    weights, common, optimizer = num_bytes([stored, buffers]), cfg.common, cfg.optimizer
+    written = [tensor for name, tensor in buffers.items() if not name.endswith(CONSTANT_TABLES)]
+    total = weights = num_bytes([stored, written])
+    common, optimizer = cfg.common, cfg.optimizer
     num_trained = sum(weight.numel() for weight in trained.values())
-    total = weights + num_bytes(constants)
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
     if (common.fp16 or common.bf16) and not efficient:
         total += 4 * num_trained

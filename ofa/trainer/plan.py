@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.terminal import in_time, in_units
-from ofa.models.config import PRESETS, ModelConfig
+from ofa.models.config import PRESETS
 from ofa.task.task_spec import TaskOptions
 from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
@@ -183,9 +183,7 @@ class Plan:
             return None
         bytes_of_weight = 4 + 8 * (not self.has("--no-save-optimizer-state"))
         bytes_of_weight += 4 * (self.has("--store-ema") + self.has("--ema-fp32"))
-        side = self.number("--image-bucket-size", ModelConfig.image_bucket_size)
-        tables = 8 * ((side**2 + 1) ** 2 + ModelConfig.max_source_positions**2)
-        return round(self.weights * bytes_of_weight + tables)
+        return round(self.weights * bytes_of_weight)
 
     @property
     def kept_checkpoints(self) -> int:

@@ -223,3 +223,23 @@ def test_moving_averages_follow_the_model(build, fp32):
         torch.testing.assert_close(
             ema.fp32_params["decoder.output_projection.weight"], before + 0.5
         )
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_averages_that_a_file_holds_once_decay_once(ours):
+    from fairseq.models.ema.ema import EMA
+
+    from ofa.trainer.fairseq_weights import ModelAverages
+
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4, bias=False)
+    )
+    model[1].weight = model[0].weight
+    torch.nn.init.ones_(model[0].weight)
+    config = SimpleNamespace(
+        ema_decay=0.5, ema_fp32=True, ema_seed_model=None, ema_start_update=0, ema_update_freq=1
+    )
+    averages = (ModelAverages if ours else EMA)(model.half(), config)
+    averages.build_fp32_params(dict.fromkeys(("0.weight", "1.weight"), torch.full((4, 4), 3.0)))
+    averages.step(model, updates=1)
+    assert all(tensor.equal(torch.full((4, 4), 2.0)) for tensor in averages.fp32_params.values())

@@ -127,6 +127,21 @@ def test_a_class_that_a_checkpoint_names_is_never_looked_up(tmp_path):
     assert read_header(tmp_path / "a.pt").shapes == {} and not (tmp_path / "made").exists()
 
 
+class Names(dict):
+    pass
+
+
+class Steps(list):
+    pass
+
+
+def test_containers_of_unknown_classes_are_no_damage_to_a_description(tmp_path):
+    weights = {"decoder.embed_tokens.weight": torch.zeros(5, 4)}
+    extra = {"names": Names(a=1), "steps": Steps([1, 2])}
+    torch.save({"model": weights, "extra_state": extra}, tmp_path / "a.pt")
+    assert read_header(tmp_path / "a.pt").table == (5, 4)
+
+
 @pytest.mark.parametrize(
     "content, found",
     [
