@@ -5,7 +5,6 @@ A file of torch 1.6 or later is an archive whose first record describes the tens
 safetensors file begins with JSON. Older files tell nothing here.
 """
 
-import json
 import pickle
 import struct
 import zipfile
@@ -17,6 +16,7 @@ from typing import Any
 
 from ofa.checkpoints.options import options_of
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler
 
 ARCHIVE = b"PK\x03\x04"
@@ -85,8 +85,8 @@ def _of_safetensors(path: str | Path) -> Header:
         (size,) = struct.unpack("<Q", file.read(8))
         if size > MAX_HEADER:
             return Header()
-        described = json.loads(file.read(size))
-    content = json.loads((described.pop("__metadata__", None) or {}).get(SAVED_BY_OFA, "{}"))
+        described = load_json(file.read(size))
+    content = load_json((described.pop("__metadata__", None) or {}).get(SAVED_BY_OFA, "{}"))
     shapes = {name: tuple(one["shape"]) for name, one in described.items()}
     return Header(options_of(content), shapes)
 

@@ -59,7 +59,8 @@ class LoadedCheckpoint:
             checkpoint = read_checkpoint(path, overrides, ema)
             if not self.networks:
                 self._read_options(checkpoint)
-                first = setup_task(self.config(name or next(iter(self.trained), "caption")))
+                known = [task for task in (name, *self.trained) if task and has_rows(task)]
+                first = self.set_up((known or ["caption"])[0])
                 self.vocabulary, self.bpe = first.vocabulary, first.bpe
             self.networks.append(build_network(checkpoint, first))
 
@@ -129,13 +130,20 @@ class LoadedCheckpoint:
         """The name of the task to evaluate: by default the one that was trained. Raises: UserError
         if several were trained, and not this one."""
         name = task_name(name)
+        chosen = name or stored_name(self.path, self.first)
+        if not has_rows(chosen):
+            raise UserError(
+                f"{self.path}: expected one task to evaluate, found '{chosen}', a mixture of"
+                " several; choose one by --task caption, ..., or score a pretraining:"
+                f" ofa pretraining score {self.path} --data FILE --out FILE"
+            )
         if self.stored.get("_name") == "joint" and name not in self.trained:
             found = f"and not for '{name}'" if name else "and no task is chosen"
             raise UserError(
                 f"{self.path}: one model for {', '.join(self.trained) or 'several tasks'}, {found};"
                 " choose one by --task"
             )
-        return name or stored_name(self.path, self.first)
+        return chosen
 
     def generation(self, name: str) -> dict[str, Any]:
         """The generation options with which a task was validated; none if it was not trained."""
@@ -169,6 +177,12 @@ def task_name(name: str | None, where: str = "--task") -> str | None:
         return parse_template(name, where).text
     task = TASK_REGISTRY.get(name)
     return task.spec.name if hasattr(task, "spec") else name
+
+
+def has_rows(name: str) -> bool:
+    """Whether a task has rows of its own, unlike a mixture, which is set up from its files."""
+    spec = getattr(TASK_REGISTRY.get(name), "spec", None)
+    return spec is None or bool(spec.columns)
 
 
 def stored_name(path: str, stored: Mapping[str, Any]) -> str:

@@ -113,6 +113,28 @@ def test_a_task_that_was_not_trained_is_asked_as_zero_shot(content, images, tmp_
     assert all(one.text for one in predictions), "the prompt does not count as a part of the answer"
 
 
+@pytest.fixture
+def pretrained(content, tmp_path):
+    """A pretraining of another machine: its files are not here."""
+    elsewhere = {"data": "/elsewhere/pairs.tsv", "neg_sample_dir": "/elsewhere/negatives"}
+    return checkpoint_of("unify_task", content, tmp_path, **elsewhere)
+
+
+def test_a_pretrained_checkpoint_is_asked_without_the_files_of_its_training(pretrained, images):
+    given = {"beam": 2, "max_len_b": 3}
+    model = OFA.load(pretrained, device="cpu")
+    found = model.ask_columns("caption", images, {}, **given)
+    assert [len(str(one)) > 0 for one in found] == [True, True]
+
+
+@pytest.mark.parametrize("task", [None, "unify_task"])
+def test_a_mixture_is_no_task_to_evaluate(task, pretrained, images, tmp_path):
+    (tmp_path / "rows.tsv").write_text(f"0\t{as_field(images[0])}\ta cube\n")
+    options = {"checkpoint": str(pretrained), "data": str(tmp_path / "rows.tsv"), "device": "cpu"}
+    with pytest.raises(UserError, match="found 'unify_task', a mixture.*ofa pretraining score"):
+        evaluate(EvaluationOptions(task=task, **options))
+
+
 def test_the_same_seed_draws_the_same_images(content, images, tmp_path):
     path, given = checkpoint_of("image_gen", content, tmp_path), {"beam": 3}
     best, *_ = evaluated("image_gen", path, images, tmp_path, generation=given)
