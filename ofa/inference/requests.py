@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from ofa.io.image_files import list_images
 from ofa.io.paths import path_within
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, finding, in_fractions, load_values, read_box, text_of
-from ofa.task.columns import Column
-from ofa.task.text import JOIN
+from ofa.task.columns import NOUNS, Column
+from ofa.task.text import JOIN, objects_field
 
 if TYPE_CHECKING:
     from ofa.task.task_spec import TaskSpec  # imports torch
@@ -234,10 +235,15 @@ def _word(task: "TaskSpec", column: Column, value: Any) -> Any:
     name = column.public_name
     if column.kind == "image" and isinstance(value, (str, Path)):
         return Path(value)
-    if column.kind == "box":
-        return _region(name, value)
-    if column.kind == "boxes" and isinstance(value, list):
-        return JOIN.join(_object(name, number, one) for number, one in enumerate(value))
+    try:
+        if column.kind == "box":
+            return list(_region(value))
+        if column.kind == "boxes" and isinstance(value, list):
+            return objects_field(
+                value, lambda one: "{:g},{:g},{:g},{:g}".format(*_region(one.get("box")))
+            )
+    except RowError as error:
+        raise UserError(f'expects "{name}": {error}') from None
     parts = value if column.kind == "texts" and isinstance(value, list) else [value]
     try:
         text = JOIN.join(text_of(part, f'"{name}": {column.noun}') for part in parts)
@@ -248,30 +254,14 @@ def _word(task: "TaskSpec", column: Column, value: Any) -> Any:
     return text
 
 
-def _object(name: str, number: int, value: Any) -> str:
-    """``{"box": [...], "label": "dog"}`` as a TSV has it."""
-    label = value.get("label") if isinstance(value, Mapping) else None
-    if not isinstance(label, str) or not label.strip():
-        raise UserError(
-            f'expects "{name}": objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found'
-            f" {finding(value)}"
-        )
-    box = ",".join(f"{corner:g}" for corner in _region("box", value.get("box")))
-    return f"{box},{number},{label.replace(JOIN, '&')}"
-
-
-def _region(name: str, value: Any) -> list[float]:
-    """Corners of a box, as of ``read_box``. Raises: UserError."""
+def _region(value: Any) -> tuple[float, ...]:
+    """Corners of a box, as of ``read_box``. Raises: RowError."""
     hint = "left is below right, top below bottom"
-    try:
+    with suppress(RowError):
         x0, y0, x1, y1 = region = read_box(value)
-        if x0 < x1 and y0 < y1 and not in_fractions(region):
-            return list(region)
         if any(region) and in_fractions(region):
             hint = "are these fractions of the image?"
-    except RowError:
-        pass
+        elif x0 < x1 and y0 < y1:
+            return region
     found = repr(value[:60]) if isinstance(value, str) else finding(value)
-    raise UserError(
-        f'expects "{name}": [left, top, right, bottom] in pixels, found {found}; {hint}'
-    )
+    raise RowError(f"{NOUNS['box']}, found {found}; {hint}")

@@ -18,7 +18,6 @@ from ofa.io import json_files
 from ofa.io.image_files import TABLE, ImageFolders
 from ofa.io.text_files import not_utf8, read_lines
 from ofa.io.values import SHOWN, RowError, WrittenFloat, finding, one_line
-from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
@@ -212,11 +211,6 @@ def find_image(images: ImageFolders, *names: str) -> str:
     if path is None:
         raise RowError(f"an image {names[0]!r} below {images}, found none")
     return path
-
-
-def without_join(text: str) -> str:
-    """As one of the texts of a column: ``salt && pepper`` -> ``salt & pepper``."""
-    return re.sub(f"{JOIN}+", "&", text)
 
 
 def one_of(text: str, known: Collection[str], what: str) -> str:

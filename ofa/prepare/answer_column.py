@@ -12,7 +12,6 @@ from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.values import RowError, words_of
-from ofa.prepare.annotations import without_join
 from ofa.task.answers import (
     MissingAnswers,
     counts_in_words,
@@ -21,7 +20,7 @@ from ofa.task.answers import (
     write_label_file,
 )
 from ofa.task.columns import Column
-from ofa.task.text import CONFIDENCE, JOIN, learned_answer
+from ofa.task.text import CONFIDENCE, JOIN, learned_answer, without_join
 
 logger = logging.getLogger(__name__)
 

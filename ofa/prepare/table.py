@@ -27,7 +27,7 @@ from ofa.io.values import (
     text_of,
     words_of,
 )
-from ofa.prepare.annotations import Problems, without_join
+from ofa.prepare.annotations import Problems
 from ofa.prepare.answer_column import (
     ANSWER_SET,
     answer_column,
@@ -40,7 +40,7 @@ from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
 from ofa.prepare.source import SPLITS
 from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, ImagePath
 from ofa.task.columns import Column
-from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
+from ofa.task.text import CONFIDENCE, JOIN, learned_answer, objects_field, parse_answers
 
 if TYPE_CHECKING:
     # imports torch: what only reads tables starts without it
@@ -252,7 +252,11 @@ def cell_of(row: TableRow, column: Column, form_of: FormOf) -> str:
     if column.kind == "answer":
         return answers_of(row, value)
     if column.kind == "boxes":
-        return objects_of(row, value, form_of)
+        if not isinstance(value, list):
+            return words_of(value, "a list of objects", "objects")
+        return objects_field(
+            value, lambda one: box_of(replace(row, values=one), one.get("box"), form_of)
+        )
     name = column.public_name
     if column.kind == "confidence":
         return str(_score(value, f"a number from 0 to 1 as {name!r}"))
@@ -356,19 +360,3 @@ def clipped(box: Sequence[float], size: tuple[int, int]) -> str:
     if overhang > BEYOND or inside[2] <= inside[0] or inside[3] <= inside[1]:
         raise RowError(f"a box inside the image of {width} x {height} pixels, found {found}")
     return ",".join(repr(round(float(number), 2)) for number in inside)
-
-
-def objects_of(row: TableRow, value: Any, form_of: FormOf) -> str:
-    """Objects ``{"box": [...], "label": "dog"}``, or a text as a TSV has it."""
-    if not isinstance(value, list):
-        return words_of(value, "a list of objects", "objects")
-    parts = []
-    for number, one in enumerate(value):
-        if not isinstance(one, Mapping):
-            raise RowError(
-                f'objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found {finding(one)}'
-            )
-        words = without_join(words_of(one.get("label"), "a label of an object", "label"))
-        box = box_of(replace(row, values=one), one.get("box"), form_of)
-        parts.append(f"{box},{number},{words}")
-    return JOIN.join(parts)

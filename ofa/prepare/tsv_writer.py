@@ -18,8 +18,7 @@ from ofa.io.images import encode_image, upright_file
 from ofa.io.jobs import map_by_jobs
 from ofa.io.resumable import ResumableFolder
 from ofa.io.values import one_line
-from ofa.prepare.annotations import without_join
-from ofa.task.text import JOIN
+from ofa.task.text import JOIN, without_join
 
 logger = logging.getLogger(__name__)
 

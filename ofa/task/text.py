@@ -11,10 +11,12 @@ import re
 import string
 import unicodedata
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ofa.errors import UserError, place
-from ofa.io.values import RowError, read_decimal, text_of
+from ofa.io.values import RowError, finding, read_decimal, text_of, words_of
+from ofa.task.columns import NOUNS
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer
@@ -55,6 +57,23 @@ def as_cell(value: Any) -> str:
     between = JOIN if any(isinstance(part, (str, dict)) for part in parts) else ","
     cell = BREAKS.sub(" ", between.join(texts)).strip()
     return cell.encode("utf-8", "replace").decode("utf-8")
+
+
+def without_join(text: str) -> str:
+    """As one of the texts of a column: ``salt && pepper`` -> ``salt & pepper``."""
+    return re.sub(f"{JOIN}+", "&", text)
+
+
+def objects_field(objects: Sequence[Any], box_of: Callable[[Mapping], str]) -> str:
+    """Objects ``{"box": [...], "label": "dog"}`` -> ``x0,y0,x1,y1,0,dog`` and so on, joined. Args:
+    box_of: the box of an object, as a column. Raises: RowError."""
+    parts = []
+    for number, one in enumerate(objects):
+        if not isinstance(one, Mapping):
+            raise RowError(f"{NOUNS['boxes']}, found {finding(one)}")
+        words = without_join(words_of(one.get("label"), "a label of an object", "label"))
+        parts.append(f"{box_of(one)},{number},{words}")
+    return JOIN.join(parts)
 
 
 def remove_punctuation(text: str) -> str:
