@@ -11,6 +11,7 @@ from ofa.cli.predict import text_of_line
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.requests import read_requests, tasks_called, usual_tasks
+from ofa.tasks import spec_of
 
 
 def jsonl(folder, *entries) -> str:
@@ -204,6 +205,27 @@ def test_a_task_is_called_by_its_name_its_aliases_and_its_verb(names, task):
 def test_a_wrong_line_is_one_message(tmp_path, line, words):
     with pytest.raises(UserError, match=words):
         read_requests(jsonl(tmp_path, {"image": "a.jpg"}, line), usual_tasks(), {})
+
+
+def test_objects_of_a_request_become_those_of_a_table(tmp_path):
+    tasks = [spec_of("[image] which of [boxes:things] is red? -> [text:answer]")]
+    things = [{"box": [1, 2, 3, 4], "label": "a\tdog && cat"}, {"box": "5 6 7 8", "label": 9}]
+    [request] = read_requests(jsonl(tmp_path, {"image": "a.jpg", "things": things}), tasks, {})
+    assert request.words["things"] == "1,2,3,4,0,a dog & cat&&5,6,7,8,1,9"
+
+
+@pytest.mark.parametrize(
+    "thing, message",
+    [
+        ("dog", r'ask.jsonl:1: expects "things": objects such as .*, found the str "dog"'),
+        ({"box": [1, 2, 3, 4]}, 'expects "things": a label of an object, found null'),
+        ({"label": "dog"}, r'expects "things": \[left, top, right, bottom\] in pixels, found null'),
+    ],
+)
+def test_a_wrong_object_of_a_request_is_one_message(tmp_path, thing, message):
+    tasks = [spec_of("[image] which of [boxes:things] is red? -> [text:answer]")]
+    with pytest.raises(UserError, match=message):
+        read_requests(jsonl(tmp_path, {"image": "a.jpg", "things": [thing]}), tasks, {})
 
 
 @pytest.mark.parametrize(
