@@ -162,7 +162,7 @@ def announce(log: Path, **said: str) -> None:
     text = "".join(f"{name}: {line}\n" for name, line in said.items() if line)
     with open(log, "a", encoding="utf-8") as file:
         file.write(text)
-    print(text, end="", file=sys.stderr, flush=True)
+    print(text, end="", flush=True)
 
 
 def on_nodes(options: ProcessOptions, module: str, arguments: Sequence[str]) -> None:
