@@ -47,15 +47,17 @@ class OFA(Predictor):
         """What the model answers to a task of any kind, a task of an installed package too.
 
         Args:
-            task: its name or an alias. image: one, or a list; None for tasks of texts alone.
+            task: its name or an alias.
+            image: one, or a list; None for tasks of texts alone.
             words: what it asks with, one for each of its columns that a user has to give, in order;
                 or by name in ``given``.
             best: answers of each; all but the first are its ``others``.
             answers: choose among these. Default: the set of answers that the checkpoint was trained
                 with, if it was; else any words.
             given: columns by name, and options of the generator.
-        Returns: an ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a
-        list.
+
+        Returns:
+            An ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a list.
         """
         spec = spec_of(task, "task")
         if len(words) > len(spec.needed_names):
@@ -132,8 +134,12 @@ class OFA(Predictor):
         return self.ask("caption", image, **options)
 
     def answer(self, image: Any, question: Any, region: Any = None, **options: Any) -> Any:
-        """The answer to a question. Args: region: the box that the question is about: left, top,
-        right, bottom in pixels; or one per question."""
+        """The answer to a question.
+
+        Args:
+            region: the box that the question is about: left, top, right, bottom in pixels; or one
+                per question.
+        """
         if region is None:
             return self.ask("vqa_gen", image, question, **options)
         return self.ask("grounded_qa", image, question, region=region, **options)
@@ -188,7 +194,9 @@ class OFA(Predictor):
         """Of each caption the prediction of its best image, with the others.
 
         Args:
-            samples: images per caption. seed: the same seed draws the same images.
+            captions: what the images show.
+            samples: images per caption.
+            seed: the same seed draws the same images.
             tokenizer: what makes images of codes, an object or its path; default: as ``OFA.load``
                 was given an ``image_tokenizer``, or the checkpoint names it.
             scorer: an object with ``score(images, texts)``, which decides what comes first;

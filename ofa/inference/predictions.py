@@ -73,14 +73,22 @@ class Answer(Scored, str):
 
 @dataclass
 class Region(Scored):
-    """A box in an image."""
+    """A box in an image.
 
-    box: Box  # left, top, right, bottom in pixels of the image, inside of it
-    normalised: Box  # the same as parts of width and height, 0 to 1
-    # the four location bins; None if the model predicted something else, and the box is empty
+    Attributes:
+        box: left, top, right, bottom in pixels of the image, inside of it.
+        normalised: the same as parts of width and height, 0 to 1.
+        bins: the four location bins; None if the model predicted something else, and the box is
+            empty.
+        score: mean log-probability of the bins; ``probability``: its exponential.
+        others: further regions, best first.
+    """
+
+    box: Box
+    normalised: Box
     bins: tuple[int, ...] | None
-    score: float = math.nan  # mean log-probability of the bins; ``probability``: its exponential
-    others: list["Region"] = field(default_factory=list)  # further regions, best first
+    score: float = math.nan
+    others: list["Region"] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: ``{"box": {"pixels": [...], "normalised": [...], "bins": [...]}, "score":

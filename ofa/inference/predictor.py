@@ -74,7 +74,9 @@ class Predictor:
             batch_size: rows that go through the network together.
             task: the task that will be asked, if it is known.
             overrides: other stored options to replace, such as ``patch_image_size=384``.
-        Raises: UserError if a file cannot be read, or files do not fit together.
+
+        Raises:
+            UserError: if a file cannot be read, or files do not fit together.
         """
         if precision not in PRECISIONS:
             raise UserError(

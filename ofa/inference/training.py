@@ -31,8 +31,11 @@ INTERRUPTED = 130
 class TrainingRun:
     """What a training made.
 
-    Args: folder: of the run. checkpoint: the best one, or the last of a run without validation.
-    scores: of the validation rows, by metric; empty without such a file. page: that shows them.
+    Attributes:
+        folder: of the run.
+        checkpoint: the best one, or the last of a run without validation.
+        scores: of the validation rows, by metric; empty without such a file.
+        page: that shows them.
     """
 
     folder: Path
@@ -47,12 +50,15 @@ def train(
     """Train on own data, then evaluate the best checkpoint on the validation rows.
 
     Args:
-        task: its name or an alias. data: folder of ``ofa prepare``, or training and validation
-            files. out: folder of the run; the same call resumes a run that was stopped.
+        task: its name or an alias.
+        data: folder of ``ofa prepare``, or training and validation files.
+        out: folder of the run; the same call resumes a run that was stopped.
         options: those of ``ofa train`` (``size``, ``bpe_dir``, ``start``: a checkpoint,
             ``auto=False``, ...) and any flag of fairseq-train: ``max_epoch=5``.
-    Raises: UserError for an unknown option, or if the training fails; KeyboardInterrupt if it was
-    interrupted.
+
+    Raises:
+        UserError: for an unknown option, or if the training fails.
+        KeyboardInterrupt: if it was interrupted.
     """
     spec = spec_of(task, "task")
     files = ",".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)

@@ -29,7 +29,10 @@ class CiderD:
     Args:
         df: "corpus": document frequencies of the references of each call, an image counted once per
             result; or a file of them, or what ``count_document_frequencies`` returns.
-    Raises: UserError when the file is missing or holds anything else.
+        sigma: width of the penalty on different lengths, words.
+
+    Raises:
+        UserError: when the file is missing or holds anything else.
     """
 
     def __init__(self, df: str | Path | dict = "corpus", sigma: float = 6.0):
@@ -41,9 +44,13 @@ class CiderD:
         np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
-        """Mean, and float64 scores in the order of ``res``, of tokenized captions. Args: gts:
-        image id -> references. res: ``{"image_id": id, "caption": [hypothesis]}`` each; several
-        may belong to one image."""
+        """Mean, and float64 scores in the order of ``res``, of tokenized captions.
+
+        Args:
+            gts: image id -> references.
+            res: ``{"image_id": id, "caption": [hypothesis]}`` each; several may belong to one
+                image.
+        """
         check_captions(gts, res)
         size = max(len(res), 1) if self.idf is None else CHUNK
         parts = [self._score(gts, res[start : start + size]) for start in range(0, len(res), size)]

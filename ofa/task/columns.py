@@ -33,21 +33,35 @@ NOUNS = {  # kind -> what requests have in such a column; others have texts
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the rows of a task."""
+    """A column of the rows of a task.
 
-    name: str  # as the task's functions know it
-    kind: str = "text"  # one of ``KINDS``
-    target: bool = False  # the model predicts it; rows of evaluation files may be without it
-    may_be_empty: bool = False  # rows may be without it
-    may_be_absent: bool = False  # so may whole files; only of the last columns
-    aliases: tuple[str, ...] = ()  # in tables and requests of users, the usual one first
-    # of a ``label``: label in the file -> answer in words; empty: the words of any class
+    Attributes:
+        name: as the task's functions know it.
+        kind: one of ``KINDS``.
+        target: the model predicts it; rows of evaluation files may be without it.
+        may_be_empty: rows may be without it.
+        may_be_absent: so may whole files; only of the last columns.
+        aliases: in tables and requests of users, the usual one first.
+        labels: of a ``label``: label in the file -> answer in words; empty: the words of any class.
+        max_words: that upstream's recipes keep; 0: all.
+        clean: a text of a file -> the text whose words are counted.
+        scene_text: read off an image: symbols alone are one, Chinese is characters.
+        option: of the task, switched on by who asks with this column.
+        example: of a text, for pages.
+    """
+
+    name: str
+    kind: str = "text"
+    target: bool = False
+    may_be_empty: bool = False
+    may_be_absent: bool = False
+    aliases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    max_words: int = 0  # that upstream's recipes keep; 0: all
-    clean: Callable[[str], str] = str  # a text of a file -> the text whose words are counted
-    scene_text: bool = False  # read off an image: symbols alone are one, Chinese is characters
-    option: str = ""  # of the task, switched on by who asks with this column
-    example: str = ""  # of a text, for pages
+    max_words: int = 0
+    clean: Callable[[str], str] = str
+    scene_text: bool = False
+    option: str = ""
+    example: str = ""
 
     def __post_init__(self):
         if self.kind not in KINDS:

@@ -128,30 +128,45 @@ class RowContext:
 
 @dataclass
 class Example:
-    """One row as the task sees it."""
+    """One row as the task sees it.
 
-    source: Text  # what is asked; the leading space of the English prompts is part of it
-    target: Text  # what is expected, without the end symbol
-    id: Union[str, int, None] = None  # written to the result file
-    # a PIL image is resized to the square that the model sees and normalized; float[3, H, W] is
-    # taken as it is
+    Attributes:
+        source: what is asked; the leading space of the English prompts is part of it.
+        target: what is expected, without the end symbol.
+        id: written to the result file.
+        image: a PIL image is resized to the square that the model sees and normalized; float[3, H,
+            W] is taken as it is.
+        image_2: for ``--num-image-types 2``.
+        answers: to this row, where they differ from row to row.
+        max_source_tokens: start and end symbol not counted.
+        max_target_tokens: end symbol not counted.
+        prompt_type: what the decoder is given before it answers: ``none`` (the start symbol),
+            ``src`` (the whole source), ``prev_output`` (the source without its end symbol); None:
+            as ``none``, but the batch has no ``decoder_prompts``.
+        prefix_tokens: the batch has the decoder's prompt under this name as well.
+        unscored: first target tokens that are given, not learned; the end symbol is.
+        ends: the end symbol is learned behind the target; else the target alone, and the batch has
+            no ``decoder_prompts``, as upstream's GLUE.
+        augment: the image is cropped, flipped, changed in color and partly erased.
+        noise_ratio: share of the tokens that the decoder reads, replaced by chance.
+        extra: see ``ofa.data.sample.Sample``.
+    """
+
+    source: Text
+    target: Text
+    id: Union[str, int, None] = None
     image: Union[Image.Image, "torch.Tensor", None] = None
-    image_2: Union[Image.Image, "torch.Tensor", None] = None  # for ``--num-image-types 2``
-    answers: Optional[Sequence[str]] = None  # to this row, where they differ from row to row
-    max_source_tokens: Optional[int] = None  # start and end symbol not counted
-    max_target_tokens: Optional[int] = None  # end symbol not counted
-    # what the decoder is given before it answers: ``none`` (the start symbol), ``src`` (the whole
-    # source), ``prev_output`` (the source without its end symbol); None: as ``none``, but the batch
-    # has no ``decoder_prompts``
+    image_2: Union[Image.Image, "torch.Tensor", None] = None
+    answers: Optional[Sequence[str]] = None
+    max_source_tokens: Optional[int] = None
+    max_target_tokens: Optional[int] = None
     prompt_type: Optional[str] = None
-    prefix_tokens: bool = False  # the batch has the decoder's prompt under this name as well
-    unscored: int = 0  # first target tokens that are given, not learned; the end symbol is
-    # the end symbol is learned behind the target; else the target alone, and the batch has no
-    # ``decoder_prompts``, as upstream's GLUE
+    prefix_tokens: bool = False
+    unscored: int = 0
     ends: bool = True
-    augment: bool = False  # the image is cropped, flipped, changed in color and partly erased
-    noise_ratio: float = 0.0  # share of the tokens that the decoder reads, replaced by chance
-    extra: dict[str, Any] = field(default_factory=dict)  # see ``ofa.data.sample.Sample``
+    augment: bool = False
+    noise_ratio: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,20 +209,32 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(TsvSchema):
-    """The declaration of a task."""
+    """The declaration of a task.
 
-    # a row by column name -> what is asked and expected
+    Attributes:
+        name: what commands accept.
+        columns: of its files, in the order of ``--selected-cols``.
+        default_cols: their numbers in the usual files; by default those from 0 on.
+        example: a row by column name -> what is asked and expected.
+        aliases: of its name, that commands accept as well.
+        usage: how people meet it besides training.
+        options: of the command line, a dataclass.
+        answers: options -> the texts that may be answered; None: anything may. Targets are then
+            learned among the answers (``constraint_masks``), generation follows their trie, and
+            they can be ranked.
+        decoding: (options, zero-shot?) -> how answers are decoded.
+        prediction: (hypothesis, its row, options) -> what it means.
+        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
+        metrics: references, validation figures, final scores, constant baseline, reward.
+    """
+
     example: Callable[[Mapping[str, str], RowContext], Example]
-    aliases: tuple[str, ...] = ()  # of its name, that commands accept as well
+    aliases: tuple[str, ...] = ()
     usage: Usage = Usage()
-    options: type[TaskOptions] = TaskOptions  # of the command line
-    # options -> the texts that may be answered; None: anything may. Targets are then learned among
-    # the answers (``constraint_masks``), generation follows their trie, and they can be ranked.
+    options: type[TaskOptions] = TaskOptions
     answers: Optional[Callable[[Any], Optional[Sequence[str]]]] = None
-    decoding: Callable[[Any, bool], Decoding] = decode  # (options, zero-shot?) -> how
-    # (hypothesis, its row, options) -> what it means
+    decoding: Callable[[Any, bool], Decoding] = decode
     prediction: Callable[[Hypothesis, BatchRow, Any], Prediction] = text_prediction
-    # (id, prediction) -> one entry of ``<subset>_predict.json``
     result: Callable[[Any, Prediction], dict[str, Any]] = text_result
     metrics: TaskMetrics = TaskMetrics()
 
@@ -249,9 +276,12 @@ class TaskSpec(TsvSchema):
         return self
 
     def row_references(self, row: Mapping[str, str]) -> Any:
-        """The references of a row as they stand in the file; empty if it has none. Returns: answer
-        -> confidence of answers and labels, xyxy of a box, else a list of texts; images are judged
-        by what was asked."""
+        """The references of a row as they stand in the file; empty if it has none.
+
+        Returns:
+            Answer -> confidence of answers and labels, xyxy of a box, else a list of texts; images
+            are judged by what was asked.
+        """
         column, *_ = self.targets
         text = self.question(row) if column.kind == "image_codes" else row[column.name]
         if not text.strip():
@@ -273,7 +303,11 @@ class TaskSpec(TsvSchema):
         )
 
     def shown(self, row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
-        """What a page shows. Args: references: ``row_references`` of the row, or None."""
+        """What a page shows.
+
+        Args:
+            references: ``row_references`` of the row, or None.
+        """
         asked = [parse_box(row[column.name]) for column in self.asked if column.kind == "box"]
         found = [box for box, _ in prediction.boxes or ()]
         found += [] if prediction.box is None else [prediction.box]
