@@ -214,7 +214,7 @@ class TaskSpec(TsvSchema):
     Attributes:
         name: what commands accept.
         columns: of its files, in the order of ``--selected-cols``.
-        default_cols: their numbers in the usual files; by default those from 0 on.
+        default_cols: their numbers in the usual files; by default 0, 1, 2, ...
         example: a row by column name -> what is asked and expected.
         aliases: of its name, that commands accept as well.
         usage: how people meet it besides training.
