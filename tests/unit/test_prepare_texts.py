@@ -287,6 +287,14 @@ def test_another_numbering_gives_the_same_rows_and_numbers_without_names_are_ref
     assert "plain numbers" in message and "mnli/validation_matched" in message
 
 
+def test_a_saved_table_that_is_cut_is_one_message(tmp_path, capsys):
+    save(tmp_path / "glue/mnli", {"train": MNLI, "validation_matched": MNLI}, None)
+    [table] = (tmp_path / "glue/mnli/train").glob("*.arrow")
+    table.write_bytes(table.read_bytes()[:200])
+    assert glue(tmp_path) == 2
+    assert f"{table}: expected a table, found" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------
 # summaries
 
