@@ -30,21 +30,21 @@ MB = 1_000_000
 KILLS_BETWEEN_SAVES = (1, 3, 4, 6)  # in the middle of these updates
 WRITE_FAULTS = [
     (KILL, 1, "open"),
-    (KILL, 1, "write", 9 * MB),
+    (KILL, 1, "write", 4 * MB),
     (KILL, 1, "renamed"),
-    (KILL, 3, "write", 9 * MB),
-    (KILL, 4, "write", 14 * MB),
+    (KILL, 3, "write", 4 * MB),
+    (KILL, 4, "write", 6 * MB),
     (KILL, 4, "sync"),
     (KILL, 4, "rename"),
     (KILL, 5, "rename"),
     (KILL, 8, "write", 1 * MB),
     (FULL, 1, "open"),
-    (FULL, 1, "write", 9 * MB),
-    (FULL, 3, "write", 9 * MB),
+    (FULL, 1, "write", 4 * MB),
+    (FULL, 3, "write", 4 * MB),
     (FULL, 4, "write", 0),
     (FULL, 4, "sync"),
     (FULL, 5, "rename"),
-    (FULL, 8, "write", 12 * MB),
+    (FULL, 8, "write", 5 * MB),
 ]
 DAMAGES = {
     "cut to nothing": cut(0),
