@@ -1,0 +1,72 @@
+"""The screenshots of the README, of what ``run_scripts/quickstart.sh`` has made.
+
+    python docs/images/make.py --run runs/quickstart
+
+Writes report.png, boxes.png and demo.png here, reduced to 64 colors so that they stay small. The
+browser is Chromium: ``OFA_CHROMIUM``, or the one on PATH.
+"""
+
+import argparse
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).parent
+WIDTH, HEIGHT = 1100, 700  # pixels
+QUESTION = "the largest shape"
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+
+
+def save(page: Any, name: str, height: int = HEIGHT) -> None:
+    """A screenshot of the top of the page."""
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.wait_for_timeout(500)  # for images to be decoded
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    image.quantize(64, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
+    print(f"{name}: {(HERE / name).stat().st_size // 1024} kB")
+
+
+def ask_demo(page: Any, url: str) -> None:
+    """Let the model point at a shape of an example."""
+    page.goto(url)
+    page.locator("#task").get_by_label("Find", exact=True).check()
+    page.locator("#examples img").nth(1).click()
+    page.fill("#text-ground :is(textarea, input)", QUESTION)
+    page.press("#text-ground :is(textarea, input)", "Enter")
+    page.locator("#result-ground").wait_for()
+    page.wait_for_timeout(1500)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    run = parser.parse_args().run.resolve()
+
+    from ofa import OFA
+    from ofa.demo.app import serve
+    from ofa.demo.service import Demo
+
+    demo = serve(Demo(OFA.load(run / "joint/checkpoint_last.pt", device="cpu")))
+    browser_path = shutil.which(os.environ.get("OFA_CHROMIUM", "chromium"))
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=list(QUIET))
+        page = browser.new_page()
+        page.goto((run / "pages/captions.html").as_uri())
+        save(page, "report.png")
+        page.goto((run / "pages/boxes.html").as_uri())
+        page.locator("article").first.scroll_into_view_if_needed()
+        page.evaluate("document.querySelector('article').parentElement.scrollIntoView()")
+        save(page, "boxes.png", 560)
+        ask_demo(page, demo.local_url)
+        save(page, "demo.png", 800)
+        browser.close()
+    demo.close()
+
+
+if __name__ == "__main__":
+    main()
