@@ -8,16 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ofa.checkpoints.header import TOKEN_TABLES
 from ofa.errors import UserError
 from ofa.models.config import IMAGE_SIZES, PRESETS, ModelConfig
 from ofa.models.positions import CODE_PADDING
 from ofa.models.resnet import DEPTHS
 
-EMBEDDINGS = (
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "decoder.output_projection.weight",
-)
+EMBEDDINGS = (*TOKEN_TABLES, "decoder.output_projection.weight")
 # tables that follow from the configuration; checkpoints of a training do without them
 CONSTANT_TABLES = ("token_rp_bucket", "image_rp_bucket", "image_position_idx")
 CONSTANTS = ("version", *CONSTANT_TABLES)

@@ -6,7 +6,6 @@ safetensors file begins with JSON. Older files tell nothing here.
 """
 
 import pickle
-import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +15,11 @@ from typing import Any
 
 from ofa.checkpoints.options import options_of
 from ofa.errors import UserError
+from ofa.io.checkpoint_files import ARCHIVE, MAX_HEADER, METADATA_KEY, is_safetensors
 from ofa.io.json_files import load_json
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler
 
-ARCHIVE = b"PK\x03\x04"
-MAX_HEADER = 64_000_000  # bytes of a description
-SAVED_BY_OFA = "ofa"  # of the metadata of a safetensors file
-TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+TOKEN_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Header:
     @property
     def table(self) -> tuple[int, ...] | None:
         """Entries and width of its table of tokens; None where it is not told."""
-        found = [self.shapes[name] for name in TABLES if len(self.shapes.get(name, ())) == 2]
+        found = [self.shapes[name] for name in TOKEN_TABLES if len(self.shapes.get(name, ())) == 2]
         return found[0] if found else None
 
 
@@ -46,7 +43,7 @@ def read_header(path: str | Path) -> Header:
             start = file.read(9)
         if start.startswith(ARCHIVE):
             return _of_archive(path)
-        if start[8:] == b"{":
+        if is_safetensors(start):
             return _of_safetensors(path)
     except UserError:
         raise
@@ -82,11 +79,8 @@ def _of_archive(path: str | Path) -> Header:
 
 def _of_safetensors(path: str | Path) -> Header:
     with open(path, "rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        if size > MAX_HEADER:
-            return Header()
-        described = load_json(file.read(size))
-    content = load_json((described.pop("__metadata__", None) or {}).get(SAVED_BY_OFA, "{}"))
+        described = load_json(file.read(int.from_bytes(file.read(8), "little")))
+    content = load_json((described.pop("__metadata__", None) or {}).get(METADATA_KEY, "{}"))
     shapes = {name: tuple(one["shape"]) for name, one in described.items()}
     return Header(options_of(content), shapes)
 

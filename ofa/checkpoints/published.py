@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io import download
+from ofa.io.checkpoint_files import ARCHIVE
 from ofa.io.download import PublishedFiles
 from ofa.io.flags import did_you_mean
 
 TABLE = Path(__file__).parent / "templates" / "published.csv"
 ADDRESS = "https://ofa-beijing.oss-cn-beijing.aliyuncs.com/checkpoints"
 LICENSE = "Apache-2.0"  # of upstream's repository, which names no other for its checkpoints
-TORCH_FILE = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, as torch writes; an older pickle
+TORCH_FILE = (ARCHIVE, b"\x80\x02")  # a zip archive, as torch writes; an older pickle
 LARGEST = 64 << 30  # bytes
 
 

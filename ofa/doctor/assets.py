@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofa.checkpoints.header import TOKEN_TABLES
 from ofa.data.negatives import ANSWERS, FILES, OTHER, read_answers
 from ofa.doctor.rule import Report, shown
 from ofa.doctor.scan import digest
@@ -16,7 +17,6 @@ SAMPLES = (PROMPTS["en"], " a man's red-white shirt, 3 of 10!", PROMPTS["zh"])
 # ending of a table -> kind of ``ofa prepare`` that reads it
 TABLES = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
 VOCABULARY = (".txt", ".bpe", ".json", ".model")  # endings of a vocabulary's files
-EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 def files_of(path: str) -> list[str]:
@@ -119,7 +119,7 @@ def _other_size(weights: Mapping[str, Any], options: Mapping[str, Any], bpe_dir:
         size = len(Vocabulary.from_folder(bpe_dir, *counts))
     except UserError:
         return ""  # said by check_vocabulary
-    for name in EMBEDDINGS:
+    for name in TOKEN_TABLES:
         if name in weights and len(weights[name]) != size:
             return f"{name} of {len(weights[name])} entries, {bpe_dir} of {size}"
     return ""

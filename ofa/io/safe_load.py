@@ -25,12 +25,12 @@ from safetensors import SafetensorError
 
 from ofa.errors import UserError, reason_of
 from ofa.io import tensor_files
+from ofa.io.checkpoint_files import ARCHIVE, is_safetensors
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler, strict
 from ofa.io.stored_options import MEMBERS
 
 CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
-ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 FILE_HEADER = 30  # bytes before the name of a record in an archive
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
@@ -51,7 +51,7 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
         with open(path, "rb") as file:
             start = file.read(9)
             file.seek(0)
-            if tensor_files.is_safetensors(start):
+            if is_safetensors(start):
                 content = tensor_files.read_checkpoint(path)
             elif trust:
                 return torch.load(file, map_location="cpu", weights_only=False)

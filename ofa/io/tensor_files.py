@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
+from ofa.io.checkpoint_files import METADATA_KEY
 from ofa.io.json_files import load_json
 from ofa.io.pickles import Name, Unfinished
 
@@ -27,9 +28,7 @@ KEPT = (
     *(*NUMBERS_AND_TEXT, type(None), Tensor, torch.nn.Parameter),
     *(torch.Size, torch.dtype, torch.device),
 )
-KEY = "ofa"  # of the metadata; its value is JSON
 SHARED = "shared"  # name -> the name under which its tensor is stored
-MAX_HEADER = 32_000_000  # bytes of a header that is read: some 200 000 tensors
 
 
 def save(content: Any, path: str | Path) -> None:
@@ -98,12 +97,6 @@ def _mapping(value: Mapping, convert: Any) -> Mapping:
 # --- safetensors
 
 
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file begins so (9 bytes or more): the length of a JSON header, then the header."""
-    length = int.from_bytes(start[:8], "little")
-    return len(start) >= 9 and 1 < length <= MAX_HEADER and start[8:9] == b"{"
-
-
 def write_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -137,7 +130,9 @@ def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
     tensors = content["model"]
     shared = {name: first for name, first in shared_names(tensors).items() if name != first}
     settings = {name: value for name, value in content.items() if name != "model"}
-    write_tensors(tensors, path, {KEY: json.dumps({**settings, SHARED: shared}, default=vars)})
+    write_tensors(
+        tensors, path, {METADATA_KEY: json.dumps({**settings, SHARED: shared}, default=vars)}
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -147,7 +142,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        content = load_json((file.metadata() or {}).get(KEY, "{}"))
+        content = load_json((file.metadata() or {}).get(METADATA_KEY, "{}"))
     for name, first in content.pop(SHARED, {}).items():
         tensors[name] = tensors[first]
     return {**content, "model": tensors}

@@ -16,8 +16,9 @@ import torch
 
 from ofa.checkpoints.read import Checkpoint, read
 from ofa.errors import UserError
+from ofa.io.checkpoint_files import METADATA_KEY
 from ofa.io.safe_load import load_checkpoint, restricted_pickle
-from ofa.io.tensor_files import KEY, to_builtins, write_tensors
+from ofa.io.tensor_files import to_builtins, write_tensors
 
 
 class Malicious:
@@ -304,7 +305,7 @@ def test_trusted_files_are_read_without_limits(tmp_path):
     ],
 )
 def test_parts_of_another_kind_are_named_in_files_of_both_formats(tmp_path, content, words):
-    write_tensors(weights(), tmp_path / "a.safetensors", {KEY: json.dumps(content)})
+    write_tensors(weights(), tmp_path / "a.safetensors", {METADATA_KEY: json.dumps(content)})
     torch.save({"model": weights(), **content}, tmp_path / "a.pt")
     for name in ("a.safetensors", "a.pt"):
         with pytest.raises(UserError, match=words):
