@@ -112,7 +112,7 @@ class Checkpoint:
             if not any(key.startswith(tuple(parts)) for key in weights):
                 raise UserError(
                     "expected an OFA model (upstream, Hugging Face or mmpretrain names), found"
-                    f" {first_of(weights or self.content)}; name the model's own file"
+                    f" {first_five(weights or self.content)}; name the model's own file"
                 )
         return weights
 
@@ -293,7 +293,7 @@ def named_base(path: str | Path, ema: bool = False) -> dict[str, Any]:
     return {"path": str(Path(path).absolute()), "sha256": sha256_of(path), "ema": ema}
 
 
-def first_of(content: Iterable[Any]) -> str:
+def first_five(content: Iterable[Any]) -> str:
     return ", ".join(list(map(str, content))[:5]) or "nothing"
 
 
@@ -323,7 +323,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         return {"state_dict": state}
     raise UserError(
         f"{folder}: expected a Hugging Face folder with {CONFIG} and {' or '.join(WEIGHTS)}, found"
-        f" {first_of(sorted(entry.name for entry in folder.iterdir()))}; name the"
+        f" {first_five(sorted(entry.name for entry in folder.iterdir()))}; name the"
         " file, or download it all"
     )
 

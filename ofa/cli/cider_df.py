@@ -8,7 +8,7 @@ from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.progress import counted
-from ofa.prepare.annotations import Problems, read_json
+from ofa.prepare.annotations import Problems, read_record
 from ofa.prepare.coco_captions import captions_of
 from ofa.prepare.tsv_writer import CaptionCleaner
 from ofa.task.text import caption_references, is_chinese
@@ -60,7 +60,7 @@ def captions_to_count(args: BuildOptions) -> Iterator[tuple[str, list[str]]]:
             yield image_id, caption_references(field, args.keep_punctuation)
     for path in args.coco:
         problems = Problems(skip=False)
-        found = captions_of(path, read_json(path, "annotations"), CaptionCleaner(), problems)
+        found = captions_of(path, read_record(path, "annotations"), CaptionCleaner(), problems)
         problems.settle()
         yield from found.items()
 

@@ -21,7 +21,7 @@ from ofa.errors import UserError
 from ofa.inference.options import OverwriteOptions
 from ofa.io.atomic import replacing
 from ofa.io.flags import Parser, action, add_flags, option, read_options
-from ofa.prepare.annotations import list_of, read_json
+from ofa.prepare.annotations import list_of, read_record
 from ofa.task.results import read_predictions, write_json
 from ofa.trainer.launch import count_gpus
 from ofa.trainer.processes import become
@@ -204,7 +204,7 @@ def coco_eval(root: Path, words: Words) -> int:
     from ofa.metrics.caption_scores import caption_scores
 
     given, references = parsed(CaptionFiles, words), defaultdict(list)
-    record = read_json(given.labels, "annotations")
+    record = read_record(given.labels, "annotations")
     for one in list_of(given.labels, record["annotations"], "annotation", ("image_id", "caption")):
         references[str(one["image_id"])].append(str(one["caption"]))
     rows = entries(given.results, "image_id", "caption")

@@ -80,7 +80,7 @@ def _entry(value: Any, where: str, needs: Sequence[str], hint: str) -> Entry:
     return Entry(value, where)
 
 
-def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
+def read_record(path: str | Path, *keys: str) -> dict[str, Any]:
     """A JSON object with these keys. Raises: UserError naming the file and what is wrong."""
     expected = f"JSON with the keys {', '.join(keys)}"
     record = json_files.read_json(path, expected, kind=dict, fraction=WrittenFloat)

@@ -13,7 +13,7 @@ from ofa.io.image_archives import members
 from ofa.io.image_files import ImageFolders
 from ofa.io.paths import path_within
 from ofa.io.values import Ids, RowError, id_key, name_and_value, text_of, words_of
-from ofa.prepare.annotations import RIGHT_FILE, Problems, list_of, read_json, read_prefixes
+from ofa.prepare.annotations import RIGHT_FILE, Problems, list_of, read_prefixes, read_record
 from ofa.prepare.dataset import PreparedDataset, split_at_random
 from ofa.prepare.hugging_face import captions_of_dataset, dataset_files
 from ofa.prepare.source import DivideOptions, SourceOptions, source
@@ -161,7 +161,7 @@ def images_from_coco(
     names: dict[str, tuple[str, str]] = {}
     captions: dict[str, tuple[str, list[str]]] = {}
     for path, prefix in zip(paths, read_prefixes(options.id_prefix, paths)):
-        record = read_json(path, "images", "annotations")
+        record = read_record(path, "images", "annotations")
         for entry in list_of(path, record["images"], "image", ("id", "file_name"), CAPTIONS_FILE):
             try:
                 image_id = words_of(entry["id"], "an id")
@@ -197,7 +197,7 @@ def split_by_karpathy(
     known = {id_key(captioned.image_id): captioned for captioned in annotated}
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     (path,) = annotation_files([path], "dataset_coco.json")
-    for number, entry in enumerate(list_of(path, read_json(path, "images")["images"], "image")):
+    for number, entry in enumerate(list_of(path, read_record(path, "images")["images"], "image")):
         try:
             numbered = entry.get("cocoid", entry.get("imgid", number))
             image_id = words_of(numbered, "a cocoid or imgid")

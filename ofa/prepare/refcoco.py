@@ -14,7 +14,7 @@ from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.json_files import read_plain
 from ofa.io.values import Ids, RowError, id_key, read_box, read_integer, words_of
-from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
+from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_record
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, source
 from ofa.prepare.table import TableRow, dataset_of
@@ -100,7 +100,7 @@ def read_references(path: str) -> Iterator[Entry]:
 def regions_of(path: str) -> Callable[[Entry, str], tuple[str, tuple[int, int], list]]:
     """Images and boxes of ``instances.json``. Returns: reference and its image's id -> file and
     size of the image, box; raises RowError."""
-    record = read_json(path, "images", "annotations")
+    record = read_record(path, "images", "annotations")
     images = _by_id(path, record["images"], "image", ("file_name", "width", "height"), _image_of)
     boxes = _by_id(path, record["annotations"], "annotation", ("image_id", "bbox"), _box_of)
 

@@ -10,7 +10,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, finding, id_key, one_line, text_of, words_of
-from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json, read_prefixes
+from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_prefixes, read_record
 from ofa.prepare.answer_column import (
     answer_column,
     answer_of,
@@ -109,7 +109,7 @@ def read_questions(options: Vqa2Options, problems: Problems) -> list[TableRow]:
     answers = read_answers(options, prefixes, problems)
     ids, hint = Ids("question"), "is it a VQA question file?"
     for path, prefix in zip(files, prefixes):
-        record = read_json(path, "questions")
+        record = read_record(path, "questions")
         split = options.split or ("train" if options.val_fraction else _split_of(path, record))
         listed = record["questions"]
         for entry in list_of(path, listed, "question", QUESTION_KEYS, hint, "question_id"):
@@ -164,7 +164,7 @@ def read_answers(
     answers: dict[str, Entry] = {}
     ids, hint = Ids("annotated question"), "is it a VQA annotation file?"
     for path, prefix in zip(options.annotations, prefixes):
-        listed = read_json(path, "annotations")["annotations"]
+        listed = read_record(path, "annotations")["annotations"]
         for entry in list_of(path, listed, "annotation", ANNOTATION_KEYS, hint, "question_id"):
             with problems.at(entry.where):
                 question_id = words_of(entry["question_id"], "a question_id")
