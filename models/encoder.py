@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
+from ofa.models.image_stems import VITS, ResNet, VisionTransformer
 from ofa.models.layers import EncoderLayer, TransformerStack, norm_if
 from ofa.models.positions import grid_positions
-from ofa.models.resnet import ResNet
-from ofa.models.vit import VITS, VisionTransformer
 
 
 def select_rows(x: Tensor, rows: Tensor) -> Tensor:

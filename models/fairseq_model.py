@@ -13,9 +13,9 @@ from ofa.errors import UserError
 from ofa.io.flags import UNSET, add_flag
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.config import PRESETS, ModelConfig, add_flags
+from ofa.models.image_stems import load_imagenet_weights
 from ofa.models.ofa_model import OFAModel
 from ofa.models.peft import freeze
-from ofa.models.resnet import load_imagenet_weights
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.models.encoder import EncoderOutput
+from ofa.models.image_stems import FrozenBatchNorm
 from ofa.models.peft import LoraLinear
-from ofa.models.resnet import FrozenBatchNorm
 
 MIN_ROWS = 4  # fewer rows gain nothing from another order
 # Rows that weights are reordered for, in all calls the same: sums round in the order of weights.

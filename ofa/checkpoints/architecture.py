@@ -11,8 +11,8 @@ from torch import Tensor
 from ofa.checkpoints.header import TOKEN_TABLES
 from ofa.errors import UserError
 from ofa.models.config import IMAGE_SIZES, PRESETS, ModelConfig
+from ofa.models.image_stems import DEPTHS
 from ofa.models.positions import CODE_PADDING
-from ofa.models.resnet import DEPTHS
 
 EMBEDDINGS = (*TOKEN_TABLES, "decoder.output_projection.weight")
 # tables that follow from the configuration; checkpoints of a training do without them

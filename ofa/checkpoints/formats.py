@@ -16,7 +16,7 @@ from torch import Tensor
 from ofa.checkpoints.architecture import NUMBERS, fields_of
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.resnet import DEPTHS
+from ofa.models.image_stems import DEPTHS
 
 NAME = re.compile(r"((?:encoder|decoder)\.)(layers\.\d+\.)?([^.]+)(.*)")
 # What upstream's scripts switch on beyond the defaults; other layouts know nothing else.

@@ -44,7 +44,7 @@ from ofa.io.stored_options import (
     option_groups,
 )
 from ofa.models.config import ModelConfig
-from ofa.models.resnet import DEPTHS
+from ofa.models.image_stems import DEPTHS
 
 logger = logging.getLogger(__name__)
 

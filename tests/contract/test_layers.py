@@ -58,7 +58,7 @@ FILES = {
 
 
 def folder_of(path: str) -> str:
-    """``models/fairseq_model.py`` -> ``fairseq_*``, ``models/vit.py`` -> ``models``."""
+    """``models/fairseq_model.py`` -> ``fairseq_*``, ``models/encoder.py`` -> ``models``."""
     folder, _, name = path.rpartition("/")
     return "fairseq_*" if name.startswith("fairseq_") and folder != "ofa/trainer" else folder
 

@@ -13,13 +13,13 @@ from ofa.errors import UserError
 from ofa.models.generation.constraints import VocabularySubset, repeated_ngrams
 from ofa.models.generation.options import GenerationOptions, check_names, parse_range
 from ofa.models.generation.search import Sampling, largest
+from ofa.models.image_stems import ResNet
 from ofa.models.inference_weights import (
     PackedLinear,
     can_pack,
     inference_network,
     version_of_weights,
 )
-from ofa.models.resnet import ResNet
 from ofa.tokens.trie import LOST, ROOT, Trie
 
 

@@ -1,8 +1,10 @@
-"""The image stem: the first three stages of a ResNet, stride 16.
+"""The image stems, both of stride 16: the first three stages of a ResNet, or the lower layers of a
+CLIP vision transformer without class token.
 
-As upstream, every depth (18 and 34 too) is built of bottleneck blocks.
+As upstream, every depth of ResNet (18 and 34 too) is built of bottleneck blocks.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 
 from ofa.errors import UserError
 from ofa.models.layers import DropPath
+from ofa.models.positions import split_heads
 
 DEPTHS = {
     "resnet18": (2, 2, 2),
@@ -20,7 +23,8 @@ DEPTHS = {
     "resnet101": (3, 4, 23),
     "resnet152": (3, 8, 36),
 }
-EXPANSION = 4
+VITS = {"ViT-B/16": dict(image_size=224, patch_size=16, width=768, num_layers=9, num_heads=12)}
+EXPANSION = 4  # of a bottleneck
 # From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images
 # keep the memory order of upstream, so that sums round as they did there.
 LARGE = 192 * 192
@@ -154,3 +158,76 @@ def load_imagenet_weights(stem: nn.Module, weights: dict[str, Any], path: str) -
             " file that belongs to --resnet-type (50, 101 or 152)"
         )
     stem.load_state_dict(weights, strict=False)
+
+
+class QuickGELU(nn.Module):
+    """CLIP's activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class PackedAttention(nn.Module):
+    """Self-attention with all projections in one matrix (CLIP's parameter names)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.normal_(self.in_proj_weight, std=width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = (split_heads(part, self.num_heads) for part in packed)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = PackedAttention(width, num_heads)
+        self.ln_1 = nn.LayerNorm(width)
+        c_fc, c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=c_fc, gelu=QuickGELU(), c_proj=c_proj))
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Args: image_size: side in pixels of the position table, which other sizes interpolate."""
+
+    def __init__(
+        self, image_size: int, patch_size: int, width: int, num_layers: int, num_heads: int
+    ) -> None:
+        super().__init__()
+        self.channels = width
+        self.grid = image_size // patch_size
+        self.positional_embedding = nn.Parameter(torch.randn(self.grid**2 + 1, width) * width**-0.5)
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        self.ln_pre = nn.LayerNorm(width)
+        blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.transformer = nn.ModuleDict({"resblocks": blocks})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float[B, 3, height, width] -> float[B, channels, height / 16, width / 16]."""
+        x = self.conv1(images)
+        height, width = x.shape[-2:]
+        x = x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype)  # (B, P, C)
+        x = self.ln_pre(x)
+        for block in self.transformer["resblocks"].children():
+            x = block(x)
+        return x.transpose(1, 2).unflatten(2, (height, width))
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """(height * width, C)."""
+        table = self.positional_embedding[1:]  # row 0 belonged to CLIP's class token
+        if (height, width) == (self.grid, self.grid):
+            return table
+        table = table.T.unflatten(1, (self.grid, self.grid))[None]
+        return F.interpolate(table, size=(height, width), mode="bilinear")[0].flatten(1).T
