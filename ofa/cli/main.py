@@ -21,7 +21,7 @@ KINDS = {
     "refcocoplus": ("prepare.refcoco", "RefCOCO+ as the REFER toolkit ships it"),
     "refcocog": ("prepare.refcoco", "RefCOCOg as the REFER toolkit ships it"),
     "snli-ve": ("prepare.snli_ve", "SNLI-VE and the images of Flickr30k"),
-    "imagenet": ("prepare.imagenet", "ImageNet, by synset"),
+    "imagenet": ("prepare.image_folder", "ImageNet, by synset"),
     "image-folder": ("prepare.image_folder", "images sorted into classes, by folder or list"),
     "ocr": ("prepare.ocr_lists", "images of text and lists of what is written on them"),
     "muge": ("prepare.muge", "MUGE's Chinese captions of goods (ECommerce-IC)"),
