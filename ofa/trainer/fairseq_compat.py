@@ -43,7 +43,7 @@ from ofa.trainer import console, fairseq_checkpoint
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
-from ofa.trainer.fairseq_run import PROGRAM_PATCHES, GuardedTraining
+from ofa.trainer.fairseq_trainer import PROGRAM_PATCHES, GuardedTraining
 from ofa.trainer.patch import ModuleWith, Patch, around
 from ofa.trainer.processes import status_of_run
 
