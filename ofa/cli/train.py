@@ -1,6 +1,7 @@
 """``ofa train``: a training, by the recipe of a script or by the flags of fairseq-train."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def train(args: TrainOptions) -> int:
         raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
     check_flags(args.flags, flags_of(TrainOptions), args.what)
     from_script = bool(os.environ.pop(FROM_SCRIPT, ""))
-    if from_script or args.what not in recipes() and names_files(args.what):
+    if from_script or names_files(args.what):
         refuse_settings_of_recipes(args, from_script)
         flags = args.flags if args.bpe_dir is None else (f"--bpe-dir={args.bpe_dir}", *args.flags)
         return launch.train(args.what, args, flags, chosen_in(os.environ.pop(CHOSEN, "")))
@@ -84,12 +85,36 @@ def train(args: TrainOptions) -> int:
                 " checkpoint_best.pt: --from CHECKPOINT"
             )
         settings["RESTORE"] = "none"  # own data, and no checkpoint named
+    if has_own_data and (files := files_of_task(args.data or "", script, settings)):
+        settings["DATA"] = files
     settings[AUTO] = ""
     if args.auto or args.auto is None and has_own_data:
         batch = args.batch_size or args.effective_batch
         settings |= {AUTO: "1", CHOSEN: f"{len(args.flags)}{' batch' if batch else ''}"}
         settings |= size_and_vocabulary(args)
     run_script(script, settings, args.flags)
+
+
+def files_of_task(folder: str, script: Path, settings: Mapping[str, str]) -> str | None:
+    """TRAIN.tsv,VALID.tsv as ``ofa prepare csv`` names them, which a recipe may call otherwise:
+    ``image_classify_train.tsv``, not ``imagenet_1k_train.tsv``. None: the recipe's are there, or
+    no others."""
+    from ofa.tasks import specs_called
+
+    lines = script.read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if "${DATA:-" in line)
+    own = re.findall(r"DATA_DIR/(\w+\.tsv)", line)
+    if "DATASET" in os.environ or own and all(Path(folder, name).is_file() for name in own):
+        return None
+    name = settings.get("TASK") or settings.get("DATASET") or script.parent.name
+    for spec in specs_called(name):
+        for start in spec.files:
+            train = Path(folder) / f"{start}_train.tsv"
+            splits = dict.fromkeys((spec.usage.validation, "dev", "dev_matched"))
+            valid = [train.with_name(f"{start}_{split}.tsv") for split in splits]
+            if train.is_file():
+                return f"{train},{next(filter(Path.is_file, valid), valid[0])}"
+    return None
 
 
 def chosen_in(text: str) -> launch.Chosen | None:
@@ -133,8 +158,10 @@ def refuse_settings_of_recipes(args: TrainOptions, from_script: bool) -> None:
 
 
 def names_files(what: str) -> bool:
-    marks = (".tsv", ".tar", ",", "/")
-    return not is_template(what) and (any(m in what for m in marks) or Path(what).exists())
+    """Whether it is no task: a folder may be called as one."""
+    if is_template(what) or what in recipes() or what in names_of_tasks():
+        return False
+    return any(mark in what for mark in (".tsv", ".tar", ",", "/")) or Path(what).exists()
 
 
 def recipes() -> dict[str, Path]:
@@ -175,8 +202,14 @@ def recipe_of(name: str) -> tuple[Path, dict[str, str]]:
         return scripts["template"], {"TASK": spec.name}
     raise UserError(
         f"ofa train: expected a task, a recipe or files, found '{name}'; recipes:"
-        f" {', '.join(scripts)}{did_you_mean(name, scripts)}"
+        f" {', '.join(scripts)}{did_you_mean(name, [*scripts, *names_of_tasks()])}"
     )
+
+
+def names_of_tasks() -> list[str]:
+    from ofa.tasks import declared_specs
+
+    return [name for spec in declared_specs() for name in (*spec.names, spec.verb)]
 
 
 def given(args: TrainOptions) -> dict[str, str]:

@@ -153,8 +153,47 @@ def test_recipes_are_known_by_name_task_and_alias():
     ):
         script, found = recipe_of(name)
         assert (script.parent.name, found) == (folder, settings)
-    with pytest.raises(UserError, match="did you mean image_classify"):
-        recipe_of("image_classfy")
+    for name, meant in (("image_classfy", "image_classify"), ("captoin", "caption")):
+        with pytest.raises(UserError, match=f"did you mean {meant}[?]"):
+            recipe_of(name)
+
+
+@pytest.mark.parametrize(
+    "task, names",
+    [
+        ("classify", ("image_classify_train.tsv", "image_classify_val.tsv")),
+        ("cola", ("cola_train.tsv", "cola_val.tsv")),
+        ("mnli", ("mnli_train.tsv", "mnli_dev_matched.tsv")),
+        ("summarize", ("gigaword_train.tsv", "gigaword_val.tsv")),
+        ("grounded_qa", ("grounded_qa_train.tsv", "grounded_qa_val.tsv")),
+    ],
+)
+def test_own_data_are_found_by_the_names_of_their_task(tmp_path, task, names):
+    from ofa.cli.train import files_of_task, recipe_of
+
+    script, settings = recipe_of(task)
+    assert files_of_task(str(tmp_path), script, settings) is None  # the recipe names them
+    for name in names:
+        (tmp_path / name).touch()
+    found = files_of_task(str(tmp_path), script, settings)
+    assert found == ",".join(str(tmp_path / name) for name in names)
+
+
+def test_the_files_of_a_recipe_go_before_others_of_its_task(tmp_path):
+    from ofa.cli.train import files_of_task, recipe_of
+
+    for name in ("caption_stage1_train.tsv", "caption_train.tsv", "caption_val.tsv"):
+        (tmp_path / name).touch()
+    assert files_of_task(str(tmp_path), *recipe_of("caption")) is None
+
+
+def test_a_folder_that_is_called_as_a_task_does_not_take_its_place(tmp_path, monkeypatch):
+    from ofa.cli.train import names_files
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("caption", "cola", "photos"):
+        Path(name).mkdir()
+    assert [names_files(name) for name in ("caption", "cola", "photos")] == [False, False, True]
 
 
 def test_own_data_are_trained_on_from_random_weights_unless_a_checkpoint_is_named(
