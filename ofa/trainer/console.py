@@ -200,7 +200,8 @@ class Console:
         if self.bar is not None:
             left = f"ETA {self.time_left(update)}"
             self.bar.set_description_str(self.place, refresh=False)
-            self.bar.set_postfix_str(", ".join(filter(None, [self.figures, left])), refresh=False)
+            # a narrow terminal cuts the end
+            self.bar.set_postfix_str(", ".join(filter(None, [left, self.figures])), refresh=False)
             self.bar.n = update
             self.bar.refresh()
 

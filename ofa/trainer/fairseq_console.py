@@ -41,6 +41,7 @@ class Progress:
     def __init__(self, trainer):
         self.trainer, self.ticks, self.begun = trainer, console.Ticks(), False
         self.updates = math.inf  # of the whole run
+        self.epochs: int | None = None  # of it
         half = any(getattr(trainer.cfg.common, name, False) for name in HALF)
         self.utilization = Utilization(peak_of(trainer.device, half))
 
@@ -58,7 +59,7 @@ class Progress:
             run={
                 "first": trainer.get_num_updates(),
                 "updates": None if self.updates == math.inf else int(self.updates),
-                "epochs": cfg.optimization.max_epoch or None,
+                "epochs": self.epochs,
                 "seconds": hours * 3600 - trainer.cumulative_training_time() if hours else None,
                 "metric": cfg.checkpoint.best_checkpoint_metric,
                 "maximize": cfg.checkpoint.maximize_best_checkpoint_metric,

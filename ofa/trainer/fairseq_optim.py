@@ -260,14 +260,28 @@ def count_updates(batches: int, optimization) -> float:
     Args: batches: of one epoch and one process. optimization: fairseq's options; the last entry of
     ``update_freq`` is that of all further epochs.
     """
-    rounded = math.floor if optimization.skip_remainder_batch else math.ceil
-    per_epoch = [rounded(batches / frequency) for frequency in optimization.update_freq]
+    per_epoch = _updates_per_epoch(batches, optimization)
     epochs = optimization.max_epoch or math.inf
     listed = int(min(epochs, len(per_epoch) - 1))
     updates = math.inf
     if per_epoch[-1]:
         updates = sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1]
     return min(updates, optimization.max_update or math.inf)
+
+
+def last_epoch(batches: int, optimization) -> int | None:
+    """The epoch in which a training ends, by ``--max-update`` perhaps; None: not known. Arguments
+    as of ``count_updates``."""
+    updates = count_updates(batches, optimization)
+    per_epoch = _updates_per_epoch(batches, optimization)
+    if updates == math.inf or len(per_epoch) > 1 or not per_epoch[0]:
+        return optimization.max_epoch or None
+    return math.ceil(updates / per_epoch[0])
+
+
+def _updates_per_epoch(batches: int, optimization) -> list[int]:
+    rounded = math.floor if optimization.skip_remainder_batch else math.ceil
+    return [rounded(batches / frequency) for frequency in optimization.update_freq]
 
 
 def replace_polynomial_decay(stock: type) -> type:

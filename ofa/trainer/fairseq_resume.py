@@ -127,7 +127,7 @@ def end_of_run(trainer, epoch_itr, seconds: float) -> str | None:
     """
     limits, updates, hours = trainer.cfg.optimization, trainer.get_num_updates(), seconds / 3600
     if updates >= (limits.max_update or math.inf):
-        return f"all {updates} updates of --max-update are done"
+        return f"all {limits.max_update} updates of --max-update are done"
     if epoch_itr.next_epoch_idx > (limits.max_epoch or math.inf):
         return f"all {limits.max_epoch} epochs of --max-epoch are done"
     if 0 < limits.stop_time_hours < hours:

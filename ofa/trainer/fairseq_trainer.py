@@ -180,6 +180,7 @@ class OFATrainer(Trainer):
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
             self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
         self.progress.updates = total = optim.count_updates(len(batches), self.cfg.optimization)
+        self.progress.epochs = optim.last_epoch(len(batches), self.cfg.optimization)
         schedule = self.lr_scheduler
         if isinstance(schedule, optim.WarmupRatioSchedule) and not schedule.knows_total:
             known = schedule.total_num_update if total == math.inf else int(total)

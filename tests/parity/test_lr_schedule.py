@@ -11,7 +11,7 @@ from fairseq.optim import FairseqOptimizer  # noqa: E402
 
 import ofa  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
-from ofa.trainer.fairseq_optim import WarmupRatioSchedule, count_updates  # noqa: E402
+from ofa.trainer.fairseq_optim import WarmupRatioSchedule, count_updates, last_epoch  # noqa: E402
 
 CASES = load_json("lr_schedule")["cases"]
 
@@ -63,6 +63,22 @@ def test_learning_rates_equal_upstream(case):
 def test_updates_of_a_training_are_counted(changes, expected):
     options = {"max_epoch": 0, "max_update": 0, "update_freq": [1], "skip_remainder_batch": False}
     assert count_updates(11, Namespace(**{**options, **changes})) == expected
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"max_epoch": 3}, 3),
+        ({"max_epoch": 3, "max_update": 20}, 2),
+        ({"max_epoch": 9, "update_freq": [4], "skip_remainder_batch": True, "max_update": 5}, 3),
+        ({"max_epoch": 100, "update_freq": [1, 4], "max_update": 20}, 100),
+        ({"max_update": 20}, 2),
+        ({}, None),
+    ],
+)
+def test_the_last_epoch_follows_from_the_updates(changes, expected):
+    options = {"max_epoch": 0, "max_update": 0, "update_freq": [1], "skip_remainder_batch": False}
+    assert last_epoch(11, Namespace(**{**options, **changes})) == expected
 
 
 @pytest.mark.parametrize(
