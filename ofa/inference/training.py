@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ofa.checkpoints.header import read_header
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean
 from ofa.io.json_files import read_json
@@ -71,7 +72,8 @@ def train(
     if rows is None:
         return TrainingRun(folder, checkpoint)
     results, page = folder / RESULTS, folder / PAGE
-    _run("evaluate", str(checkpoint), rows, "--out", str(results), "--report", str(page))
+    ema = ["--ema"] * bool(read_header(str(checkpoint)).options.get("uses_ema"))  # chose the best
+    _run("evaluate", str(checkpoint), rows, "--out", str(results), "--report", str(page), *ema)
     newest = max(results.glob("*_scores.json"), key=lambda path: path.stat().st_mtime)
     return TrainingRun(folder, checkpoint, read_json(newest)["scores"], page)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ofa.checkpoints.header import Header
 from ofa.errors import UserError
 from ofa.inference import training
 from ofa.inference.training import flags_of_options, train, validation_rows
@@ -24,7 +25,8 @@ def commands(tmp_path, monkeypatch):
         (folder / "results/val_scores.json").write_text(json.dumps({"scores": {"CIDEr": 2.5}}))
         return SimpleNamespace(returncode=run.status)
 
-    run.status = 0
+    run.status, run.options = 0, {}
+    monkeypatch.setattr(training, "read_header", lambda path: Header(run.options))
     monkeypatch.setattr(training.subprocess, "run", run)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/caption_val.tsv").touch()
@@ -38,6 +40,13 @@ def test_a_run_has_its_best_checkpoint_scores_and_page(tmp_path, commands):
     assert second[1:3] == [str(run.checkpoint), str(tmp_path / "data/caption_val.tsv")]
     assert run.checkpoint == tmp_path / "run/checkpoint_best.pt"
     assert run.scores == {"CIDEr": 2.5} and run.page == tmp_path / "run/report.html"
+
+
+@pytest.mark.parametrize("uses_ema", [True, False])
+def test_the_weights_that_chose_the_best_checkpoint_are_scored(tmp_path, commands, uses_ema):
+    commands.run.options = {"uses_ema": uses_ema}
+    train("caption", tmp_path / "data", tmp_path / "run")
+    assert ("--ema" in commands.ran[1]) == uses_ema
 
 
 def test_a_training_without_validation_rows_has_no_scores(tmp_path, commands):
