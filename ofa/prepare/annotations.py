@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5
 LIST = re.compile(r"\[\s*(\{|$)")  # how a file of one list of objects begins
+JSON = re.compile(r"\s*(\[\s*(\{|$)|\{\s*\")")  # a list of objects, or an object
 DELIMITERS = ",;\t|"
 RIGHT_FILE = "is this the right annotation file?"
 
@@ -146,7 +147,12 @@ def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
     limit = csv.field_size_limit(sys.maxsize)  # the process's: a field may be an image
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            delimiter = delimiter or delimiter_of(path, file.readline())
+            header = file.readline()
+            if JSON.match(header):
+                raise UserError(
+                    f"{path}: expected a CSV file with a header, found JSON; run: ofa prepare jsonl"
+                )
+            delimiter = delimiter or delimiter_of(path, header)
             file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
@@ -165,7 +171,9 @@ def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
                     )
                 yield Entry(row, where)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        remedy = "check the path" if error.strerror else "give a file, not a pipe"
+        found = error.strerror or error
+        raise UserError(f"{path}: cannot be read ({found}); {remedy}") from None
     except UnicodeDecodeError:
         raise not_utf8(path) from None
     except csv.Error as error:

@@ -66,6 +66,11 @@ def read_image_folder(options: ImageFolderOptions, problems: Problems) -> Prepar
     example: ofa prepare image-folder flowers --class-names cat_to_name.json --val-fraction 0.1
     --out data/flowers
     """
+    if not options.folder and not any((options.train, options.val, options.test)):
+        raise UserError(
+            "expected a folder with a folder per class, found none; name it: ofa prepare"
+            " image-folder FOLDER, or give its parts by --train, --val and --test"
+        )
     splits = splits_below(options.folder) if options.folder else given_splits(options)
     names = read_class_names(options.class_names) if options.class_names else None
     rows = []

@@ -34,9 +34,10 @@ def named_scores(text: str) -> tuple[str, Scores]:
             for key, values in content.get("by_row", {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        found = "a folder" if Path(path).is_dir() else f"{type(error).__name__}: {error}"
         raise argparse.ArgumentTypeError(
-            f"expected the SUBSET_scores.json of an evaluation at {path}"
-            f" ({type(error).__name__}: {error}); ofa evaluate --out writes it"
+            f"expected the SUBSET_scores.json of an evaluation at {path}, found {found};"
+            " ofa evaluate --out writes it"
         ) from None
     return name or Path(path).stem.removesuffix("_scores"), Scores(overall, by_row)
 

@@ -69,7 +69,7 @@ def test_lists_name_files_and_classes_whose_words_stand_in_a_file(tmp_path, name
             ["@f"],
             "expected one folder for val, found dev and",
         ),
-        ({1: "rose/a.jpg"}, [], "expected one of --train, --val, --test"),
+        ({1: "rose/a.jpg"}, [], "expected a folder with a folder per class, found none"),
         ({1: "rose/a.jpg"}, ["@f", "--class-names", "@c.txt"], "found 'rose'; did you mean roses?"),
         ({1: "rose/a.jpg"}, ["@f", "--class-names", "@d.txt"], "d.txt:2: expected a new class"),
         (

@@ -210,6 +210,15 @@ def test_another_encoding_is_named_with_the_command_that_changes_it(
     assert words.replace("csv", reader) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ['[\n{"image": "a.jpg"}]', '{"image": "a.jpg", "caption": "a"}\n'])
+def test_json_in_place_of_a_csv_is_told_of_the_other_command(folder, capsys, text):
+    (folder / "t.csv").write_text(text)
+    assert run(folder, "t.csv", "caption") == 2
+    assert "t.csv: expected a CSV file with a header, found JSON; run: ofa prepare jsonl" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_list_in_a_json_file_is_read_as_lines_are(folder):
     rows = [{"image": name, "label": "x"} for name in ("a.jpg", "b.jpg")]
     (folder / "t.jsonl").write_text(json.dumps(rows, indent=1))
