@@ -1,6 +1,8 @@
 """``ofa tokenizer train | encode | decode | show``: images as codes and back."""
 
 import argparse
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -13,17 +15,22 @@ from ofa.inference.options import OverwriteOptions
 from ofa.io.atomic import replacing
 from ofa.io.flags import action, option, options_of
 from ofa.io.folder_lock import lock_folder
-from ofa.io.paths import path_below
-from ofa.io.progress import Progress
+from ofa.io.image_files import file_state
+from ofa.io.progress import counted
+from ofa.io.resumable import MANIFEST, ResumableFolder, fingerprint
 from ofa.models.image_tokenizer.training_options import TrainingOptions
-from ofa.prepare.image_code_columns import KINDS, ImagesOptions, TokenizerDevice, encode
-from ofa.task.results import write_json
+from ofa.prepare.image_code_columns import (
+    KINDS,
+    ImagesOptions,
+    TokenizerDevice,
+    encode,
+    tokenizer_files,
+)
 
 __all__ = ["decode", "encode", "show", "train"]
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training runs
 SAMPLES = "reconstructions.png"
-DECODED = "manifest.json"  # of decoded images
 
 
 def grid(text: str) -> tuple[int, int]:
@@ -159,44 +166,58 @@ def decode(args: DecodeOptions) -> None:
     """Make images of image codes.
 
     Writes a PNG file per row, called by the row's number and id, and manifest.json that names them.
+    An interrupted call is resumed by the same call.
 
     example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out images --rows 100
     """
-    import numpy as np
-
     from ofa.inference.image_writer import safe_words
     from ofa.inference.predictor import choose_device
-    from ofa.models.image_tokenizer.codec import decode_images, load_image_tokenizer
+    from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
     tokenizer = load_image_tokenizer(args.tokenizer, choose_device(args.device))
     columns = args.code_column, args.id_column, args.text_column
     rows = open_coded(args.file, *columns)[: args.rows]
-    out, made_by = Path(args.out), "ofa tokenizer decode"
-    if (out / DECODED).exists() and made_by.encode() not in (out / DECODED).read_bytes():
-        raise UserError(
-            f"{out / DECODED}: expected no manifest or one of {made_by}, found another; choose"
-            " another --out"
-        )
     # all, before anything is written
     codes = [row.grid(tokenizer.num_codes, args.grid) for row in rows]
+    content = [(row.name, row.text, row.codes) for row in rows]
+    states = [file_state(str(path)) for path in tokenizer_files(Path(args.tokenizer))]
+    plan = fingerprint("decoded images 1", content, args.grid, states)
+    out = ResumableFolder(args.out, plan, "ofa tokenizer decode", endings=(".png",))
+    if out.is_finished():
+        print(f"{args.out}: already complete")
+        return
+    entries = []
+    for number, (row, found) in enumerate(zip(rows, codes)):
+        name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
+        size = [side * tokenizer.factor for side in reversed(found.shape)]
+        entries.append(
+            {"row": number + 1, "id": row.name, "text": row.text, "file": name, "size": size}
+        )
+    names = [str(entry["file"]) for entry in entries]
     by_shape = sorted(range(len(rows)), key=lambda number: codes[number].shape)
-    entries: dict[int, dict[str, Any]] = {}
-    with Progress(len(rows), f"decoding {args.file}", "img") as progress:
-        for _, same in groupby(by_shape, key=lambda number: codes[number].shape):
-            while some := list(islice(same, args.batch_size)):
-                images = decode_images(tokenizer, np.stack([codes[number] for number in some]))
-                for number, image in zip(some, images):
-                    row = rows[number]
-                    name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
-                    with replacing(path_below(out, name, row.where), "wb") as file:
-                        image.save(file, "PNG")
-                    entry = {"row": number + 1, "id": row.name, "text": row.text, "file": name}
-                    entries[number] = {**entry, "size": list(image.size)}
-                progress.update(len(some))
-    about = {"made_by": made_by, "codes": args.file, "tokenizer": args.tokenizer}
-    listed = [entries[number] for number in range(len(rows))]
-    write_json(out / DECODED, {**about, "pictures": listed})
-    print(f"{out}: {len(entries)} images, and manifest.json that names them")
+    left = [number for number in by_shape if not out.is_complete(names[number])]
+    files = decoded(tokenizer, [codes[number] for number in left], args.batch_size)
+    out.note(codes=args.file, tokenizer=args.tokenizer, images=entries)
+    out.write_files(
+        [names[number] for number in left],
+        counted(files, len(left), f"decoding {args.file}", "img"),
+    )
+    out.save_manifest(finished=True, images=len(rows))
+    print(f"{args.out}: {len(rows)} images, and {MANIFEST} that names them")
+
+
+def decoded(tokenizer: Any, codes: list[Any], batch_size: int) -> Iterator[bytes]:
+    """PNG files of codes int64[h, w]; neighbors of one shape are decoded together."""
+    import numpy as np
+
+    from ofa.models.image_tokenizer.codec import decode_images
+
+    for _, same in groupby(codes, key=lambda one: one.shape):
+        while some := list(islice(same, batch_size)):
+            for image in decode_images(tokenizer, np.stack(some)):
+                file = io.BytesIO()
+                image.save(file, "PNG")
+                yield file.getvalue()
 
 
 @action

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 PART = ".part"
+LISTED_TOGETHER = 256
 ENDINGS = (".tsv", ".txt", ".json", ".jsonl")
 KINDS = {"plan": str, "finished": bool, "counts": dict, "files": dict, "begun": list}
 
@@ -130,29 +131,35 @@ class ResumableFolder:
         self.manifest.update(facts)
         self.save_manifest(self.manifest["finished"])
 
-    def begin(self, name: str) -> Path:
-        """``NAME.part``, to write or to continue. Raises: UserError if there is one of others."""
+    def begin(self, *names: str) -> Path:
+        """``NAME.part`` of the last name, to write or to continue. Raises: UserError if there is a
+        file of others."""
         self.make()
-        path, part = self.path(name), self.path(f"{name}{PART}")
-        begun = self.manifest.setdefault("begun", [])
-        if name not in begun:
-            foreign = next((file for file in (path, part) if file.exists()), None)
+        begun = set(self.manifest["begun"])
+        new = [name for name in names if name not in begun]
+        for name in new:
+            files = self.path(name), self.path(f"{name}{PART}")
+            foreign = next((file for file in files if file.exists()), None)
             if foreign is not None and name not in self.manifest["files"]:
                 raise UserError(
                     f"{foreign}: expected no such file, found one that {self.manifest_path.name}"
                     " does not list; move it away, or choose another --out"
                 )
-            begun.append(name)
+        if new:
+            self.manifest["begun"] += new
             self.save_manifest()
-        return part
+        return self.path(f"{names[-1]}{PART}")
 
     def complete(self, name: str, rows: int, sha256: str) -> None:
         """Give ``NAME.part`` its final name and list it."""
+        self._list(name, rows, sha256)
+        self.save_manifest()
+
+    def _list(self, name: str, rows: int, sha256: str) -> None:
         path = self.path(name)
         os.replace(self.path(f"{name}{PART}"), path)
         size = path.stat().st_size
         self.manifest["files"][name] = {"rows": rows, "bytes": size, "sha256": sha256}
-        self.save_manifest()
 
     def write(
         self,
@@ -199,6 +206,20 @@ class ResumableFolder:
             with replacing(self.begin(name), "wb") as file:
                 file.write(data)
             self.complete(name, rows, hashlib.sha256(data).hexdigest())
+
+    def write_files(self, names: Sequence[str], contents: Iterable[bytes]) -> None:
+        """Many small files of a row each; the manifest is saved once for ``LISTED_TOGETHER``."""
+        if names:
+            self.begin(*names)
+        try:
+            for number, (name, data) in enumerate(zip(names, contents, strict=True), 1):
+                with replacing(self.path(f"{name}{PART}"), "wb") as file:
+                    file.write(data)
+                self._list(name, 1, hashlib.sha256(data).hexdigest())
+                if number % LISTED_TOGETHER == 0:
+                    self.save_manifest()
+        finally:
+            self.save_manifest()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ofa.data.image_rows import make_square
 from ofa.data.tsv import TsvFile
 from ofa.io.images import decode_image
 from ofa.io.safe_load import load_checkpoint
-from ofa.models.image_tokenizer import vq_vae_training
+from ofa.models.image_tokenizer import codec, vq_vae_training
 from ofa.models.image_tokenizer.codec import decode_images, encode_images
 from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
 from ofa.prepare import image_code_columns
@@ -524,7 +524,7 @@ def test_decode_writes_an_image_per_row_and_names_them(tmp_path, tokenizer):
         )
         == 0
     )
-    manifest = json.loads((tmp_path / "out/manifest.json").read_text())["pictures"]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())["images"]
     assert manifest[3] == {
         "row": 4,
         "id": "a/3: b",
@@ -553,7 +553,7 @@ def test_decode_reads_result_files_and_grids_that_are_not_square(tmp_path, token
         )
         == 0
     )
-    entry = json.loads((tmp_path / "out/manifest.json").read_text())["pictures"][0]
+    entry = json.loads((tmp_path / "out/manifest.json").read_text())["images"][0]
     assert entry == {"row": 1, "id": "7", "text": "x", "file": "000000_7.png", "size": [48, 32]}
 
 
@@ -667,12 +667,36 @@ def test_a_training_of_others_is_not_overwritten_without_force(tsv, tmp_path, ca
     )
 
 
+def test_an_interrupted_decode_continues_where_it_was(tmp_path, tokenizer, monkeypatch, capsys):
+    path = coded_tsv(tmp_path / "gen.tsv", encode_images(small_tokenizer(), IMAGES))
+    real, batches = codec.decode_images, []
+
+    def stops_at_the_third(tokenizer, codes):
+        batches.append(len(codes))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return real(tokenizer, codes)
+
+    monkeypatch.setattr(codec, "decode_images", stops_at_the_third)
+    call = ["decode", path, "--tokenizer", tokenizer, "--batch-size", 1, "--out"]
+    run(*call, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert run(*call, tmp_path / "out") == 0 and len(batches) == 1 + len(IMAGES)
+    assert run(*call, tmp_path / "whole") == 0
+    whole, continued = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.png")}
+        for name in ("whole", "out")
+    )
+    assert continued == whole and len(whole) == len(IMAGES)
+    assert run(*call, tmp_path / "out") == 0 and "already complete" in capsys.readouterr().out
+
+
 def test_decode_does_not_overwrite_the_manifest_of_another_command(tmp_path, tokenizer, capsys):
     path = coded_tsv(tmp_path / "gen.tsv", encode_images(small_tokenizer(), IMAGES[:1]))
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.json").write_text('{"made_by": "ofa prepare vqa2"}')
     assert run("decode", path, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 2
-    assert "expected no manifest or one of ofa tokenizer decode" in capsys.readouterr().err
+    assert "expected the manifest of an earlier call" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["manifest.json"]
 
 
