@@ -330,5 +330,5 @@ def image_scores(args: ImageScoresOptions) -> int:
     for name, value in scores.items():
         print(f"{name:14}{value:10.4f}")
     if args.out:
-        write_json(args.out, {"scores": scores, "pictures": len(images)})
+        write_json(args.out, {"scores": scores, "images": len(images)})
     return 1 if broken else 0

@@ -82,7 +82,9 @@ def test_the_command_prints_and_writes_them(images, tmp_path, capsys):
         "--feature-extractor=test_image_quality:MeanColors",
     ]
     assert main([*command, f"--out={out}"]) == 0
-    scores = json.loads(out.read_text())["scores"]
+    written = json.loads(out.read_text())
+    scores = written["scores"]
+    assert written["images"] == len(list((tmp_path / "drawn").iterdir()))
     assert (
         scores["FID"] == pytest.approx(frechet(*images[2:]), abs=1e-6)
         and f"{scores['FID']:.4f}" in capsys.readouterr().out
