@@ -11,7 +11,6 @@ import functools
 import itertools
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,13 @@ from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
 from ofa.io.fingerprint import sha256_of
+from ofa.io.images import suffix_of
 from ofa.io.jobs import map_by_jobs
 from ofa.io.paths import LONGEST, path_below
 from ofa.io.progress import counted
 from ofa.io.resumable import MANIFEST as FILE_MANIFEST
 from ofa.io.resumable import ResumableFolder, fingerprint
 
-# how image files begin, by suffix
-IMAGE = re.compile(
-    rb"(?P<jpg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<gif>GIF8)|(?P<tif>II\*\0|MM\0\*)"
-    rb"|(?P<webp>RIFF....WEBP)",
-    re.DOTALL,
-)
 SHORTEST = 32  # characters of an image in base64
 ALPHABET = str.maketrans("-_", "+/")
 # bytes that a row takes in a tar besides its image: two headers, filling up, the other columns
@@ -48,14 +42,14 @@ def image_of(cell: str) -> tuple[str, bytes] | None:
     way back."""
     text = cell.rstrip("=").translate(ALPHABET)
     try:
-        start = IMAGE.match(base64.b64decode(text[:SHORTEST], validate=True))
-        if start is None or len(cell) < SHORTEST:
+        suffix = suffix_of(base64.b64decode(text[:SHORTEST], validate=True))
+        if suffix is None or len(cell) < SHORTEST:
             return None
         content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         return None
     same = base64.b64encode(content).decode("ascii").rstrip("=") == text
-    return (str(start.lastgroup), content) if same else None
+    return (suffix, content) if same else None
 
 
 def sample_of(row: int, cells: list[str]) -> dict[str, str | bytes]:

@@ -11,6 +11,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ for _format, _feature in {"WebP": "webp", "Avif": "avif", "Jpeg2K": "jpg_2000"}.
         importlib.import_module(f"PIL.{_format}ImagePlugin")
         FORMATS.append("JPEG2000" if _format == "Jpeg2K" else _format.upper())
 
+# how image files begin that are kept as they are, by suffix
+SUFFIXES = re.compile(
+    rb"(?P<jpg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<gif>GIF8)|(?P<tif>II\*\0|MM\0\*)"
+    rb"|(?P<webp>RIFF....WEBP)",
+    re.DOTALL,
+)
 # Beginnings of files that are taken for images, and are not read.
 OTHERS = {
     b"%!PS": "EPS or PostScript",
@@ -77,6 +84,12 @@ MAX_FILE = 1 << 30  # bytes
 ROWS = 256  # converted at a time
 
 # --- base64
+
+
+def suffix_of(data: bytes) -> str | None:
+    """``jpg``, ``png``, ``gif``, ``tif`` or ``webp``, by the first 12 bytes or more of a file."""
+    start = SUFFIXES.match(data)
+    return start and start.lastgroup
 
 
 def encode_image(data: bytes) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.image_grid import as_field
-from ofa.io.images import decode_base64, encode_image, image_header, open_image
+from ofa.io.images import decode_base64, encode_image, image_header, open_image, suffix_of
 from ofa.io.text_files import read_lines
 from ofa.io.values import read_decimal
 from ofa.task.prediction import Shown
@@ -31,8 +31,8 @@ from ofa.task.task_spec import TaskSpec
 
 LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
 FEW = 40  # up to this number of items, and sheets of images, are twice as large
-# by every browser
-SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
+# by every browser: suffix -> name in a data URL
+SHOWN_AS_THEY_ARE = {"jpg": "jpeg", "png": "png", "webp": "webp", "gif": "gif"}
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
 
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"  # in a log
@@ -169,8 +169,7 @@ def _card(item: Item, report: Report) -> dict[str, Any]:
             largest = 2 * LARGEST if report.wide or len(report.items) <= FEW else LARGEST
             size, orientation = image_header(data)
             card["width"], card["height"] = size
-            starts = SHOWN_AS_THEY_ARE.items()
-            kind = next((kind for start, kind in starts if data.startswith(start)), None)
+            kind = SHOWN_AS_THEY_ARE.get(suffix_of(data) or "")
             if kind is not None and orientation == 1 and max(size) <= largest:
                 card["image"] = f"data:image/{kind};base64,{encode_image(data)}"
             else:  # a browser would turn it
