@@ -114,7 +114,9 @@ def evaluate(args: EvaluateOptions) -> int:
         print(f"predictions: {evaluation.path}")
     evaluation.seconds = time.monotonic() - started
     if args.report or args.json:
-        write_pages(args.report, evaluation, args)
+        from ofa.report.evaluation_page import evaluation_report
+
+        write_pages(args.report, args.json, evaluation_report(evaluation, args))
     return 1 if evaluation.broken else 0  # images of a folder that could not be read
 
 
@@ -194,6 +196,7 @@ def report(args: ReportOptions) -> None:
     Works with the result files of ofa evaluate and of upstream's program, and needs no checkpoint.
     """
     from ofa.data.rows import open_rows
+    from ofa.report.evaluation_page import evaluation_report
     from ofa.task.scoring import Evaluation, references_of
     from ofa.tasks import spec_of
 
@@ -218,21 +221,19 @@ def report(args: ReportOptions) -> None:
     if outcome.scores is not None:
         add_constant_baseline(args, outcome)
         print_table(outcome, args.compare)
-    write_pages(args.out, outcome, args)
+    write_pages(args.out, args.json, evaluation_report(outcome, args))
 
 
-def write_pages(path: str | None, outcome: Any, args: PageOptions) -> None:
-    """The page of an evaluation and the same as JSON, whichever is wanted."""
-    from ofa.report.evaluation_page import evaluation_report
+def write_pages(page: str | None, json: str | None, shown: Any) -> None:
+    """A report as a page and as JSON, whichever is wanted."""
     from ofa.report.page import write_report, write_report_json
 
-    shown = evaluation_report(outcome, args)
-    if path:
-        write_report(path, shown)
-        print(f"page: {path}")
-    if args.json:
-        write_report_json(args.json, shown)
-        print(f"json: {args.json}")
+    if page:
+        write_report(page, shown)
+        print(f"page: {page}")
+    if json:
+        write_report_json(json, shown)
+        print(f"json: {json}")
 
 
 def check_files(args: PageOptions, *names: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.cli.evaluate import write_pages
 from ofa.cli.predict import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions
@@ -12,6 +13,7 @@ from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
 from ofa.io.text_files import read_text
 from ofa.io.values import name_and_value
+from ofa.report.options import PAGE_JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class ScoreOptions(ModelOptions):
     image_tokenizer: str | None = option(None, "tokenizer to show and score image infilling")
     out: str = option(help="scores to write")
     report: str | None = option(None, "page with the scores and examples")
+    json: str | None = option(None, PAGE_JSON)
     report_title: str = option("Eight tasks", "heading of the page")
     training_log: str | None = option(None, "train.log whose curves the page shows")
     rows: int = option(300, "rows of each task, at most")
@@ -45,6 +48,7 @@ class SummaryOptions:
     timings: str | None = option(None, "lines of 'stage TAB seconds'")
     title: str = option("Pretraining", "heading of the page")
     out: str = option(help="page to write")
+    json: str | None = option(None, PAGE_JSON)
 
 
 @action
@@ -58,7 +62,7 @@ def score(args: ScoreOptions) -> None:
     --out scores.json
     """
     from ofa.inference.pretraining_eval import FILES, PretrainingEvalSet
-    from ofa.report.pretraining_page import write_tasks_page
+    from ofa.report.pretraining_page import tasks_report
     from ofa.task.results import write_json
 
     model = load(args)
@@ -75,11 +79,10 @@ def score(args: ScoreOptions) -> None:
                 flush=True,
             )
     write_json(args.out, figures)
-    if args.report:
+    if args.report or args.json:
         log = read_text(args.training_log) if args.training_log else ""
-        write_tasks_page(
-            args.report, args.report_title, figures, predictions, test.task.options(), log
-        )
+        shown = tasks_report(args.report_title, figures, predictions, test.task.options(), log)
+        write_pages(args.report, args.json, shown)
 
 
 @action
@@ -91,7 +94,7 @@ def summary(args: SummaryOptions) -> None:
     example: ofa pretraining summary --scores scores.json --drawings 'one of each
     caption=drawings.json' --gain gain.json --timings timings.tsv --out summary.html
     """
-    from ofa.report.pretraining_page import write_summary
+    from ofa.report.pretraining_page import summary_report
 
     def read(path: str | None) -> Any:
         return read_json(path, "a JSON file of figures") if path else None
@@ -108,11 +111,11 @@ def summary(args: SummaryOptions) -> None:
         "folder": Path(args.images or "").parent,
     }
     try:
-        write_summary(args.out, args.title, timings=args.timings, **figures)
+        shown = summary_report(args.title, timings=args.timings, **figures)
+        write_pages(args.out, args.json, shown)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             "--scores, --drawings, --gain, --images: expected the files of the commands that"
             f" --help names, found others ({type(error).__name__}: {error}); check which file is"
             " which"
         ) from None
-    print(f"summary: {args.out}")

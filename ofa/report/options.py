@@ -11,6 +11,8 @@ from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.task.scoring import Scores
 
+PAGE_JSON = "the content of the page as JSON, without its images"
+
 
 def frequencies_of(path: str) -> dict[str, Any]:
     """The content of a file of document frequencies, read before anything is predicted."""
@@ -59,7 +61,7 @@ class PageOptions:
         also=("--eval-cider-cached-tokens",),
         parse=frequencies_of,
     )
-    json: str | None = option(None, "the content of the page as JSON, without its images")
+    json: str | None = option(None, PAGE_JSON)
     report_images: int = option(500, "images on the page, evenly spread from worst to best")
     report_title: str | None = option(None, "heading of the page")
     training_log: str | None = option(None, "train.log whose curves the page shows")

@@ -13,7 +13,7 @@ from ofa.io.image_grid import LARGEST, as_field, grid
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.metrics.pretraining import PredictedRow, codes_of, middle_of, pixel_errors, right_codes
-from ofa.report.page import Item, Report, Table, Tile, stage_times, training_curves, write_report
+from ofa.report.page import Item, Report, Table, Tile, stage_times, training_curves
 from ofa.task.pretraining_tasks import PretrainingOptions
 from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
 
@@ -26,14 +26,13 @@ CONSTANT = (
 )
 
 
-def write_tasks_page(
-    path: str | Path,
+def tasks_report(
     title: str,
     figures: Figures,
     predictions: Mapping[str, Sequence[PredictedRow]],
     options: PretrainingOptions,
     log: str = "",
-) -> None:
+) -> Report:
     """The table, the curves of the training, and some rows of every task. Args: log: text of
     ``train.log``."""
     shown = [(task, row) for task, found in predictions.items() for row in found[:SHOWN]]
@@ -41,8 +40,7 @@ def write_tasks_page(
     rows = sum(map(len, predictions.values()))
     subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
     tables, curves = [task_table(figures)], training_curves(log)
-    report = Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
-    write_report(path, report)
+    return Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
 
 
 def task_table(figures: Figures) -> Table:
@@ -136,8 +134,7 @@ def show_filled(item: Item, predicted: PredictedRow) -> None:
     item.question = f"{predicted.source} seen, filled, true:"
 
 
-def write_summary(
-    path: str | Path,
+def summary_report(
     title: str,
     scores: Figures | None = None,
     drawings: Mapping[str, Mapping[str, float]] | None = None,
@@ -145,7 +142,7 @@ def write_summary(
     timings: str | None = None,
     images: Sequence[Mapping[str, Any]] = (),
     folder: Path = Path(),
-) -> None:
+) -> Report:
     """One page of all that came of a pretraining, as far as it is known.
 
     Args: scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa synthetic-shapes
@@ -185,7 +182,7 @@ def write_summary(
         image = encode_image(read_image_file(file)) if file.is_file() else ""
         name = str(entry.get("id", number))
         report.items.append(Item(answer=entry["caption"], image=image, id=name, row=number))
-    write_report(path, report)
+    return report
 
 
 def drawing_table(drawings: Mapping[str, Mapping[str, float]]) -> Table:

@@ -12,7 +12,8 @@ from ofa.cli.main import main
 from ofa.io.image_grid import as_field
 from ofa.io.images import decode_image
 from ofa.metrics.pretraining import PredictedRow, Score
-from ofa.report.pretraining_page import item_of, write_tasks_page
+from ofa.report.page import write_report
+from ofa.report.pretraining_page import item_of, tasks_report
 from ofa.task.pretraining_tasks import PretrainingOptions
 
 OPTIONS = PretrainingOptions(
@@ -119,14 +120,14 @@ def test_texts_have_no_image_and_are_shown_in_words(tmp_path):
         f"train_inner | epoch 001: {n} / 9 nll_loss={3 - n}, qa_acc={50 + n}, num_updates={n}, lr=1"
         for n in (1, 2)
     )
-    write_tasks_page(
-        tmp_path / "tasks.html",
+    report = tasks_report(
         "Tasks",
         figures(),
         {"text_infilling": [text], "qa": [PredictedRow("what?", "yes", "no", image=SQUARE)]},
         OPTIONS,
         log,
     )
+    write_report(tmp_path / "tasks.html", report)
     page = (tmp_path / "tasks.html").read_text()
     assert (
         "a &lt;mask&gt; star" in page
@@ -196,10 +197,15 @@ def test_the_summary_has_all_that_is_given(results):
                 "All of it",
                 "--out",
                 f"{results}/page.html",
+                "--json",
+                f"{results}/page.json",
             ]
         )
         == 0
     )
+    content = json.loads((results / "page.json").read_text())
+    assert content["title"] == "All of it" and content["tiles"][0]["value"] == "2 of 3"
+    assert [item["answer"] for item in content["items"]] == ["a red star"]
     page = (results / "page.html").read_text()
     assert "2 of 3" in page and "65.0\u00a0%" in page and "20 min" in page and "All of it" in page
     assert "<td>0.200 ± 0.100</td><td>0.500 ± 0.300</td><td>2\u00a0of\u00a03</td>" in page
