@@ -32,7 +32,7 @@ LINE = re.compile(r"\S+ \S+ \| (\w+) \| (\S+) \| (.*)")  # level, logger, messag
 ERROR = re.compile(r"(\S+: )?error: ")
 SPOKEN = re.compile(r"(note|warning|SIGINT|SIGTERM): ")  # lines that no logger prints
 SPEAKERS = frozenset(  # loggers whose every line is shown; of others it is warnings and errors
-    f"ofa.trainer.fairseq_{name}" for name in ("console", "resume", "run", "weights")
+    f"ofa.trainer.fairseq_{name}" for name in ("console", "resume", "weights")
 )
 TRACEBACK = "Traceback (most recent call last)"
 # Figures of a log line that say nothing of what was learned.

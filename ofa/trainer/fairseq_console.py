@@ -118,6 +118,11 @@ class Outcome:
         return f"{ended}: {cls.reason or f'the learning rate is at most --stop-min-lr {rate:g}'}"
 
 
+def announce(text: str) -> None:
+    """Show a line about the run as a whole: of a trainer's own lines only warnings are shown."""
+    logger.info("%s", text)
+
+
 def log_best(cfg) -> None:
     """Tell where the best checkpoint is, how good it is, and what to do with it."""
     folder, suffix = Path(cfg.checkpoint.save_dir), cfg.checkpoint.checkpoint_suffix

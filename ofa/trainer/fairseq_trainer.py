@@ -28,7 +28,7 @@ from ofa.trainer import fairseq_checkpoint as checkpoints
 from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
-from ofa.trainer.fairseq_console import Outcome, Progress, log_best, rows_of, write_config
+from ofa.trainer.fairseq_console import Outcome, Progress, announce, log_best, rows_of, write_config
 from ofa.trainer.fairseq_distributed import (
     Request,
     Stopped,
@@ -334,17 +334,17 @@ class GuardedTraining:
                 write_config(cfg)
                 # what a killed process had not finished writing; what a live one is writing stays
                 for part in remove_abandoned(cfg.checkpoint.save_dir, "checkpoint*"):
-                    logger.info("removed %s, which was not finished", part)
+                    announce(f"removed {part}, which was not finished")
                 marker.unlink(missing_ok=True)
             end_with_launcher()
             self.main(cfg, **kwargs)
             log_best(cfg)
-            logger.info("%s", Outcome.last_line(cfg))
+            announce(Outcome.last_line(cfg))
         except RunFinished as finished:
             log_best(cfg)
-            logger.info("nothing left to do: %s", finished)
+            announce(f"nothing left to do: {finished}")
         except Stopped as stopped:
-            logger.info("%s", stopped)
+            announce(str(stopped))
             end_data_workers()
         except BaseException as error:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)

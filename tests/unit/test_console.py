@@ -1,5 +1,6 @@
 """What a person sees of a training, from the lines and records that the training prints."""
 
+import importlib.util
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from ofa.io.terminal import styled
-from ofa.trainer.console import CONSOLE, MODULE, Console, Ticks, finish, learned, tell
+from ofa.trainer.console import CONSOLE, MODULE, SPEAKERS, Console, Ticks, finish, learned, tell
 
 RUN = {"first": 0, "updates": 40, "epochs": 4, "metric": "cider", "maximize": True}
 INNER = (
@@ -131,6 +132,10 @@ def test_warnings_of_several_processes_and_lines_of_this_project_are_shown_once(
         "continuing with the run",
         "SIGINT: saving after this update, then stopping",
     ]
+
+
+def test_the_loggers_whose_lines_are_shown_exist():
+    assert all(importlib.util.find_spec(name) for name in SPEAKERS)
 
 
 def test_errors_are_on_stderr_and_red_on_a_terminal_only(shown, monkeypatch):
