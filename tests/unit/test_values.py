@@ -585,7 +585,7 @@ def test_a_box_is_a_list(folder, capsys, bbox):
     content["annotations"][1]["bbox"] = bbox
     write_json(folder / "instances.json", content)
     assert prepare(folder, arguments) == 2
-    assert "a bbox of four numbers, found" in capsys.readouterr().err
+    assert "a box of four numbers, found" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ answers
