@@ -57,13 +57,15 @@ def doctor(args: DoctorOptions) -> int:
     from ofa.doctor.assets import files_of, kind_of
     from ofa.doctor.environment import FAULT, check_environment
     from ofa.doctor.rule import FATES, RULES
-    from ofa.doctor.schemas import schema_of
+    from ofa.doctor.schemas import UNIFY, schema_of
     from ofa.task.results import write_json
 
     if args.rules:
         for rule in sorted(RULES.values()):
             print(f"{rule.name:<18} expects {rule.expects}; {FATES[rule.fate]}")
         return 0
+    if args.task and args.task != UNIFY:
+        schema_of("", args.task)  # a wrong name or line is told before a wrong file
     paths: dict[str, list[str]] = {}
     for path in itertools.chain.from_iterable(files_of(path) or [path] for path in args.paths):
         paths.setdefault(kind_of(path), []).append(path)

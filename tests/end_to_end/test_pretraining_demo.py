@@ -146,7 +146,7 @@ def test_the_checker_refuses_what_are_no_drawings(run, capsys):
     from ofa.cli.main import main
 
     assert main(["synthetic-shapes", "check", str(run / "results/pretraining_scores.json")]) == 2
-    assert "expects entries with a caption and files of images" in capsys.readouterr().err
+    assert "expected a JSON list of predictions, found an object" in capsys.readouterr().err
 
 
 def test_finetuning_starts_from_the_pretrained_model_or_from_nothing(run, tmp_path, monkeypatch):

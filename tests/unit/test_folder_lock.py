@@ -150,7 +150,7 @@ COMMANDS = [  # that write a folder, and the lock file of each
     ("manifest.json.lock", ["prepare", "synthetic-sentences", "--out", "out"]),
     ("rows.shards.json.lock", ["pack", "rows.tsv", "--out", "out"]),
     (LOCK, ["negatives", "build", "--data", "rows.tsv", "--out", "out"]),
-    (LOCK, ["vocab", "fetch", "gpt2", "--source", ".", "--out", "out"]),
+    ("gpt2.lock", ["vocab", "fetch", "gpt2", "--source", ".", "--out", "out"]),
 ]
 
 
