@@ -246,7 +246,7 @@ def check_files(args: PageOptions, *names: str) -> None:
 
 def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
     """Args: compare: names and scores of other evaluations."""
-    from ofa.report.evaluation_page import score_table
+    from ofa.report.evaluation_page import explanations, score_table
 
     table = score_table(outcome, compare)
     rows = [["", *table.head[1:]], *table.rows]
@@ -254,7 +254,7 @@ def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
     for name, *cells in rows:
         row = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
         print(f"{name:12}{''.join(row)}".rstrip())
-    for line in filter(None, table.note.split("; ")):
+    for line in explanations(outcome):
         print(f"  {line}")
 
 

@@ -114,10 +114,16 @@ def score_table(outcome: Evaluation, compare: Sequence[tuple[str, Scores]] = ())
             columns[f"minus {title}"] = differences
     for title, baseline in outcome.baseline:
         columns[title] = _cells(baseline)
-    explained = outcome.spec.metrics.explanations()
-    notes = [f"{name}: {explained[name]}" for name in names if name in explained]
     rows = [[name, *(cells.get(name, "") for cells in columns.values())] for name in names]
-    return page.Table("all scores", ["score", *columns], rows, note="; ".join(notes))
+    return page.Table(
+        "all scores", ["score", *columns], rows, note="; ".join(explanations(outcome))
+    )
+
+
+def explanations(outcome: Evaluation) -> list[str]:
+    """What each score measures, a line each."""
+    scores, known = outcome.scores or Scores(), outcome.spec.metrics.explanations()
+    return [f"{name}: {known[name]}" for name in scores.overall if name in known]
 
 
 def _cells(scores: dict[str, float]) -> dict[str, str]:
