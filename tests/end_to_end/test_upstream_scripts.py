@@ -199,6 +199,7 @@ def run(checkout: Path, name: str, script: str, **settings: str) -> tuple[str, P
     logged, and its folder."""
     folder = checkout / "run_scripts" / name
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "logs", ignore_errors=True)  # of another script
     (folder / "script.sh").write_text(script)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

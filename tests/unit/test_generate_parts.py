@@ -208,7 +208,6 @@ def test_options_that_cannot_work_are_refused(options, message):
         GenerationOptions.from_namespace(Namespace(**options))
 
 
-@torch.no_grad()
 def test_a_misspelled_option_is_named_with_the_one_that_is_meant():
     check_names(["beam", "max_len_b", "lm_path"], "--eval-args")
     with pytest.raises(UserError, match=r"^--eval-args: .*found 'bean'; did you mean beam\?$"):
@@ -220,6 +219,7 @@ def test_an_option_of_fairseq_without_effect_is_a_warning(caplog):
     assert "'nbest' has no effect" in caplog.text
 
 
+@torch.no_grad()
 def test_reordered_weights_give_the_same_products_and_see_changes():
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(33, 70), nn.Linear(70, 5, bias=False))

@@ -38,7 +38,7 @@ ALLOWED = {  # lines that may hold such a word, and why
     r'Random\(|f"(picture|text|sign)-world ': "seeds and fingerprints decide what files hold",
     r"CUDA's release notes": "their name",
 }
-TEXT = {".py", ".sh", ".md", ".html", ".css", ".toml", ".yml", ".sbatch", ".cff"}
+TEXT = set(".py .sh .md .html .css .toml .yml .sbatch .cff .ipynb".split())
 
 
 def text_files() -> list[Path]:
@@ -46,7 +46,11 @@ def text_files() -> list[Path]:
     if listed.returncode:
         pytest.skip("a checkout without git")
     paths = [ROOT / name for name in listed.stdout.splitlines()]
-    return [path for path in paths if path.suffix in TEXT and path != Path(__file__).resolve()]
+    return [
+        path
+        for path in paths
+        if (path.suffix in TEXT or path.name == "Dockerfile") and path != Path(__file__).resolve()
+    ]
 
 
 def findings(text: str) -> list[str]:
