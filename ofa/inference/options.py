@@ -85,8 +85,11 @@ GENERATION_OPTIONS = """
     sampling_topk sampling_topp diverse_beam_groups diverse_beam_strength constraint_range
     unnormalized
 """.split()
-# ``val`` of caption_val.tsv, ``testA`` of refcoco_testA-000000.tar
-SPLIT = re.compile(r"(?:^|_)(train|val|valid|dev|test[A-Za-z0-9]*)(?:-[0-9{}.]+)?\.[a-z]+$")
+# ``val`` of caption_val.tsv, ``testA`` of refcoco_testA-000000.tar, ``dev_matched`` of mnli's
+SPLIT = re.compile(
+    r"(?:^|_)(train|val|valid|(?:dev|test)_(?:mis)?matched|dev|test[A-Za-z0-9]*)"
+    r"(?:-[0-9{}.]+)?\.[a-z]+$"
+)
 TASK = "the task, where it differs from the training"
 
 
