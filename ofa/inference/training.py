@@ -4,6 +4,7 @@ The training and its evaluation are the commands ``ofa train`` and ``ofa evaluat
 their own: what they print is seen, and this process stays as it is.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ofa.checkpoints.header import read_header
+from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean
 from ofa.io.json_files import read_json
 from ofa.tasks import spec_of
 from ofa.trainer.flags import known_flags
-from ofa.trainer.launch import LOG, LaunchOptions
+from ofa.trainer.launch import CONFIG, LOG, LaunchOptions
+from ofa.trainer.processes import status_of
 
 OWN = {  # option -> flag, besides those of fairseq-train
     **{one.name: one.metadata.get("flag", "") for one in fields(LaunchOptions)},
@@ -25,7 +30,7 @@ OWN = {  # option -> flag, besides those of fairseq-train
 }
 NOT_HERE = {"out", "plan", "dry_run", "data", "task"}  # arguments, or what makes no run
 RESULTS, PAGE = "results", "report.html"
-INTERRUPTED = 130
+INTERRUPTED = (status_of(signal.SIGINT), -signal.SIGINT)  # by itself, or by the signal
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class TrainingRun:
     Attributes:
         folder: of the run.
         checkpoint: the best one, or the last of a run without validation.
-        scores: of the validation rows, by metric; empty without such a file.
+        scores: of the validation rows, by metric; empty without a validation file.
         page: that shows them.
     """
 
@@ -68,7 +73,7 @@ def train(
     folder = Path(out)
     best = folder / "checkpoint_best.pt"
     checkpoint = best if best.exists() else folder / "checkpoint_last.pt"
-    rows = validation_rows(files, task)
+    rows = validation_rows(folder)
     if rows is None:
         return TrainingRun(folder, checkpoint)
     results, page = folder / RESULTS, folder / PAGE
@@ -99,21 +104,24 @@ def flags_of_options(options: Mapping[str, Any], task: str) -> list[str]:
     return words
 
 
-def validation_rows(data: str, task: str) -> str | None:
-    """The validation file of a training."""
-    if not Path(data).is_dir():
-        return data.rpartition(",")[2]
-    spec = spec_of(task, "task")
-    splits = dict.fromkeys((spec.usage.validation, "dev"))
-    names = (f"{name}_{split}*.tsv" for name in spec.files for split in splits)
-    found = [str(path) for name in names for path in sorted(Path(data).glob(name))]
-    return found[0] if found else None
+def validation_rows(folder: Path) -> str | None:
+    """The validation file of a run, by its configuration; None: it did not validate, or with the
+    training rows."""
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    paths = data_files(config["data"], "train", only_training=True)
+    return None if config["disable_validation"] or len(paths) < 2 else paths[-1]
 
 
 def _run(*words: str, log: Path | None = None) -> None:
-    """A command of ours to its end."""
-    status = subprocess.run([sys.executable, "-m", "ofa", *words]).returncode
-    if status == INTERRUPTED:
+    """A command of ours to its end. Ctrl-C reaches it as well: it saves first."""
+    process = subprocess.Popen([sys.executable, "-m", "ofa", *words])
+    status, interrupted = None, False
+    while status is None:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted or status in INTERRUPTED:
         raise KeyboardInterrupt
     if status:
         where = f" and in {log}" if log else ""

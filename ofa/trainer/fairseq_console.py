@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 from ofa.checkpoints.options import comparable, options_of
 from ofa.io.atomic import replacing
 from ofa.trainer import console
+from ofa.trainer.launch import CONFIG
 from ofa.trainer.mfu import Utilization, peak_of
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 HALF = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
 BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 

@@ -25,7 +25,7 @@ from ofa.trainer.processes import Processes, ProcessOptions, become
 
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
 RUN = "runs/last"  # folder of a run that is given none
-LOG = "train.log"
+LOG, CONFIG = "train.log", "config.yaml"  # in it; the second has all options by name
 PLUGIN = Path(__file__).parents[1]  # --user-dir
 # What all recipes have in common.
 COMMON = (

@@ -1,15 +1,16 @@
 """``ofa.train`` and ``OFA.finetune``: options become flags, and a run comes back."""
 
 import json
-from pathlib import Path
+import signal
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from ofa.checkpoints.header import Header
 from ofa.errors import UserError
 from ofa.inference import training
-from ofa.inference.training import flags_of_options, train, validation_rows
+from ofa.inference.training import flags_of_options, train
 
 
 @pytest.fixture
@@ -23,13 +24,20 @@ def commands(tmp_path, monkeypatch):
         (folder / "results").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoint_best.pt").touch()
         (folder / "results/val_scores.json").write_text(json.dumps({"scores": {"CIDEr": 2.5}}))
-        return SimpleNamespace(returncode=run.status)
+        config = {"data": run.data, "disable_validation": run.disable_validation}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return SimpleNamespace(wait=wait)
 
-    run.status, run.options = 0, {}
+    def wait():
+        if run.interrupts:
+            run.interrupts -= 1
+            raise KeyboardInterrupt
+        return run.status
+
+    run.status, run.options, run.interrupts = 0, {}, 0
+    run.data, run.disable_validation = f"{tmp_path}/data/train.tsv,{tmp_path}/data/val.tsv", False
     monkeypatch.setattr(training, "read_header", lambda path: Header(run.options))
-    monkeypatch.setattr(training.subprocess, "run", run)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/caption_val.tsv").touch()
+    monkeypatch.setattr(training.subprocess, "Popen", run)
     return SimpleNamespace(ran=ran, run=run)
 
 
@@ -37,7 +45,7 @@ def test_a_run_has_its_best_checkpoint_scores_and_page(tmp_path, commands):
     run = train("caption", tmp_path / "data", tmp_path / "run", size="nano", max_epoch=3)
     first, second = commands.ran
     assert first[:2] == ["train", "caption"] and first[-2:] == ["--size=nano", "--max-epoch=3"]
-    assert second[1:3] == [str(run.checkpoint), str(tmp_path / "data/caption_val.tsv")]
+    assert second[1:3] == [str(run.checkpoint), str(tmp_path / "data/val.tsv")]
     assert run.checkpoint == tmp_path / "run/checkpoint_best.pt"
     assert run.scores == {"CIDEr": 2.5} and run.page == tmp_path / "run/report.html"
 
@@ -49,8 +57,9 @@ def test_the_weights_that_chose_the_best_checkpoint_are_scored(tmp_path, command
     assert ("--ema" in commands.ran[1]) == uses_ema
 
 
-def test_a_training_without_validation_rows_has_no_scores(tmp_path, commands):
-    (tmp_path / "data/caption_val.tsv").unlink()
+@pytest.mark.parametrize("data, disabled", [("train.tsv", False), ("train.tsv,val.tsv", True)])
+def test_a_training_without_validation_rows_has_no_scores(tmp_path, commands, data, disabled):
+    commands.run.data, commands.run.disable_validation = data, disabled
     run = train("caption", tmp_path / "data", tmp_path / "run")
     assert run.scores == {} and run.page is None and len(commands.ran) == 1
 
@@ -73,18 +82,14 @@ def test_a_training_that_fails_names_its_log(tmp_path, commands):
     commands.run.status = 2
     with pytest.raises(UserError, match="status 2; .* above and in .*run/train.log"):
         train("caption", tmp_path / "data", tmp_path / "run")
-    commands.run.status = 130
+
+
+@pytest.mark.parametrize("status", [130, -signal.SIGINT, 0])
+def test_an_interrupt_lets_the_training_save_before_it_is_raised(tmp_path, commands, status):
+    commands.run.status, commands.run.interrupts = status, 2
     with pytest.raises(KeyboardInterrupt):
         train("caption", tmp_path / "data", tmp_path / "run")
-
-
-def test_validation_rows_go_by_the_names_of_the_task(tmp_path):
-    for name in ("mnli_dev_matched.tsv", "trainval_val.tsv", "caption_val.tsv"):
-        (tmp_path / name).touch()
-    found = {task: validation_rows(str(tmp_path), task) for task in ("mnli", "vqa", "refcoco")}
-    assert Path(found["mnli"] or "").name == "mnli_dev_matched.tsv"
-    assert Path(found["vqa"] or "").name == "trainval_val.tsv" and found["refcoco"] is None
-    assert validation_rows("a.tsv,b.tsv", "caption") == "b.tsv"
+    assert commands.run.interrupts == 0 and len(commands.ran) == 1  # waited for its end
 
 
 def test_a_model_is_finetuned_from_its_checkpoint_and_vocabulary(tmp_path, commands):
