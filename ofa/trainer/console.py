@@ -231,10 +231,10 @@ class Console:
 
     def validation(self, subset: str, epoch: int, figures: dict[str, str]) -> None:
         """A row of a table; its head before, where the last line was no row of the same."""
-        names, values = zip(*learned(figures))
-        columns = [subset, "epoch", "update", *names]
+        shown = learned(figures)
+        columns = [subset, "epoch", "update", *(name for name, _ in shown)]
         widths = [max(len(name), 8) for name in columns]
-        cells = ["", str(epoch), figures["num_updates"], *values]
+        cells = ["", str(epoch), figures["num_updates"], *(value for _, value in shown)]
         head = [] if columns == self.columns else [columns]
         for row in (*head, cells):
             text = "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths))
@@ -312,6 +312,15 @@ def _short(number: float) -> str:
     return "-" if number <= 0 else f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
+def split_record(line: bytes) -> tuple[bytes, dict[str, Any]]:
+    """What of a line belongs into the log, and the record behind it; empty where there is none."""
+    text, mark, record = line.rpartition(SEPARATOR)
+    with suppress(ValueError):  # the training may print the separator as well
+        if mark and isinstance(found := json.loads(record), dict):
+            return text, found
+    return line, {}
+
+
 def main() -> None:
     """Argument: FILE."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -320,7 +329,7 @@ def main() -> None:
     console.begin()
     log = open(path, "ab", buffering=0)
     for line in sys.stdin.buffer:
-        text, mark, record = line.partition(SEPARATOR)
+        text, record = split_record(line)
         if text:
             try:
                 log.write(text)
@@ -328,11 +337,9 @@ def main() -> None:
                 log = open(os.devnull, "ab", buffering=0)
                 console.error(f"error: {path}: {error.strerror}; this log is incomplete")
             console.feed(text.decode(errors="replace").rstrip("\n"))
-        if mark:
-            ended = "end" in json.loads(record)
-            if ended:
-                break
-            console.tell(json.loads(record))
+        if ended := "end" in record:
+            break
+        console.tell(record)
     console.end(ended)
 
 

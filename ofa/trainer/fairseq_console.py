@@ -21,10 +21,10 @@ from ofa.io.atomic import replacing
 from ofa.trainer import console
 from ofa.trainer.launch import CONFIG
 from ofa.trainer.mfu import Utilization, peak_of
+from ofa.trainer.plan import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
-HALF = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
 BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 
@@ -42,7 +42,7 @@ class Progress:
         self.trainer, self.ticks, self.begun = trainer, console.Ticks(), False
         self.updates = math.inf  # of the whole run
         self.epochs: int | None = None  # of it
-        half = any(getattr(trainer.cfg.common, name, False) for name in HALF)
+        half = precision_of(trainer.cfg.common) != "fp32"
         self.utilization = Utilization(peak_of(trainer.device, half))
 
     def begin(self) -> None:
@@ -70,8 +70,7 @@ class Progress:
         parameters, count = list(trainer.get_model().parameters()), trainer.data_parallel_world_size
         trained = sum(one.numel() for one in parameters if one.requires_grad)
         every, processes = sum(one.numel() for one in parameters), "process" + "es" * (count > 1)
-        precision = next((flag for flag in HALF if getattr(cfg.common, flag, False)), "fp32")
-        where = f"{count} {processes} ({name}, {precision})"
+        where = f"{count} {processes} ({name}, {precision_of(cfg.common)})"
         logger.info("training %s of %s parameters on %s", f"{trained:,}", f"{every:,}", where)
 
     def log(self, rows: int) -> None:
@@ -83,6 +82,12 @@ class Progress:
             metrics.log_speed("mfu", 100 * seconds, priority=1600, round=1)
         if self.trainer.is_data_parallel_master:
             self.ticks.tick(self.trainer.get_num_updates())
+
+
+def precision_of(common) -> str:
+    """By the group ``common`` of fairseq's configuration."""
+    names = (name for name in PRECISIONS if getattr(common, name.replace("-", "_"), False))
+    return next(names, "fp32")
 
 
 def rows_of(samples: Sequence[Any]) -> int:
@@ -141,11 +146,8 @@ def log_best(cfg) -> None:
 
 def next_command(cfg, checkpoint: Path) -> list[str]:
     """What shows how good a checkpoint is."""
-    task, data, page = (
-        cfg.task,
-        str(cfg.task.data).split(",")[-1],
-        checkpoint.parent / "report.html",
-    )
+    task, page = cfg.task, checkpoint.parent / "report.html"
+    data = str(task.data).split(",")[-1]
     words = ["ofa", "evaluate", str(checkpoint), data, "--report", str(page)]
     if task._name == "unify_task":
         words = ["ofa", "pretraining", "score", str(checkpoint), "--data", data]

@@ -40,6 +40,8 @@ COSTS = {
     "ofa_large": Cost(412.09, (8500, 46.6), (1811, 11.3)),
     "ofa_huge": Cost(853.38, (15_500, 76), (4430, 23.3)),
 }
+# Flags of 16 bits; the first one counts, as fairseq sets fp16 with memory-efficient-fp16.
+PRECISIONS = ("memory-efficient-fp16", "memory-efficient-bf16", "fp16", "bf16", "amp")
 # Bytes per weight in training: weight, gradient, Adam's moments and copies in float32.
 WEIGHT = {"fp32": 16, "amp": 18, "fp16": 20, "bf16": 20, "memory-efficient-fp16": 12}
 KEPT = {"fp32": 1.0}  # share of what a row keeps in float32; 0.52 of it in other precisions
@@ -103,8 +105,7 @@ class Plan:
 
     @property
     def precision(self) -> str:
-        names = ("memory-efficient-fp16", "memory-efficient-bf16", "fp16", "bf16", "amp")
-        return next((name for name in names if self.has(f"--{name}")), "fp32")
+        return next((name for name in PRECISIONS if self.has(f"--{name}")), "fp32")
 
     @property
     def batch(self) -> int:

@@ -14,7 +14,7 @@ from fairseq.logging import progress_bar
 
 import ofa
 from ofa.trainer import fairseq_tensorboard
-from ofa.trainer.fairseq_console import Outcome, log_best, next_command, rows_of
+from ofa.trainer.fairseq_console import Outcome, log_best, next_command, precision_of, rows_of
 from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
 
 ofa.register_fairseq_plugin()
@@ -77,6 +77,13 @@ def test_the_next_command_is_one_that_works_for_the_task():
         "pretraining",
         "score",
     ]
+
+
+def test_the_precision_is_the_flag_that_was_given():
+    both = SimpleNamespace(fp16=True, memory_efficient_fp16=True)  # fairseq sets the other one
+    assert precision_of(both) == "memory-efficient-fp16"
+    assert precision_of(SimpleNamespace(fp16=False, bf16=True)) == "bf16"
+    assert precision_of(SimpleNamespace(fp16=False)) == "fp32"
 
 
 def test_rows_of_an_update_are_counted_over_batches_and_streams():

@@ -111,6 +111,12 @@ def test_only_the_first_subset_chooses_the_best(shown):
     assert out.count("best") == 1 and "    test     epoch" in out
 
 
+def test_a_validation_of_technical_figures_alone_is_a_row(shown):
+    line = "2026-11-30 03:31:42 | INFO | valid | epoch 001 | valid on 'valid' subset | wps 0 |"
+    out, _ = shown({"run": RUN}, line + " num_updates 10")
+    assert [row.split() for row in out.splitlines()] == [["valid", "epoch", "update"], ["1", "10"]]
+
+
 def test_what_fairseq_says_of_itself_is_in_the_log_alone(shown):
     out, err = shown(
         "2026-11-30 03:31:40 | INFO | fairseq_cli.train | {'_name': None, 'common': ...",
@@ -186,6 +192,13 @@ def test_the_log_gets_every_line_and_no_record(tmp_path):
     assert log.read_bytes() == b"of an earlier start\n" + b"".join(lines)
     printed = done.stdout.decode().splitlines()
     assert printed[0] == f"starting; the whole log is {log}" and len(printed) == 2
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_separator_that_the_training_prints_is_text(tmp_path):
+    lines = [b"a caption \x1e of a dog\n", b"\x1e5\n", b"\x1e"]
+    done = run_console(tmp_path / "train.log", *lines, b'\x1e{"end": true}\n')
+    assert (tmp_path / "train.log").read_bytes() == b"".join(lines)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
