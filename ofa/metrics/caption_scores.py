@@ -22,7 +22,7 @@ from ofa.errors import UserError
 from ofa.metrics.cider import CiderD, check_captions
 from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.metrics.ptb import character_tokenize, ptb_tokenize
-from ofa.task.intervals import Interval, interval_of_mean
+from ofa.task.intervals import Interval, intervals_of_means
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.scoring import Metric, Names, Scores, TaskMetrics, best_screened, mean
 from ofa.task.text import caption_references, is_chinese, remove_punctuation
@@ -328,7 +328,7 @@ class CaptionMetrics(TaskMetrics):
         return EXPLANATIONS
 
     def intervals(self, scores: Scores) -> dict[str, Interval]:
-        return {name: interval_of_mean(scores.by_row[name]) for name in scores.mean_names()}
+        return intervals_of_means({name: scores.by_row[name] for name in scores.mean_names()})
 
     def final_scores(
         self,

@@ -29,18 +29,31 @@ def _middle(values: Sequence[float] | np.ndarray) -> Interval:
     return float(low), float(high)
 
 
-def interval_of_counts(
-    rows: Sequence[Mapping[str, float]], figure: Callable[[Mapping[str, float]], float]
-) -> Interval:
-    """Of a figure of summed counts. Args: rows: what each row adds."""
+def intervals_of_counts(
+    rows: Sequence[Mapping[str, float]],
+    figures: Mapping[str, Callable[[Mapping[str, float]], float]],
+) -> dict[str, Interval]:
+    """Of figures of summed counts, by name. Args: rows: what each row adds; none: no intervals."""
+    if not rows:
+        return {}
     names = [*rows[0]]
     sums = resampled_sums(np.array([[float(row[name]) for name in names] for row in rows]))
-    return _middle([figure(dict(zip(names, one))) for one in sums.tolist()])
+    resampled = [dict(zip(names, one)) for one in sums.tolist()]
+    return {name: _middle(list(map(figure, resampled))) for name, figure in figures.items()}
+
+
+def intervals_of_means(columns: Mapping[str, Sequence[float]]) -> dict[str, Interval]:
+    """Of the mean of each column over rows, by name."""
+    if not columns:
+        return {}
+    values = np.array([*columns.values()], float).T
+    means = resampled_sums(values).T / len(values)
+    return dict(zip(columns, map(_middle, means)))
 
 
 def interval_of_mean(values: Sequence[float]) -> Interval:
     """Of the mean over rows."""
-    return _middle(resampled_sums(np.array(values, float)[:, None])[:, 0] / len(values))
+    return intervals_of_means({"mean": values})["mean"]
 
 
 def paired_difference(

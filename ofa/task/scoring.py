@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ofa.errors import naming
-from ofa.task.intervals import Interval, interval_of_counts
+from ofa.task.intervals import Interval, intervals_of_counts
 from ofa.task.prediction import BatchRow, Prediction
 
 logger = logging.getLogger(__name__)
@@ -143,8 +143,7 @@ class TaskMetrics:
 
     def intervals(self, scores: Scores) -> dict[str, Interval]:
         """How sure each score is, of those that can be resampled row by row."""
-        figures = self.reported if scores.counts else ()
-        return {one.name: interval_of_counts(scores.counts, one.exact) for one in figures}
+        return intervals_of_counts(scores.counts, {one.name: one.exact for one in self.reported})
 
     def explanations(self) -> dict[str, str]:
         """What scores measure, by name."""

@@ -7,7 +7,12 @@ import pytest
 
 from ofa.inference.options import EvaluationOptions
 from ofa.metrics.accuracy import Accuracy, ClassFigures
-from ofa.task.intervals import interval_of_counts, interval_of_mean, paired_difference
+from ofa.task.intervals import (
+    interval_of_mean,
+    intervals_of_counts,
+    intervals_of_means,
+    paired_difference,
+)
 from ofa.task.prediction import Prediction
 
 RIGHT = [1.0] * 60 + [0.0] * 40
@@ -30,7 +35,14 @@ def test_a_figure_that_is_no_mean_is_computed_of_resampled_counts():
         assert low < scores.overall[name] < high
     ratio = [{"hits": hit, "rows": 1.0} for hit in RIGHT]
     of_mean = interval_of_mean(RIGHT)
-    assert interval_of_counts(ratio, lambda sums: sums["hits"] / sums["rows"]) == of_mean
+    figures = {"hits": lambda sums: sums["hits"] / sums["rows"]}
+    assert intervals_of_counts(ratio, figures) == {"hits": of_mean}
+
+
+def test_columns_are_resampled_together_as_each_alone():
+    columns = {"acc": RIGHT, "wrong": [1 - one for one in RIGHT]}
+    alone = {name: interval_of_mean(values) for name, values in columns.items()}
+    assert intervals_of_means(columns) == alone and intervals_of_means({}) == {}
 
 
 def test_a_paired_difference_is_surer_than_two_intervals():
