@@ -2,6 +2,7 @@
 question answering); F1 or Matthews' correlation of ``yes``."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,17 +30,27 @@ class Accuracy(TaskMetrics):
 
     @property
     def figures(self) -> tuple[Metric, ...]:
-        figure = mean(self.name, self.total, self.count, None, self.title, self.digits, self.words)
+        figure = mean(
+            self.name,
+            self.total,
+            self.count,
+            title=self.title,
+            digits=self.digits,
+            words=self.words,
+        )
         if not self.top:
             return (figure,)
         name, k = self.top
         best = f" of the {k} best"
-        counts, title, words = (
-            (f"_{name}_sum", f"_{name}_cnt"),
-            self.title + best,
-            self.words + best,
+        second = mean(
+            name,
+            total=f"_{name}_sum",
+            count=f"_{name}_cnt",
+            title=self.title + best,
+            digits=self.digits,
+            words=self.words + best,
         )
-        return figure, mean(name, *counts, None, title, self.digits, words)
+        return figure, second
 
     def references(self, row: BatchRow) -> list[str]:
         return accepted_answers(row)
@@ -51,13 +62,27 @@ class Accuracy(TaskMetrics):
         self, prediction: Prediction, reference: Mapping[str, float] | Sequence[str]
     ) -> dict[str, float]:
         """What answers with the same letters and spaces earn."""
-        accepted = reference if isinstance(reference, Mapping) else dict.fromkeys(reference, 1.0)
+        accepted = _credits(reference)
         credits = [float(accepted.get(one.text, 0)) for one in (prediction, *prediction.others)]
         counts = {self.total: credits[0], self.count: 1.0}
         if self.top:
             name, k = self.top
             counts |= {f"_{name}_sum": max(credits[:k]), f"_{name}_cnt": 1.0}
         return counts
+
+    def best_line(
+        self, lines: Sequence[str], references: Sequence[Mapping[str, float] | Sequence[str]]
+    ) -> str:
+        """Reads the rows once: each adds what its accepted answers earn."""
+        earned: Counter[str] = Counter()
+        for reference in references:
+            earned.update(_credits(reference))
+        return max(lines, key=lambda line: earned[self.constant(line).text])
+
+
+def _credits(reference: Mapping[str, float] | Sequence[str]) -> Mapping[str, float]:
+    """What the accepted answers of a row earn: each the whole, if they are a list."""
+    return reference if isinstance(reference, Mapping) else dict.fromkeys(reference, 1.0)
 
 
 def f1(right: float, predicted: float, true: float) -> float:
@@ -94,8 +119,9 @@ class ClassFigures(Accuracy):
     def figures(self) -> tuple[Metric, ...]:
         if not self.second:
             return super().figures
-        (formula, digits, words), title = OF_CELLS[self.second], f"validation {self.second}"
-        second = Metric(self.second, CELLS, formula, None, title, digits, words)
+        formula, digits, words = OF_CELLS[self.second]
+        title = f"validation {self.second}"
+        second = Metric(self.second, CELLS, formula, title=title, digits=digits, words=words)
         return *super().figures, second
 
     def row_counts(self, prediction: Prediction, reference: Any) -> dict[str, float]:

@@ -168,16 +168,21 @@ class TaskMetrics:
         """The line that answers all rows best, and its scores. It is chosen on the very rows it is
         scored on, which flatters it: a model has to beat the best case. Args: lines:
         ``commonest_and_others`` of training rows. references: as ``final_scores``."""
+        best = self.best_line(lines, references)
+        return best, self._scores_of_constant(best, references)
 
-        def scores(line: str, rows: int) -> dict[str, float]:
-            return self.final_scores([self.constant(line)] * rows, references[:rows]).overall
+    def best_line(self, lines: Sequence[str], references: Sequence[Any]) -> str:
+        """The first of the lines with the best leading score as the answer to all rows; metrics
+        that find it faster than by scoring each line override this. Args: as ``best_constant``."""
 
         def leading(line: str, rows: int) -> float:
-            return next(iter(scores(line, rows).values()))
+            return next(iter(self._scores_of_constant(line, references[:rows]).values()))
 
         rows = len(references)
-        best = best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
-        return best, scores(best, rows)
+        return best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
+
+    def _scores_of_constant(self, line: str, references: Sequence[Any]) -> dict[str, float]:
+        return self.final_scores([self.constant(line)] * len(references), references).overall
 
 
 def _summed(figures: Sequence[Metric], rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

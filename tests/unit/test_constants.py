@@ -1,7 +1,10 @@
 """The best answer that looks at no image, for each task that scores."""
 
+import numpy as np
 import pytest
 
+from ofa.metrics.accuracy import Accuracy, ClassFigures
+from ofa.metrics.detection import BoxAccuracy
 from ofa.task.scoring import commonest_and_others
 from ofa.tasks import caption, refcoco, vqa_gen
 
@@ -19,6 +22,40 @@ def test_the_best_constant_answer_earns_its_share():
         "red",
         {"vqa_score": 0.5},
     )
+
+
+def scored_one_by_one(metrics, lines, references):
+    """The first line whose leading score is the best, each of them scored on all rows."""
+    scores = [
+        metrics.final_scores([metrics.constant(line)] * len(references), references).overall
+        for line in lines
+    ]
+    leading = [next(iter(some.values())) for some in scores]
+    best = leading.index(max(leading))
+    return lines[best], scores[best]
+
+
+def test_one_pass_finds_the_answer_that_scoring_each_finds():
+    random = np.random.default_rng(0)
+    lines, credits = ["no", "yes", "red", "blue"], [0.0, 0.25, 0.5, 1.0]
+    soft = [dict(zip(lines, random.choice(credits, 4).tolist())) for _ in range(50)]
+    texts = [random.choice(lines, 2).tolist() for _ in range(50)]  # some of them twice the same
+    for metrics in (Accuracy(), Accuracy(top=("acc2", 2)), ClassFigures(second="F1")):
+        for references in (soft, texts, [*soft, *texts]):
+            expected = scored_one_by_one(metrics, lines, references)
+            assert metrics.best_constant(lines, references) == expected
+    unknown = ["purple", "green"]
+    assert Accuracy().best_constant(unknown, soft) == ("purple", {"acc": 0.0})
+
+
+def test_all_rows_at_once_find_the_box_that_scoring_each_finds():
+    random = np.random.default_rng(0)
+    corners = random.integers(0, 30, (60, 2))
+    boxes = np.concatenate([corners, corners + random.integers(20, 60, (60, 2))], 1)
+    metrics, references = BoxAccuracy(), boxes.astype(float).tolist()
+    lines = metrics.constants(references)
+    expected = scored_one_by_one(metrics, lines, references)
+    assert metrics.best_constant(lines, references) == expected and expected[1]["score"] > 0.1
 
 
 def test_the_best_constant_box_overlaps_most():
