@@ -250,10 +250,11 @@ def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
 
     table = score_table(outcome, compare)
     rows = [["", *table.head[1:]], *table.rows]
+    first = max(12, *(len(cells[0]) for cells in rows))
     widths = [max(10, *(len(cells[at]) + 3 for cells in rows)) for at in range(1, len(table.head))]
     for name, *cells in rows:
         row = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
-        print(f"{name:12}{''.join(row)}".rstrip())
+        print(f"{name:{first}}{''.join(row)}".rstrip())
     for line in explanations(outcome):
         print(f"  {line}")
 
