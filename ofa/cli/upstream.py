@@ -160,7 +160,8 @@ def train(root: Path, words: Words) -> NoReturn:
 
     Raises: UserError if there are more processes than GPUs.
     """
-    words, gpus = settled(words), count_gpus(quick=True)
+    gpus = count_gpus(quick=True)
+    words = settled(words, gpus)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if 0 < gpus < processes:
         raise UserError(
@@ -175,14 +176,15 @@ def train(root: Path, words: Words) -> NoReturn:
 
 def evaluate(root: Path, words: Words) -> int:
     """One process of ``python3 -m torch.distributed.launch ... evaluate.py``: ofa evaluate."""
-    return run_command(["evaluate", *settled(words)])
+    return run_command(["evaluate", *settled(words, count_gpus(quick=True))])
 
 
-def settled(words: Words) -> Words:
+def settled(words: Words, gpus: int) -> Words:
     """Arguments without what shells and launchers of today make of upstream's scripts.
 
     ``--local-rank=0`` stands in the environment as well, ``{10,}`` is what sh leaves of a list of
-    bash, a space what a backslash before it leaves. A CPU computes in fp32.
+    bash, a space what a backslash before it leaves. A CPU computes in fp32. Args: gpus: how many
+    there are.
     Raises: UserError for a list of several values.
     """
     kept = []
@@ -194,9 +196,7 @@ def settled(words: Words) -> Words:
             )
         if word.strip() and not LOCAL_RANK.match(word):
             kept.append(SINGLE.sub(r"\1", word))
-    if not HALF_PRECISION.isdisjoint(kept) and not count_gpus(quick=True):
-        kept = [word for word in kept if word not in HALF_PRECISION]
-    return kept
+    return kept if gpus else [word for word in kept if word not in HALF_PRECISION]
 
 
 def coco_eval(root: Path, words: Words) -> int:

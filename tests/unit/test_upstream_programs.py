@@ -65,23 +65,29 @@ def test_a_program_finds_the_package_and_not_the_folders_beside_it(tmp_path):
 
 def test_what_shells_and_launchers_leave_is_dropped(gpus):
     words = ["a.tsv", "--local-rank=0", "--local_rank=1", "--max-epoch={10,}", " ", "--bitfit"]
-    assert upstream.settled(words) == ["a.tsv", "--max-epoch=10", "--bitfit"]
+    assert upstream.settled(words, gpus=0) == ["a.tsv", "--max-epoch=10", "--bitfit"]
 
 
 def test_json_values_are_no_lists_of_the_shell(gpus):
     words = ['--eval-args={"beam":5,"max_len_b":16}', "--model-overrides={'a':1,'b':2}"]
-    assert upstream.settled(words) == words
+    assert upstream.settled(words, gpus=0) == words
 
 
 def test_a_list_of_several_values_is_an_error_that_names_bash(gpus):
     with pytest.raises(UserError, match=r"--lr=\{0.03,5e-5,1e-4\}.*run the script by bash"):
-        upstream.settled(["--lr={0.03,5e-5,1e-4}"])
+        upstream.settled(["--lr={0.03,5e-5,1e-4}"], gpus=0)
 
 
 @pytest.mark.parametrize("found, expected", [(0, ["--seed=7"]), (1, ["--fp16", "--seed=7"])])
-def test_half_precision_is_for_gpus(gpus, found, expected):
-    gpus[0] = found
-    assert upstream.settled(["--fp16", "--seed=7"]) == expected
+def test_half_precision_is_for_gpus(found, expected):
+    assert upstream.settled(["--fp16", "--seed=7"], found) == expected
+
+
+def test_gpus_are_counted_once(monkeypatch, started):
+    counted: list[bool] = []
+    monkeypatch.setattr(upstream, "count_gpus", lambda quick: counted.append(quick) or 0)
+    upstream.train(Path(), ["a.tsv", "--fp16"])
+    assert counted == [True] and started[0][1:] == ["-m", "fairseq_cli.train", "a.tsv", "--cpu"]
 
 
 def test_training_is_that_of_fairseq(gpus, started):
