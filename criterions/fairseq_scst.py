@@ -217,6 +217,7 @@ class ScstRewardCriterion(OFACriterion):
     def net_input(model, sample, previous: Tensor) -> dict:
         """Arguments of the model for K captions per image. Args: previous: int64[B, K, T]."""
         net_input = dict(sample["net_input"])
+        net_input.pop("prev_output_tokens", None)  # of the references
         if not getattr(unwrapped(model), "shares_encoding", False):
             net_input = {
                 name: value.repeat_interleave(previous.size(1), dim=0)
