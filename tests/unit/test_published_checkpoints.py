@@ -7,6 +7,9 @@ from file_server import file_server
 
 from ofa.checkpoints import published
 from ofa.cli.main import main
+from ofa.errors import UserError
+from ofa.io import download
+from ofa.io.download import PublishedFiles
 from ofa.tasks import specs_called
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 400
@@ -62,12 +65,18 @@ def test_a_page_in_place_of_a_checkpoint_is_refused_and_removed(mirror, tmp_path
     )
 
 
-def test_a_checksum_of_the_table_is_compared(mirror, tmp_path, capsys, monkeypatch):
-    rows = published.published_checkpoints()
-    rows["base"]["sha256"] = "0" * 64
-    monkeypatch.setattr(published, "published_checkpoints", lambda: rows)
-    assert fetch(mirror, tmp_path) == 2 and not any(tmp_path.iterdir())
-    assert f"{FILE}: expected sha256 0000" in capsys.readouterr().err
+def test_a_checksum_is_compared_where_one_is_known(mirror, tmp_path):
+    public = PublishedFiles(
+        name=FILE,
+        command="ofa checkpoint fetch base",
+        title="a checkpoint file",
+        url=mirror.url,
+        sums={FILE: "0" * 64},
+        kept_in="",
+    )
+    with pytest.raises(UserError, match=f"{FILE}: expected sha256 0000"):
+        download.fetch(public, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_download(
