@@ -185,7 +185,12 @@ class PackedAttention(nn.Module):
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
+    """A pre-norm layer of CLIP's image encoder: attention, then the feed-forward network.
+
+    Shapes: float[B, P, width] -> the same.
+    """
+
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.attn = PackedAttention(width, num_heads)
@@ -211,7 +216,7 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn(self.grid**2 + 1, width) * width**-0.5)
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.ln_pre = nn.LayerNorm(width)
-        blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        blocks = nn.ModuleList(TransformerBlock(width, num_heads) for _ in range(num_layers))
         self.transformer = nn.ModuleDict({"resblocks": blocks})
 
     def forward(self, images: Tensor) -> Tensor:

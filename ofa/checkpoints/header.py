@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.checkpoints.options import options_of
-from ofa.errors import UserError
+from ofa.errors import UserError, reason_of
 from ofa.io.checkpoint_files import ARCHIVE, MAX_HEADER, METADATA_KEY, is_safetensors
 from ofa.io.json_files import load_json
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler
@@ -48,10 +48,9 @@ def read_header(path: str | Path) -> Header:
     except UserError:
         raise
     except (*DAMAGED, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason[:200]});"
-            " copy it again, or use an older checkpoint of the run"
+            f"{path}: expected a checkpoint, found a damaged or incomplete file"
+            f" ({reason_of(error)}); copy it again, or use an older checkpoint of the run"
         ) from None
     if not start.startswith(b"\x80"):
         found = "an empty file" if not start else "a file of another kind"

@@ -53,7 +53,8 @@ def differing_in_case(texts: Iterable[str]) -> list[list[str]]:
 
 def counts_in_words(counts: Counter[str]) -> str:
     """``23 classes, from 1 row ('rose') to 17 rows ('lily')``."""
-    (most, high), *_, (least, low) = [*counts.most_common(), *counts.most_common()]
+    ranked = counts.most_common()
+    (most, high), (least, low) = ranked[0], ranked[-1]
     classes = f"{len(counts)} classes" if len(counts) > 1 else "one class"
     if low == high:
         return f"{classes}, {high} row{'s' * (high > 1)} each"
