@@ -1,5 +1,5 @@
-"""Images inside of other files, and how they are called: members of ZIP archives, cells of parquet
-and Arrow files.
+"""What lies inside of other files, and how it is called: members of ZIP archives, images and
+annotations alike; cells of parquet and Arrow files, of which whole rows are read too.
 
 train2014.zip:train2014/a.jpg        train-00000-of-00002.parquet:image/17    column and row from 0
 """
@@ -39,6 +39,8 @@ def read_inside(place: re.Match, most: int) -> bytes:
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
         raise OSError(errno.EINVAL, "no bytes of an image in the row", place["file"])
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", place[0])
     return data
 
 
@@ -97,16 +99,22 @@ def class_names(path: str, column: str) -> list[str] | None:
 
 
 def table_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of each row. Raises: UserError as ``table_columns``."""
+    """Some columns of each row. Raises: UserError as ``table_columns``, and for damage."""
     table = _table(path)
     some = {"columns": list(columns)}
-    parts = (
+    parts = iter(
         table.iter_batches(**some)
         if path.endswith(".parquet")
         else table.select(columns).to_batches()
     )
-    for part in parts:
-        yield from part.to_pylist()
+    rows: list[dict[str, Any]] | None = []
+    while rows is not None:
+        yield from rows
+        try:
+            part = next(parts, None)
+            rows = None if part is None else part.to_pylist()
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
 
 
 def _schema(path: str) -> Any:
@@ -121,8 +129,13 @@ def _table(path: str) -> Any:
         raise UserError(
             f"{path}: reading it needs the library 'pyarrow'; install it (pip install pyarrow)"
         ) from None
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise UserError(f"{path}: expected a table, found {error}; download it again") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    """Args: error: of the library, whose own ones are ValueErrors."""
+    return UserError(f"{path}: expected a table, found {error}; download it again")
 
 
 @functools.lru_cache(8)

@@ -94,8 +94,17 @@ def check_options(options: CocoCaptionsOptions) -> None:
             "--dataset: expected alone, for it holds images and captions, found --annotations,"
             " --images or --split as well; leave them out"
         )
+    if options.dataset and options.id_prefix is not None:
+        raise UserError(
+            "--id-prefix: expected --annotations, found --dataset, whose ids are those of its"
+            " column image_id; leave it out"
+        )
     if options.dataset:
         return
+    if options.columns:
+        raise UserError(
+            "--columns: expected --dataset, whose columns it names, found none; leave it out"
+        )
     if options.split is None and options.val_fraction is None:
         raise UserError(
             "expected --split, --val-fraction or --dataset, found none; give one of them"
@@ -134,7 +143,7 @@ def image_at(images: ImageFolders, where: str, *names: str) -> str:
     path = images.find(*names)
     if path is None and images.folders:
         path = str(path_within(images.folders[0], names[0], where))
-    return path or f"{images.archives[0]}:{names[0]}"
+    return path or f"{[*images.archives, *images.tables][0]}:{names[-1]}"
 
 
 def captions_of(
@@ -196,7 +205,13 @@ def split_by_karpathy(
     the image, otherwise from the split file itself."""
     known = {id_key(captioned.image_id): captioned for captioned in annotated}
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
-    (path,) = annotation_files([path], "dataset_coco.json")
+    files = annotation_files([path], "dataset_coco.json")
+    if len(files) > 1:
+        raise UserError(
+            f"{path}: expected one dataset_coco.json in the archive, found {len(files)}"
+            f" ({', '.join(files)}); unpack the right one and give that"
+        )
+    path = files[0]
     for number, entry in enumerate(list_of(path, read_record(path, "images")["images"], "image")):
         try:
             numbered = entry.get("cocoid", entry.get("imgid", number))

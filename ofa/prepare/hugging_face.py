@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.image_archives import TABLES, table_columns, table_rows
+from ofa.io.image_files import IMAGE_SUFFIXES, is_hidden
 from ofa.io.values import RowError, id_key, texts_of, words_of
 from ofa.prepare.annotations import Entry, Problems, one_of
 from ofa.prepare.csv_jsonl import SPLITS
@@ -31,7 +32,7 @@ def split_tables(folder: str | Path) -> dict[str, list[str]]:
     """Split, as the dataset calls it -> its tables; empty if the folder itself is no dataset."""
     saved, hub = Path(folder).glob("*/data*.arrow"), Path(folder).glob("*.parquet")
     found: dict[str, list[str]] = {}
-    for file in sorted([*saved, *hub]):
+    for file in sorted(file for file in [*saved, *hub] if not is_hidden(file.name)):
         name = file.parent.name if file.suffix == ".arrow" else file.stem.partition("-")[0]
         found.setdefault(name, []).append(str(file))
     return found
@@ -54,11 +55,13 @@ def split_rows(where: str, tables: Sequence[str], columns: Sequence[str]) -> Ite
 def captions_of_dataset(
     paths: Sequence[str], columns: Mapping[str, str], cleaner: CaptionCleaner, problems: Problems
 ) -> dict[str, list[CaptionedImage]]:
-    """Images of each split; rows of one image id caption one image.
+    """Images of each split; rows of one split and image id caption one image.
 
     Args: columns: ``image``, ``caption`` or ``image_id`` -> the dataset's name. Raises: UserError.
     """
-    found: dict[str, tuple[str, str, str, list[str]]] = {}  # id -> id, split, image, captions
+    # split and ``id_key`` -> id, image, captions
+    found: dict[tuple[str, str], tuple[str, str, list[str]]] = {}
+    numbers = itertools.count()  # of all rows: files of two splits may have one name
     for path, split in dataset_files(paths):
         names = {name: column_of(path, name, columns) for name in NAMES}
         wanted = [name for name in (names["caption"], names["image_id"]) if name]
@@ -66,19 +69,21 @@ def captions_of_dataset(
         wanted += ["split"] * ("split" in there)
         for number, row in enumerate(table_rows(path, wanted)):
             with problems.at(f"{path}: row {number}"):
-                part = one_of(str(row.get("split") or split).lower(), PARTS, "a split")
-                image_id = f"{Path(path).stem}_{number}"
+                part = PARTS[one_of(str(row.get("split") or split).lower(), PARTS, "a split")]
+                image_id = f"{part}_{next(numbers)}"
                 if names["image_id"]:
                     image_id = words_of(row[names["image_id"]], "an id", "id")
-                image = f"{path}:{names['image']}/{number}"
-                entry = found.setdefault(id_key(image_id), (image_id, PARTS[part], image, []))
+                key, image = (part, id_key(image_id)), f"{path}:{names['image']}/{number}"
                 texts = texts_of(row[names["caption"]], "a caption", "raw", "caption")
-                entry[-1].extend(filter(None, map(cleaner, texts)))
-                if not entry[-1] and PARTS[part] != "test":
+                captions = list(filter(None, map(cleaner, texts)))
+                if not captions and key not in found and part != "test":
                     raise RowError("a caption, found none")
+                found.setdefault(key, (image_id, image, []))[-1].extend(captions)
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
-    for image_id, split, image, texts in found.values():
-        splits[split].append(CaptionedImage(Path(image_id).stem, tuple(texts), image))
+    for (part, _), (image_id, image, captions) in found.items():
+        is_file = image_id.lower().endswith(IMAGE_SUFFIXES)  # "a.jpg" is one, "v1.0" is not
+        name = Path(image_id).stem if is_file else image_id
+        splits[part].append(CaptionedImage(name, tuple(captions), image))
     return splits
 
 
@@ -86,7 +91,12 @@ def dataset_files(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(file, split) of all tables, the split by the name of file or folder; else training."""
     for path in paths:
         tables = (file for file in Path(path).rglob("*") if file.suffix in TABLES)
-        below = sorted(file for file in tables if not file.name.startswith(CACHE))
+        below = sorted(
+            file
+            for file in tables
+            if not file.name.startswith(CACHE)
+            and not any(map(is_hidden, file.relative_to(path).parts))
+        )
         files = below or [file for file in [Path(path)] if file.is_file()]
         if not files:
             raise UserError(f"{path}: expected parquet or Arrow files, found none; check --dataset")

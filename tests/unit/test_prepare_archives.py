@@ -9,6 +9,7 @@ from original_data import SIZES, write_images
 
 from ofa.cli.main import main
 from ofa.errors import UserError
+from ofa.io.image_archives import inside, read_inside
 from ofa.io.image_files import ImageFolders, look_at, read_image
 
 NAMES = {number: f"train2014/{number}.jpg" for number in SIZES}
@@ -171,3 +172,102 @@ def test_a_column_that_is_called_otherwise_is_asked_for(folder, capsys):
     write_table(pyarrow.table({"image": [{"bytes": b""}], "words": ["a"]}), folder / "x.parquet")
     assert run(folder, "--dataset", "@x.parquet") == 2
     assert "found image, words; name it with --columns caption=..." in capsys.readouterr().err
+
+
+def test_images_of_splits_without_ids_are_told_apart(folder):
+    saved = dataset(folder).remove_columns("cocoid")
+    saved.save_to_disk(folder / "hub")
+    (folder / "hub/train/._data-00000-of-00001.arrow").write_bytes(b"of a Mac")
+    assert run(folder, "--dataset", "@hub") == 0
+    train = rows(folder, "caption_stage2_train.tsv")
+    assert [row[2] for row in train] == ["image 1&&x", "image 2&&x"]
+    assert [row[2] for row in rows(folder, "caption_val.tsv")] == ["image 3&&x"]
+    assert len(rows(folder, "caption_test.tsv")) == 1
+
+
+def write_table(folder, **columns: list) -> None:
+    """``x.parquet`` with an image in each row."""
+    import pyarrow
+    from pyarrow import parquet
+
+    images = [{"bytes": data_of(folder, number)} for number, _ in zip(NAMES, columns["caption"])]
+    parquet.write_table(pyarrow.table({"image": images, **columns}), folder / "x.parquet")
+
+
+def test_an_id_of_two_splits_is_one_message(folder, capsys):
+    write_table(folder, caption=["a", "b"], image_id=["1", "01"], split=["train", "val"])
+    assert run(folder, "--dataset", "@x.parquet") == 2
+    assert "expected every image once, found image 01 again" in capsys.readouterr().err
+
+
+def test_only_the_ending_of_an_image_file_is_cut_from_an_id(folder):
+    write_table(folder, caption=["a", "b", "c"], filename=["v1.0", "v1.1", "val/a.JPG"])
+    assert run(folder, "--dataset", "@x.parquet") == 0
+    found = [row[1] for row in rows(folder, "caption_stage2_train.tsv")]
+    assert sorted(found) == ["a", "v1.0", "v1.1"]
+
+
+def test_a_broken_row_leaves_no_image_without_captions(folder):
+    write_table(folder, caption=["a", "", "c"], image_id=[1, 2, 3])
+    assert run(folder, "--dataset", "@x.parquet", "--skip-broken") == 0
+    assert [row[1:3] for row in rows(folder, "caption_stage2_train.tsv")] == [
+        ["1", "a"],
+        ["3", "c"],
+    ]
+
+
+def test_damage_inside_a_table_is_one_message(folder, capsys):
+    write_table(folder, caption=[f"a caption {number}" for number in NAMES])
+    data = bytearray((folder / "x.parquet").read_bytes())
+    place = data.index(b"a caption 1")  # the captions themselves, not the figures at the end
+    data[place - 20 : place + 20] = bytes(range(200, 240))
+    (folder / "x.parquet").write_bytes(data)
+    assert run(folder, "--dataset", "@x.parquet") == 2
+    error = capsys.readouterr().err
+    assert "x.parquet: expected a table, found" in error and "download it again" in error
+
+
+def test_a_cell_that_is_too_large_is_not_read(folder):
+    write_table(folder, caption=["a"])
+    place = inside(f"{folder}/x.parquet:image/0")
+    assert place is not None and read_inside(place, 1 << 20) == data_of(folder, 1)
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        read_inside(place, 10)
+
+
+def test_an_image_that_a_table_of_images_lacks_is_named(folder, capsys):
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)],
+        "annotations": [{"image_id": number, "caption": "a dog"} for number in (1, 2)],
+    }
+    (folder / "c.json").write_text(json.dumps(content))
+    (folder / "i.tsv").write_text(f"1\t{base64.b64encode(data_of(folder, 1)).decode()}\n")
+    words = ["--annotations", "@c.json", "--images", "@i.tsv", "--val-fraction", "0.5"]
+    assert run(folder, *words) == 2
+    error = capsys.readouterr().err
+    assert "1 of the images cannot be used" in error and "i.tsv:2.jpg: missing" in error
+
+
+def test_two_files_of_the_split_in_an_archive_are_one_message(folder, capsys):
+    with zipfile.ZipFile(folder / "k.zip", "w") as file:
+        file.writestr("a/dataset_coco.json", "{}")
+        file.writestr("b/dataset_coco.json", "{}")
+    assert run(folder, "--split", "@k.zip", "--images", "@train2014.zip") == 2
+    assert "k.zip: expected one dataset_coco.json in the archive, found 2" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--dataset", "@x.parquet", "--id-prefix"], "--id-prefix: expected --annotations"),
+        (
+            ["--split", "@x.json", "--images", "@images", "--columns", "caption=words"],
+            "--columns: expected --dataset",
+        ),
+    ],
+)
+def test_options_without_effect_are_one_message(folder, capsys, words, message):
+    assert run(folder, *words) == 2
+    assert message in capsys.readouterr().err
