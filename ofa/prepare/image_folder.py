@@ -11,7 +11,7 @@ the synset file.
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,25 +61,36 @@ def read_image_folder(options: ImageFolderOptions, problems: Problems) -> Prepar
 
     Writes image_classify_train.tsv, image_classify_val.tsv, image_classify_test.tsv (of what there
     is), class2label.json and manifest.json. Without --class-names a class is called as its folder,
-    with spaces for underscores. Images of a test split may lie in no class.
+    with spaces for underscores, and without its number where every class has a number and words of
+    its own. --train, --val and --test take the place of the sub-folder of their split. Images of a
+    test split may lie in no class.
 
     example: ofa prepare image-folder flowers --class-names cat_to_name.json --val-fraction 0.1
     --out data/flowers
     """
-    if not options.folder and not any((options.train, options.val, options.test)):
+    is_given = any((options.train, options.val, options.test))
+    if not options.folder and not is_given:
         raise UserError(
             "expected a folder with a folder per class, found none; name it: ofa prepare"
             " image-folder FOLDER, or give its parts by --train, --val and --test"
         )
-    splits = splits_below(options.folder) if options.folder else given_splits(options)
-    names = read_class_names(options.class_names) if options.class_names else None
-    rows = []
+    splits = given_splits(options) if is_given else {}
+    if options.folder:
+        splits = splits_below(options.folder, splits)
+    files = []
     for split, path in splits.items():
         folders = ImageFolders(options.images or [Path(path).parent])
-        for where, image, key in class_files(path, folders, problems, split == "test"):
-            with problems.at(where):
-                words = words_of_class(key, names) if key else ""
-                rows.append(TableRow(where, {"label": words}, split, image))
+        found_in = class_files(path, folders, problems, split == "test")
+        files += [(split, *file) for file in found_in]
+    if options.class_names:
+        names = read_class_names(options.class_names)
+    else:
+        names = words_of_folders({key for *_, key in files})
+    rows = []
+    for split, where, image, key in files:
+        with problems.at(where):
+            words = words_of_class(key, names) if key else ""
+            rows.append(TableRow(where, {"label": words}, split, image))
     lists = [path for path in splits.values() if Path(path).is_file()]
     inputs = [*lists, *filter(None, [options.class_names])]
     found = dataset_of("image_classify", rows, problems, options, inputs)
@@ -87,15 +98,23 @@ def read_image_folder(options: ImageFolderOptions, problems: Problems) -> Prepar
     return found
 
 
-def splits_below(folder: str) -> dict[str, str]:
+def splits_below(folder: str, given: Mapping[str, str]) -> dict[str, str]:
     """Split -> folder: the sub-folders, if they are called as splits; else the folder itself.
-    Raises: UserError if there are two of one split."""
-    found: dict[str, str] = {}
+    Args: given: split -> folder or list that is taken instead. Raises: UserError if there are two
+    of one split."""
+    found = dict(given)
     below = sub_folders(folder)
     if not below or not all(name.lower() in SPLITS for name in below):
-        return {"train": folder}
+        if "train" in given:
+            raise UserError(
+                f"{folder}: expected sub-folders train, val or test with --train, found the folders"
+                " of classes, for training too; leave one of them out"
+            )
+        return {"train": folder, **given}
     for name, path in below.items():
         split = SPLITS[name.lower()]
+        if split in given:
+            continue
         if split in found:
             raise UserError(
                 f"{folder}: expected one folder for {split}, found {Path(found[split]).name} and"
@@ -126,9 +145,16 @@ def class_files(
         raise UserError(
             f"{path}: expected one sub-folder per class, found no sub-folder; is it the right one?"
         )
+    is_empty = True
     for name, folder in below.items() if below else [("", path)]:
         for file in list_images(folder, may_be_empty=True):
+            is_empty = False
             yield str(file), str(file), name
+    if is_empty:
+        raise UserError(
+            f"{path}: expected image files in the folders of its classes, found none; is it the"
+            " right one?"
+        )
 
 
 def listed_files(
@@ -168,10 +194,18 @@ def read_class_names(path: str, what: str = "class", hint: str = "correct it") -
     return names
 
 
-def words_of_class(key: str, names: Mapping[str, str] | None) -> str:
+def words_of_folders(keys: Collection[str]) -> dict[str, str]:
+    """Folder of a class -> its words: ``002.Water_Lily`` -> ``Water Lily`` if all have a number
+    that tells no two of them apart."""
+    words = {key: one_line(key.replace("_", " ")) for key in keys}
+    if not all(map(NUMBERED.match, filter(None, keys))):
+        return words
+    bare = {key: one_line(NUMBERED.sub("", key, count=1).replace("_", " ")) for key in keys}
+    return bare if len({*bare.values()}) == len({*words.values()}) else words
+
+
+def words_of_class(key: str, names: Mapping[str, str]) -> str:
     """What a class is called. Raises: RowError if the names lack it."""
-    if names is None:
-        return one_line(NUMBERED.sub("", key, count=1).replace("_", " "))
     if key not in names:
         raise RowError(f"a class of --class-names, found {key!r}{did_you_mean(key, names)}")
     return names[key]

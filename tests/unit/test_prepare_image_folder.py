@@ -20,7 +20,7 @@ def labels(folder, split: str) -> list[list[str]]:
 
 
 def test_folders_of_classes_become_rows_and_one_fraction_validates(tmp_path, caplog):
-    names = {1: "red_rose/a.jpg", 2: "red_rose/b.jpg", 3: "002.Lily/c.jpg"}
+    names = {1: "001.red_rose/a.jpg", 2: "001.red_rose/b.jpg", 3: "002.Lily/c.jpg"}
     write_images(tmp_path / "flowers", names)
     assert run(tmp_path, "@flowers", "--val-fraction", "0.3") == 0
     rows = labels(tmp_path, "train") + labels(tmp_path, "val")
@@ -93,3 +93,38 @@ def test_the_doctor_finds_no_fault_in_what_was_made(tmp_path):
         tmp_path / "flowers", {1: "train/rose/a.jpg", 2: "val/rose/b.jpg", 3: "test/c.jpg"}
     )
     assert run(tmp_path, "@flowers") == 0 and main(["doctor", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(
+    "folders, words",
+    [
+        (("1_cat", "2_cat"), ["1 cat", "2 cat"]),
+        (("7_up", "cola"), ["7 up", "cola"]),
+        (("1_red_rose", "2.red rose"), ["1 red rose", "2.red rose"]),
+        (("1_rose", "2_lily"), ["lily", "rose"]),
+    ],
+)
+def test_numbers_of_folders_go_only_where_the_classes_stay_apart(tmp_path, folders, words):
+    write_images(tmp_path / "f", {n: f"{name}/a.jpg" for n, name in enumerate(folders, 1)})
+    assert run(tmp_path, "@f") == 0
+    assert list(json.loads((tmp_path / "out/class2label.json").read_text())) == words
+
+
+def test_a_split_that_is_given_goes_before_the_sub_folder(tmp_path):
+    write_images(tmp_path / "f", {1: "train/rose/a.jpg", 2: "val/rose/b.jpg", 3: "dev/rose/c.jpg"})
+    write_images(tmp_path / "other", {4: "lily/d.jpg"})
+    assert run(tmp_path, "@f", "--val", "@f/dev", "--test", "@other") == 0
+    found = [labels(tmp_path, split) for split in ("train", "val", "test")]
+    assert found == [[["2", "rose"]], [["2", "rose"]], [["1", "lily"]]]
+
+
+def test_two_folders_of_training_images_are_one_message(tmp_path, capsys):
+    write_images(tmp_path / "f", {1: "rose/a.jpg"})
+    assert run(tmp_path, "@f", "--train", "@f") == 2
+    assert "expected sub-folders train, val or test with --train" in capsys.readouterr().err
+
+
+def test_folders_of_classes_without_images_are_named(tmp_path, capsys):
+    (tmp_path / "f/rose").mkdir(parents=True)
+    assert run(tmp_path, "@f") == 2
+    assert f"{tmp_path}/f: expected image files in the folders" in capsys.readouterr().err
