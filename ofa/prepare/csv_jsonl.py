@@ -123,6 +123,8 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
         )
     called = dict(options.columns)
     check_names(spec, called)
+    public = {name: one.public_name for one in columns_to_fill(spec) for name in one.names}
+    called = {public.get(name, name): column for name, column in called.items()}
     rows: list[TableRow] = []
     known: dict[str, None] = {}  # columns of any row
     folded = {name.casefold(): name for name in (*names_of(spec), *called.values())}

@@ -187,8 +187,10 @@ def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Prob
 
 
 def note_xywh(boxes: Sequence[tuple[str, str]], form_of: FormOf) -> None:
-    """Warn where no box of many tells corners from widths. Args: boxes: image and cell of each."""
-    corners = ((map(float, cell.split(",")), image) for image, cell in boxes if cell)
+    """Warn where no box of many tells corners from widths. Args: boxes: image and cell of each
+    row; the cell may be empty."""
+    boxes = [(image, cell) for image, cell in boxes if cell]
+    corners = ((map(float, cell.split(",")), image) for image, cell in boxes)
     if len(boxes) >= TELLING_BOXES and all(
         may_be_xywh(tuple(box), upright_size(*form_of(image))) for box, image in corners
     ):

@@ -526,3 +526,22 @@ def test_a_confidence_of_other_than_a_finite_number_is_named_with_its_row(folder
     )
     assert run(folder, "t.jsonl", "vqa_gen") == 2
     assert "t.jsonl:1: expected answers with confidences" in capsys.readouterr().err
+
+
+def test_a_column_that_is_named_by_an_alias_goes_before_one_with_the_usual_name(folder):
+    names = {name: None for name in ("answer", "answers")}
+    for name in names:
+        (folder / "t.csv").write_text("image,question,answer,best\na.jpg,what?,cat,dog\n")
+        out = folder / name
+        options = ["--columns", f"{name}=best", "--out", str(out)]
+        assert run(folder, "t.csv", "vqa_gen", *options) == 0
+        assert "1.0|!+dog" in (out / "vqa_train.tsv").read_text()
+
+
+def test_rows_without_a_box_are_not_counted_among_the_boxes(folder, caplog):
+    box = [1, 2, 20, 20]  # in 40 x 30 pixels
+    rows = [{"image": "a.jpg", "text": "it", "box": box, "split": "test"}] * 19
+    rows += [{"image": "a.jpg", "text": "it", "split": "test"}]
+    write_json_lines(folder / "t.jsonl", rows)
+    assert run(folder, "t.jsonl", "refcoco") == 0
+    assert "--box-format xywh" not in caplog.text
