@@ -101,9 +101,12 @@ class ResumableFolder:
                 )
         # the one file of a manifest NAME.manifest.json
         own = self.manifest_path.name.removesuffix(f".{MANIFEST}")
+        begun = set(previous.get("begun", [])).difference(previous.get("files", {}))
+        # complete but not listed: ``write_files`` was killed
+        whole = [name for name in begun if not self.path(f"{name}{PART}").exists()]
         parts = [f"{name}{PART}" for name in previous.get("begun", [])]
         endings = [ending + part for ending in (*self.endings, own) for part in ("", PART)]
-        names = [*previous.get("files", {}), *parts]
+        names = [*previous.get("files", {}), *whole, *parts]
         delete_below(self.folder, names, tuple(endings), str(self.manifest_path))
 
     def path(self, name: str) -> Path:
