@@ -37,7 +37,8 @@ class Rows(ABC):
     Args: selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all
         when None.
     Attributes: files: what is read. num_columns: of row 1. checksums: file -> its first row and the
-        SHA-256 that it should have, where somebody noted it.
+        SHA-256 that it should have, where somebody noted it. even: every row that can be read has
+        ``num_columns``.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Rows(ABC):
     num_columns: int
     selected_cols: list[int]
     checksums: Mapping[str, tuple[int, str]] = {}
+    even: bool = False
 
     @property
     @abstractmethod

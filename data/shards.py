@@ -224,6 +224,8 @@ class ShardFile(Rows):
     first row lacks.
     """
 
+    even = True
+
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
         self.files, noted = zip(*find_shards(self.path))
@@ -242,9 +244,9 @@ class ShardFile(Rows):
         return int(self.shard_starts[-1])
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+        return {name: self.__dict__[name] for name in self.__dict__.keys() - {"_opened", "offsets"}}
 
-    @property
+    @functools.cached_property
     def offsets(self) -> np.ndarray:
         sizes = [np.diff(open_index(shard).astype(np.int64)) for shard in self.files]
         return np.cumsum(np.concatenate([[0], *sizes]))
@@ -326,6 +328,7 @@ def find_shards(path: str) -> list[tuple[str, dict]]:
     """The shards in order, each with its entry in the manifest beside it (empty without one).
     Raises: UserError if there is none, or one is missing or not as long as the manifest says."""
     shards = [path] if os.path.exists(path) else _matches(path)
+    manifest = functools.cache(read_manifest)
     if os.path.isdir(path):  # the shards that are there, and those that the manifest says should be
         shards = glob.glob(os.path.join(glob.escape(path), "*.tar"))
         names = sorted({*map(name_of, shards)})
@@ -334,18 +337,15 @@ def find_shards(path: str) -> list[tuple[str, dict]]:
                 f"{path}: expected a folder with shards of one name, found {', '.join(names)};"
                 f" give a pattern: {os.path.join(path, names[0])}-*.tar"
             )
-        listed = [file for name in names for file in read_manifest(path, name)]
+        listed = [file for name in names for file in manifest(os.path.dirname(shards[0]), name)]
         shards = sorted({*shards, *(os.path.join(path, file) for file in listed)})
     if not shards:
         raise UserError(
             f"{path}: expected WebDataset shards (.tar), found none; check the path or the pattern,"
             " or make them: ofa pack"
         )
-    manifest = functools.cache(read_manifest)
-    noted = [
-        manifest(os.path.dirname(shard), name_of(shard)).get(os.path.basename(shard), {})
-        for shard in shards
-    ]
+    places = map(os.path.split, shards)
+    noted = [manifest(folder, name_of(file)).get(file, {}) for folder, file in places]
     for shard, entry in zip(shards, noted):
         finding = "a shard, found no such file"
         if os.path.isfile(shard):

@@ -10,6 +10,7 @@ from ofa.data.negatives import ANSWERS, FILES, OTHER, read_answers
 from ofa.doctor.rule import Report, shown
 from ofa.doctor.scan import digest
 from ofa.errors import UserError
+from ofa.io.image_files import is_hidden
 from ofa.tasks.caption import PROMPTS
 from ofa.tokens.vocabulary import DICTIONARY
 
@@ -22,7 +23,8 @@ VOCABULARY = (".txt", ".bpe", ".json", ".model")  # endings of a vocabulary's fi
 def files_of(path: str) -> list[str]:
     """The TSV files of a folder that holds neither shards nor a vocabulary; else the path."""
     others = [name for name in ("*.tar", DICTIONARY, *FILES) if any(Path(path).glob(name))]
-    return [] if others else sorted(map(str, Path(path).glob("*.tsv")))
+    tables = (file for file in Path(path).glob("*.tsv") if not is_hidden(file.name))
+    return [] if others else sorted(map(str, tables))
 
 
 def kind_of(path: str) -> str:

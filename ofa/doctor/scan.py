@@ -151,6 +151,8 @@ def digest(text: str) -> int:
 
 def usual_width(rows: Rows) -> int:
     """The number of columns that most of the first rows have."""
+    if rows.even:
+        return rows.num_columns
     first = (rows.raw(row, row + 1)[0] for row in range(min(PROBED, len(rows))))
     widths = Counter(row.count(b"\t") + 1 for row in first if isinstance(row, bytes))
     return max(widths, key=lambda width: (widths[width], width), default=rows.num_columns)

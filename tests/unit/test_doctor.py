@@ -783,3 +783,11 @@ def test_a_box_that_training_refuses_is_none(number):
         and boxes_of(f"0,0,{number},9,3,dog", "boxes") is None
     )
     assert boxes_of("0,0,1e1,9", "box") == [(0.0, 0.0, 10.0, 9.0)]
+
+
+def test_files_that_a_mac_keeps_of_its_own_are_not_checked(tmp_path):
+    from ofa.doctor.assets import files_of
+
+    for name in ("a.tsv", "._a.tsv"):
+        (tmp_path / name).write_text("1\n")
+    assert files_of(str(tmp_path)) == [str(tmp_path / "a.tsv")]

@@ -863,3 +863,23 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 100_000, done.stdout  # KB
+
+
+def test_rows_of_shards_are_even_and_each_index_is_opened_once_for_all_offsets(folder, monkeypatch):
+    from ofa.data import shards
+    from ofa.doctor.scan import usual_width
+
+    rows, opened, stock = ShardFile(folder), [], shards.open_index
+    monkeypatch.setattr(ShardFile, "raw", lambda *_: pytest.fail("rows are read"))
+    monkeypatch.setattr(shards, "open_index", lambda path: opened.append(path) or stock(path))
+    assert usual_width(rows) == rows.num_columns
+    assert rows.offsets is rows.offsets and opened == list(rows.files)
+    assert "offsets" not in rows.__getstate__()
+
+
+def test_a_manifest_is_read_once(folder, monkeypatch):
+    from ofa.data import shards
+
+    read, stock = [], shards.read_manifest
+    monkeypatch.setattr(shards, "read_manifest", lambda *place: read.append(place) or stock(*place))
+    assert len(shards.find_shards(f"{folder}/")) > 1 and len(read) == 1
