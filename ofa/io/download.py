@@ -21,6 +21,7 @@ from ofa.io.fingerprint import sha256_of
 from ofa.io.folder_lock import lock_folder
 from ofa.io.paths import path_below
 from ofa.io.progress import Progress
+from ofa.io.terminal import in_units
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def download(url: str, part: Path, largest: int) -> None:
         total = have + int(left) if left else None
         free = shutil.disk_usage(part.parent).free
         if left and int(left) > free:
-            raise OSError(f"{int(left) / 1e9:.1f} GB are left, the disk has {free / 1e9:.1f} GB")
+            raise OSError(f"{in_units(int(left))} are left, the disk has {in_units(free)}")
         progress = Progress(total or largest, part.stem, "B", have, scaled=True)
         with open(part, "ab" if have else "wb") as file, progress:
             while block := answer.read(BLOCK):

@@ -43,7 +43,7 @@ class Language:
         return found
 
     def complete_caption(self, scene: Scene) -> str:
-        """All that an image shows: ``a small red circle at the top left and ... on gray dots``."""
+        """All that an image shows: ``a small red circle at the top left and ... on grey dots``."""
         things = [
             f"{self.name(thing, size=thing.size)} {self.where(thing.place)}"
             for thing in scene.things

@@ -85,7 +85,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_download(
     free = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("ofa.io.download.shutil.disk_usage", lambda path: free)
     assert fetch(mirror, tmp_path) == 2
-    assert "0.0 GB are left, the disk has 0.0 GB" in capsys.readouterr().err
+    assert "0 MB are left, the disk has 0 MB" in capsys.readouterr().err
 
 
 def test_a_folder_is_a_source(tmp_path):
