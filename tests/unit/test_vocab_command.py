@@ -10,7 +10,7 @@ from file_server import file_server
 
 from ofa.cli.main import main
 from ofa.io.fingerprint import sha256_of
-from ofa.tokens import download
+from ofa.tokens import published
 from ofa.tokens.bpe import load_language
 from ofa.tokens.train_tokenizer import build_vocabulary
 
@@ -268,7 +268,7 @@ def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
 def mirror(monkeypatch):
     """A local server with FILES."""
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
-    monkeypatch.setitem(download.PUBLIC, "gpt2", replace(download.GPT2, sums=sums))
+    monkeypatch.setitem(published.PUBLIC, "gpt2", replace(published.GPT2, sums=sums))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with file_server(FILES) as server:
         yield server
@@ -338,7 +338,7 @@ def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_pa
 def test_upstream_checksums_are_those_of_upstreams_files(name):
     from conftest import bpe_folder
 
-    folder, sums = bpe_folder(name), download.PUBLIC[name].sums
+    folder, sums = bpe_folder(name), published.PUBLIC[name].sums
     assert {file: sha256_of(folder / file) for file in sums} == sums
 
 
@@ -376,7 +376,7 @@ def test_the_gpt2_files_come_from_a_package_without_running_its_code(tmp_path, c
 
 def test_a_damaged_package_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "encoder.json").write_text("{}")
-    monkeypatch.setattr(download, "package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(published, "package_folder", lambda name: tmp_path)
     assert main(["vocab", "fetch", "gpt2", "--from-package", "--out", str(tmp_path / "g")]) == 2
     assert (
         "encoder.json: expected sha256" in capsys.readouterr().err and not (tmp_path / "g").exists()
@@ -393,7 +393,7 @@ def test_a_damaged_package_is_refused(tmp_path, monkeypatch, capsys):
 def test_a_missing_package_is_one_message_with_the_command(
     tmp_path, monkeypatch, capsys, name, message
 ):
-    monkeypatch.setitem(download.PUBLIC, "gpt2", replace(download.GPT2, package="not-there"))
+    monkeypatch.setitem(published.PUBLIC, "gpt2", replace(published.GPT2, package="not-there"))
     assert main(["vocab", "fetch", name, "--from-package", "--out", str(tmp_path / "g")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "g").exists()
 
@@ -431,8 +431,8 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
 
 
 def test_a_server_that_sends_too_much_does_not_fill_the_disk(mirror, tmp_path, capsys, monkeypatch):
-    small = replace(download.PUBLIC["gpt2"], largest=1000)
-    monkeypatch.setitem(download.PUBLIC, "gpt2", small)
+    small = replace(published.PUBLIC["gpt2"], largest=1000)
+    monkeypatch.setitem(published.PUBLIC, "gpt2", small)
     assert fetch(mirror, tmp_path / "g") == 2
     assert "more than 1000 bytes" in capsys.readouterr().err
     assert all(path.stat().st_size <= 1000 for path in (tmp_path / "g").iterdir())
