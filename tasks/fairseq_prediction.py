@@ -21,7 +21,7 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.models.generation.generator import SequenceGenerator
-from ofa.models.generation.options import GenerationOptions, read_options
+from ofa.models.generation.options import GenerationOptions, parse_generation_options
 from ofa.models.generation.ranking import AnswerRanker
 from ofa.models.inference_weights import encode_all, inference_networks
 from ofa.task.answers import AnswerOptions, AnswerSet, MissingAnswers, source_of
@@ -198,7 +198,7 @@ class AnsweringTask(FairseqTask):
     def arguments(self, option: str) -> Namespace:
         """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
         text = getattr(self.cfg, option, None) or "{}"
-        return Namespace(**read_options(text, "--" + option.replace("_", "-")))
+        return Namespace(**parse_generation_options(text, "--" + option.replace("_", "-")))
 
     def build_generator(
         self,

@@ -122,7 +122,7 @@ class GenerationOptions:
             )
 
 
-def read_options(text: str, where: str) -> dict[str, Any]:
+def parse_generation_options(text: str, where: str) -> dict[str, Any]:
     """The options of a JSON flag such as ``--eval-args '{"beam":5}'``. Args: where: the flag.
     Raises: UserError for anything else, and for options that are misspelled."""
     example = "such as '{\"beam\":5}', found"

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from ofa import devices
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
-from ofa.models.generation.options import read_options
+from ofa.models.generation.options import parse_generation_options
 from ofa.task.template import is_template
 from ofa.trainer.auto import Fit, fit, words
 from ofa.trainer.checks import Facts, look_at
@@ -100,7 +100,7 @@ def train(
     """
     flags = named_templates(flags)
     for flag in ("--eval-args", "--scst-args"):
-        read_options(value_of(flag, flags) or "{}", flag)
+        parse_generation_options(value_of(flag, flags) or "{}", flag)
     start = checkpoint_to_start_from(options, flags)
     facts = Facts()
     if options.auto or not options.dry_run:
