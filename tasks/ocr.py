@@ -102,6 +102,7 @@ class ReadingMetrics(TaskMetrics):
     """``acc``, the part of the texts that are read without a fault, and ``ned``, 1 - the normalized
     edit distance: 1 is all right."""
 
+    is_slow = True
     figures = (
         mean(
             "acc",
