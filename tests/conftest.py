@@ -25,7 +25,7 @@ for folder in (ROOT / "tests/parity/golden", ROOT / "tests/parity", ROOT):
 
 
 # Tests of these folders are quick unless they are marked slow; of the others all are slow.
-FAST_FOLDERS = ("unit", "parity", "contract")
+FAST_FOLDERS = ("unit", "parity", "contract", "gpu_pretend")
 
 
 def tier(folder: str, marked_slow: bool) -> str:

@@ -15,7 +15,7 @@ from conftest import ROOT, tier
 )
 def test_units_recorded_numbers_and_contracts_are_fast_unless_marked(folder):
     assert tier(folder, marked_slow=False) == (
-        "fast" if folder in ("unit", "parity", "contract") else "slow"
+        "fast" if folder in ("unit", "parity", "contract", "gpu_pretend") else "slow"
     )
     assert tier(folder, marked_slow=True) == "slow"
 
