@@ -84,7 +84,7 @@ class JointTask(OFATask):
             options = {**given(cfg), **member.options, "_name": member.task}
             joint.tasks[member.name] = task = setup_task(OmegaConf.create(options))
             joint.weights[member.name] = member.weight
-            task.tensorboard_samples.name = f"{member.name} sample"
+            task.validation_samples.name = f"{member.name} sample"
         return joint
 
     def state_dict(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ofa.tasks.fairseq_image_generation import ImageGenerationTask
 from ofa.tokens.bpe import load_language
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer import fairseq_distributed
-from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
+from ofa.trainer.fairseq_tensorboard import ValidationSamples
 from ofa.trainer.nonfinite import check_loss
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class OFATask(ImageGenerationTask):
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
         self.scorer: Scorer | None = None
-        self.tensorboard_samples = TensorBoardSamples(cfg.imagenet_default_mean_and_std)
+        self.validation_samples = ValidationSamples(cfg.imagenet_default_mean_and_std)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -155,7 +155,7 @@ class OFATask(ImageGenerationTask):
             if getattr(self.cfg, "eval_print_samples", False):
                 first = " | ".join(references[0])
                 logger.info("example hypothesis: %s | references: %s", texts[0], first)
-            self.tensorboard_samples.add(sample, texts, references)
+            self.validation_samples.add(sample, texts, references)
             logging_output.update(self.counts(predictions, rows))
         return loss, sample_size, logging_output
 
@@ -165,7 +165,7 @@ class OFATask(ImageGenerationTask):
             what = f"{self.rows_without_reference} of {self.rows_validated} rows of this process"
             logger.warning("validation: %s have no reference and are not scored", what)
         self.rows_validated = self.rows_without_reference = 0
-        self.tensorboard_samples.show(stats["num_updates"])
+        self.validation_samples.show(stats["num_updates"])
 
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """What the enabled metrics are computed from, summed over a batch."""

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import yaml
 
 import ofa
+from ofa.devices import count_threads
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
@@ -186,8 +187,7 @@ class StagedRun:
         folder, batch = self.fill(step["train"]), next(filter(None, map(self.fill, step["batch"])))
         updates, minutes = map(self.fill, step["length"])
         distance = (int(updates) - 1) // step["validations"] + 1
-        # as nproc, which obeys it
-        cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+        cores = count_threads()
         # Two processes of one thread each beat two threads of one when the machine has other work.
         environment = {
             "OMP_NUM_THREADS": "1",

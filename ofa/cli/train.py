@@ -68,12 +68,13 @@ def train(args: TrainOptions) -> int:
         return 0
     if not args.what or args.what.startswith("-"):
         raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
-    check_flags(args.flags, flags_of(TrainOptions), args.what)
+    flags = check_flags(args.flags, flags_of(TrainOptions), args.what)
     from_script = bool(os.environ.pop(FROM_SCRIPT, ""))
     if from_script or names_files(args.what):
-        refuse_settings_of_recipes(args, from_script)
-        flags = args.flags if args.bpe_dir is None else (f"--bpe-dir={args.bpe_dir}", *args.flags)
-        return launch.train(args.what, args, flags, chosen_in(os.environ.pop(CHOSEN, "")))
+        chosen = chosen_in(os.environ.pop(CHOSEN, ""))
+        refuse_settings_of_recipes(args, from_script, bool(chosen))
+        flags = flags if args.bpe_dir is None else [f"--bpe-dir={args.bpe_dir}", *flags]
+        return launch.train(args.what, args, flags, chosen)
     script, settings = recipe_of(args.what)
     settings |= given(args)
     has_own_data = is_flag(args.data, "DATA_DIR") and script.name != "pretrain.sh"
@@ -90,9 +91,9 @@ def train(args: TrainOptions) -> int:
     settings[AUTO] = ""
     if args.auto or args.auto is None and has_own_data:
         batch = args.batch_size or args.effective_batch
-        settings |= {AUTO: "1", CHOSEN: f"{len(args.flags)}{' batch' if batch else ''}"}
+        settings |= {AUTO: "1", CHOSEN: f"{len(flags)}{' batch' if batch else ''}"}
         settings |= size_and_vocabulary(args)
-    run_script(script, settings, args.flags)
+    run_script(script, settings, flags)
 
 
 def files_of_task(folder: str, script: Path, settings: Mapping[str, str]) -> str | None:
@@ -102,7 +103,7 @@ def files_of_task(folder: str, script: Path, settings: Mapping[str, str]) -> str
     from ofa.tasks import specs_called
 
     lines = script.read_text(encoding="utf-8").splitlines()
-    line = next(line for line in lines if "${DATA:-" in line)
+    line = next((line for line in lines if "${DATA:-" in line), "")  # none: it names no files
     own = re.findall(r"DATA_DIR/(\w+\.tsv)", line)
     if "DATASET" in os.environ or own and all(Path(folder, name).is_file() for name in own):
         return None
@@ -143,8 +144,14 @@ def is_flag(value: str | None, setting: str) -> bool:
     return value is not None and value != os.environ.get(setting)
 
 
-def refuse_settings_of_recipes(args: TrainOptions, from_script: bool) -> None:
-    """Raises: UserError for a flag that only ``ofa train RECIPE`` knows."""
+def refuse_settings_of_recipes(args: TrainOptions, from_script: bool, by_name: bool) -> None:
+    """Raises: UserError for a flag that only ``ofa train RECIPE`` knows. Args: by_name: the script
+    was started by it, which tells the user's flags from the recipe's."""
+    if args.auto and from_script and not by_name:
+        raise UserError(
+            "--auto (OFA_AUTO): expected with a recipe's name (ofa train caption-stage1 --auto),"
+            " found with its script, whose flags all count as yours; names: ofa train --list"
+        )
     for flag, value, setting in (
         ("--size", args.size, "SIZE"),
         ("--data", args.data, "DATA_DIR"),
@@ -177,7 +184,8 @@ def recipes() -> dict[str, Path]:
 def purpose(script: Path) -> str:
     """What its header says."""
     lines = script.read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith("# Purpose:")).partition(":")[2].strip()
+    line = next((line for line in lines if line.startswith("# Purpose:")), "")
+    return line.partition(":")[2].strip()
 
 
 def recipe_of(name: str) -> tuple[Path, dict[str, str]]:

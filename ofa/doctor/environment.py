@@ -115,7 +115,7 @@ def _machine() -> Iterator[Check]:
         found = f"{free / 1e9:.1f} GB free in {place}"
         less = "" if free >= needed else f", less than {needed / 1e9:.0f} GB"
         yield _judged(name, not less, found + less, remedy, NOTE)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = devices.count_cores()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -18,6 +18,7 @@ from ofa.errors import UserError
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK = "<mask>"
 DICTIONARY = "dict.txt"
+GPT2_PIECES = 50_260  # lines of dict.txt in upstream's English vocabulary
 OVERWRITE = " #fairseq:overwrite"
 
 
@@ -29,6 +30,11 @@ def code_symbol(code: int) -> str:
 def bin_symbol(place: int) -> str:
     """``17`` -> ``<bin_17>``."""
     return f"<bin_{place}>"
+
+
+def count_entries(pieces: int = GPT2_PIECES, num_codes: int = 8192, num_bins: int = 1000) -> int:
+    """Length of a vocabulary. Args: pieces: lines of dict.txt."""
+    return len(SPECIALS) + pieces + len([MASK]) + num_codes + num_bins
 
 
 class Vocabulary:

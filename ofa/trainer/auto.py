@@ -16,6 +16,7 @@ from ofa.trainer.plan import Plan, gpu_memory, usable_memory
 ENOUGH = 500  # updates; of fewer hardly anything is learned
 WANTED = {"scratch": 1000, "checkpoint": 500}  # updates of a training on few rows
 MOST_EPOCHS = 100
+LENGTH = ("--max-epoch", "--max-update")
 BATCHES_PER_EPOCH = 32  # at least
 SMALLEST_BATCH = 16
 VALIDATIONS = 12
@@ -71,14 +72,17 @@ def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit
         return batch, effective, found
     _fit_image_size(plan, found)
     _fit_learning_rate(plan, found)
-    epochs, updates = plan.epochs or 0, plan.updates or 0
-    is_misfit = updates < ENOUGH or epochs > MOST_EPOCHS
+    is_long = (plan.epochs or 0) > MOST_EPOCHS and not found.own & set(LENGTH)
+    is_misfit = is_long or (plan.updates or 0) < ENOUGH
     if is_misfit and not keep_batch:
         effective = min(effective, _power_of_two(max(rows // BATCHES_PER_EPOCH, SMALLEST_BATCH)))
-        effective = max(effective, plan.processes)
     if not keep_batch:
         fitted = replace(plan, flags=[*plan.flags, *found.flags])
-        batch = _fit_memory(fitted, max(effective // plan.processes, 1))
+        frequency = plan.update_freq if "--update-freq" in found.own else 1
+        batch = _fit_memory(fitted, math.ceil(effective / (plan.processes * frequency)))
+        step = batch * plan.processes
+        steps = frequency if "--update-freq" in found.own else math.ceil(effective / step)
+        effective = step * steps
     if is_misfit:
         _fit_length(plan, effective, found)
         if effective != plan.effective_batch:
@@ -110,6 +114,9 @@ def _fit_image_size(plan: Plan, found: Fit) -> None:
 
 
 def _fit_learning_rate(plan: Plan, found: Fit) -> None:
+    """That of CIDEr optimization and of parameter-efficient tuning stays: the method decides."""
+    if plan.samples_model or plan.is_peft:
+        return
     rates = FROM_SCRATCH if plan.facts.start.table is None else FROM_CHECKPOINT
     if plan.arch in rates:
         found.set(plan, "--lr", f"{rates[plan.arch]:g}")
@@ -118,7 +125,7 @@ def _fit_learning_rate(plan: Plan, found: Fit) -> None:
 def _fit_memory(plan: Plan, most: int) -> int:
     """Rows of a step."""
     memory = gpu_memory() if plan.gpus else None
-    size = memory * 1e9 if memory else usable_memory() / plan.processes
+    size = memory * 1e9 if memory else usable_memory() * plan.nodes / plan.processes
     if plan.gpus and not memory:
         return min(plan.batch, most)
     batch = plan.largest_batch(size, most)
@@ -132,14 +139,23 @@ def _fit_memory(plan: Plan, most: int) -> int:
 
 
 def _fit_length(plan: Plan, effective: int, found: Fit) -> None:
-    """Epochs, warm-up, averages, validations and checkpoints for few rows."""
+    """Epochs, warm-up, averages, validations and checkpoints for few rows, or for the length that
+    the user gave."""
     epoch_updates = math.ceil((plan.facts.rows or 1) / effective)
     wanted = WANTED["scratch" if plan.facts.start.table is None else "checkpoint"]
     epochs = min(max(math.ceil(wanted / epoch_updates), 1), MOST_EPOCHS)
-    updates, every = epochs * epoch_updates, max(epochs // VALIDATIONS, 1)
+    given = [int(plan.number(flag)) if flag in found.own else 0 for flag in LENGTH]
+    if any(given):  # 0 is no limit
+        limits = [given[0] * epoch_updates, given[1]]
+        updates = min(filter(None, limits))
+        epochs = math.ceil(updates / epoch_updates)
+        found.flags += [f"{flag}=0" for flag in LENGTH if flag not in found.own]
+    else:
+        updates = epochs * epoch_updates
+        found.set(plan, "--max-epoch", epochs)
+        found.set(plan, "--max-update", 0)
+    every = max(epochs // VALIDATIONS, 1)
     for flag, value in (
-        ("--max-epoch", epochs),
-        ("--max-update", 0),
         ("--warmup-updates", 0),
         ("--warmup-ratio", WARM_UP),
         ("--save-interval", every),
@@ -167,7 +183,7 @@ def words(plan: Plan, found: Fit, updates: int | None) -> str:
     if not found.changes:
         return ""
     why, few = "", ""
-    if plan.updates and plan.updates < ENOUGH and not found.own & {"--max-epoch", "--max-update"}:
+    if plan.updates and plan.updates < ENOUGH and not found.own & set(LENGTH):
         why = f"the recipe would make {plan.updates} updates of {plan.facts.rows} rows: "
     if updates and updates < ENOUGH:
         few = f"; {updates} updates are few, more rows or --max-epoch make more"

@@ -16,14 +16,13 @@ from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions, TaskSpec
 from ofa.tasks import OTHERS, spec_of, specs_called
 from ofa.tokens.bpe import recognize
-from ofa.tokens.vocabulary import DICTIONARY, MASK, SPECIALS, read_dictionary
-from ofa.trainer.flags import value_of
+from ofa.tokens.vocabulary import DICTIONARY, count_entries, read_dictionary
+from ofa.trainer.flags import int_of, value_of
 
 SOON_INDEXED = 1 << 30  # bytes of a file whose rows are counted at once
 SAMPLE = 1 << 24  # bytes of a larger one that tell how long its rows are
-IMAGE = re.compile(
-    r"[A-Za-z0-9+/=_\-\s]{64,}|\s*"
-)  # base64; no image is shorter, some rows have none
+# base64 of at least 64 characters, which the smallest image has; or nothing, where a row has none
+IMAGE = re.compile(r"[A-Za-z0-9+/=_\-\s]{64,}|\s*")
 BUCKETS = ("token_bucket_size", "image_bucket_size")  # options that decide shapes
 CARRIED = (*BUCKETS, "code_image_size", "code_dict_size", "num_bins", "max_image_size")
 SHOWN = 40  # characters of a cell in a message
@@ -65,7 +64,7 @@ def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = 
     _check_files(data, spec, flags)
     counts = [count_rows(path) for path in train]
     known = [rows for rows, _ in counts if rows]
-    entries = count_entries(flags)
+    entries = _entries_of(flags)
     _check_fit(start, header, entries, flags)
     return Facts(
         spec=spec,
@@ -198,17 +197,16 @@ def count_rows(path: str) -> tuple[int | None, bool]:
 # --- vocabulary and checkpoint
 
 
-def count_entries(flags: Sequence[str]) -> int | None:
+def _entries_of(flags: Sequence[str]) -> int | None:
     """Entries of the vocabulary. Raises: UserError if its folder is not complete."""
     folder = value_of("--bpe-dir", flags)
     if not folder:  # the task says what it expects
         return None
     recognize(Path(folder).expanduser(), value_of("--bpe", flags))
     text = len(read_dictionary(Path(folder).expanduser() / DICTIONARY))
-    options = TaskOptions()
-    codes = int(value_of("--code-dict-size", flags) or options.code_dict_size)
-    bins = int(value_of("--num-bins", flags) or options.num_bins)
-    return len(SPECIALS) + text + len([MASK]) + codes + bins
+    codes = int_of("--code-dict-size", flags, TaskOptions.code_dict_size)
+    bins = int_of("--num-bins", flags, TaskOptions.num_bins)
+    return count_entries(text, codes, bins)
 
 
 def _check_fit(
@@ -220,7 +218,7 @@ def _check_fit(
         return
     rows, width = header.table
     own = PRESETS[arch]["encoder_embed_dim"]
-    if width != int(value_of("--encoder-embed-dim", flags) or own):
+    if width != int_of("--encoder-embed-dim", flags, own):
         there = size_of(header) or f"one of width {width}"
         raise UserError(
             f"{start}: expected a model of the size {arch} (width {own}), found {there}; give"
@@ -228,7 +226,7 @@ def _check_fit(
         )
     for name in BUCKETS:
         flag, stored_value = f"--{name.replace('_', '-')}", header.options.get(name)
-        here = int(value_of(flag, flags) or getattr(ModelConfig, name))
+        here = int_of(flag, flags, getattr(ModelConfig, name))
         if isinstance(stored_value, int) and stored_value != here:
             raise UserError(
                 f"{start}: expected a model with {name} {here}, found {stored_value}; give"

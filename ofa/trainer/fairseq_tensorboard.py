@@ -14,7 +14,7 @@ SHOWN = 4  # rows of the first validation batch, so that the same images come ev
 LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
-class TensorBoardSamples:
+class ValidationSamples:
     """The first rows of a validation: images, predictions and references.
 
     Args: imagenet: images are normalized by ImageNet's mean and std.
@@ -77,8 +77,8 @@ def begin_to_show(cfg, first_rank: bool) -> None:
     Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
     most loggers.
     """
-    TensorBoardSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
-    TensorBoardSamples.wandb_project = cfg.common.wandb_project if first_rank else None
+    ValidationSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
+    ValidationSamples.wandb_project = cfg.common.wandb_project if first_rank else None
     if cfg.common.log_file is not None:
         handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT, "%Y-%m-%d %H:%M:%S"))

@@ -30,6 +30,15 @@ def value_of(flag: str, flags: Sequence[str]) -> str | None:
     return value
 
 
+def int_of(flag: str, flags: Sequence[str], default: int) -> int:
+    """The last value of a flag as an integer. Raises: UserError if it is none."""
+    text = value_of(flag, flags)
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise UserError(f"{flag}: expected an integer, found {text!r}; correct it") from None
+
+
 def known_flags(task: str | None = None) -> list[str]:
     """Every flag of a training. Args: task: whose flags count as well, if a package brings it."""
     from ofa.tasks import specs_called
@@ -40,17 +49,28 @@ def known_flags(task: str | None = None) -> list[str]:
     return known
 
 
-def check_flags(flags: Sequence[str], own: Sequence[str], task: str | None) -> None:
-    """Args: own: flags of the command itself. task: whose flags count, if none is among ``flags``.
-    Raises: UserError for a flag that neither fairseq nor the task knows."""
-    known = [*own, *known_flags(value_of("--task", flags) or task)]
-    for flag in given(flags):
-        # argparse takes the beginning of a flag for it
-        if not any(name.startswith(flag) for name in known):
-            raise UserError(
-                f"ofa train: expected a flag of ofa train or fairseq-train, found {flag}"
-                f"{proposal(flag, known)}"
-            )
+def check_flags(flags: Sequence[str], own: Sequence[str], task: str | None) -> list[str]:
+    """The flags, with ``--max-ep=5`` spelled out as ``--max-epoch=5``, so that all that looks for a
+    flag finds it: argparse takes the beginning of a flag for it. One that may be several flags is
+    left to the parser, which knows whether this training has both.
+
+    Args: own: flags of the command itself. task: whose flags count, if none is among ``flags``.
+    Raises: UserError for a flag that neither fairseq nor the task knows.
+    """
+    known = {*own, *known_flags(value_of("--task", flags) or task)}
+    words = []
+    for word in flags:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and flag not in known:
+            meant = [name for name in known if name.startswith(flag)]
+            if not meant:
+                raise UserError(
+                    f"ofa train: expected a flag of ofa train or fairseq-train, found {flag}"
+                    f"{proposal(flag, sorted(known))}"
+                )
+            word = f"{meant[0]}{equals}{value}" if len(meant) == 1 else word
+        words.append(word)
+    return words
 
 
 def proposal(flag: str, known: Sequence[str]) -> str:

@@ -99,6 +99,8 @@ def train(
     Raises: UserError if something is missing or another run owns the folder.
     """
     flags = named_templates(flags)
+    if chosen is None:
+        chosen = Chosen(len(flags), bool(options.batch_size or options.effective_batch))
     for flag in ("--eval-args", "--scst-args"):
         parse_generation_options(value_of(flag, flags) or "{}", flag)
     start = checkpoint_to_start_from(options, flags)
@@ -126,7 +128,7 @@ def train(
     if processes.rank > 0:  # nodes share the disk: the first one owns the folder and logs
         become(command, memory)
     folder = Path(options.out or RUN)
-    warning = plan.check_space(folder)
+    warning = plan.check_expected_space(folder)
     lock = own(folder, options.fresh)  # for as long as this process lives
     lock.keep_through_exec()
     announce(folder / LOG, auto=said, plan=plan.line(), warning=warning)
@@ -143,15 +145,13 @@ def planned(
 ) -> Plan:
     """What the command line of a training comes to; its ``flags`` are all that fairseq gets."""
     arguments = [data, *common_flags(options, flags, processes.count, gpus), *flags]
-    return Plan(facts, arguments, processes.count, gpus)
+    return Plan(facts, arguments, processes.count, gpus, processes.nodes)
 
 
 def fitted(
-    recipe: Plan, options: LaunchOptions, flags: Sequence[str], chosen: Chosen | None
+    recipe: Plan, options: LaunchOptions, flags: Sequence[str], chosen: Chosen
 ) -> tuple[LaunchOptions, list[str], Fit]:
     """Options and flags that fit rows and device, and what was changed."""
-    if chosen is None:
-        chosen = Chosen(len(flags), bool(options.batch_size or options.effective_batch))
     batch, effective, found = fit(recipe, flags[len(flags) - chosen.flags :], chosen.batch)
     options = replace(options, batch_size=batch, effective_batch=effective)
     return options, [*flags, *found.flags], found

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ofa.devices import ask_nvidia_smi, count_threads
 from ofa.errors import UserError
 from ofa.io.terminal import in_time, in_units
-from ofa.models.config import PRESETS
+from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions
+from ofa.tokens.vocabulary import count_entries
 from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
 from ofa.trainer.mfu import peak_flops
@@ -44,8 +47,7 @@ COSTS = {
 PRECISIONS = ("memory-efficient-fp16", "memory-efficient-bf16", "fp16", "bf16", "amp")
 # Bytes per weight in training: weight, gradient, Adam's moments and copies in float32.
 WEIGHT = {"fp32": 16, "amp": 18, "fp16": 20, "bf16": 20, "memory-efficient-fp16": 12}
-KEPT = {"fp32": 1.0}  # share of what a row keeps in float32; 0.52 of it in other precisions
-HALF = 0.52
+HALF = 0.52  # of what a row keeps in float32: what it keeps in other precisions
 TRANSIENT = 1.3  # what a step holds at its peak, over what it keeps for the backward pass
 LOGITS = 12  # bytes per target token and entry of the vocabulary: logits, probabilities, gradient
 BEFORE = 1e9  # bytes of a process before the first step
@@ -58,21 +60,22 @@ START = 15  # seconds until the first update
 UTILIZATION = 0.15  # share of a GPU's peak that a training reaches
 GPUS = {16: "V100", 24: "A10", 40: "A100", 80: "H100"}  # GB of memory -> a GPU with it
 COUNTS = (1, 2, 4, 8)
-PEFT = ("--lora-rank", "--adapter", "--bitfit", "--encoder-prompt", "--decoder-prompt")
+PEFT = ("adapter", "adapter_train_backbone", "bitfit", "encoder_prompt", "decoder_prompt")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What the flags of a training come to.
 
-    Args: facts: of its files. flags: all, as fairseq gets them. processes: that share the work.
-    gpus: on this node; 0: it runs on the CPU.
+    Args: facts: of its files. flags: all, as fairseq gets them. processes: that share the work, on
+    all nodes. gpus: on this node; 0: it runs on the CPU. nodes: each has as many processes.
     """
 
     facts: Facts
     flags: Sequence[str]
     processes: int = 1
     gpus: int = 0
+    nodes: int = 1
 
     def number(self, flag: str, default: float = 0) -> float:
         """A flag's value; the first of several."""
@@ -113,13 +116,18 @@ class Plan:
         return int(self.number("--batch-size", 1)) or 1
 
     @property
+    def update_freq(self) -> int:
+        """Steps per update."""
+        return int(self.number("--update-freq", 1)) or 1
+
+    @property
     def effective_batch(self) -> int:
-        return self.batch * self.processes * (int(self.number("--update-freq", 1)) or 1)
+        return self.batch * self.processes * self.update_freq
 
     @property
     def epoch_updates(self) -> int:
         steps = math.ceil((self.facts.rows or 0) / (self.batch * self.processes))
-        return math.ceil(steps / (int(self.number("--update-freq", 1)) or 1))
+        return math.ceil(steps / self.update_freq)
 
     @property
     def updates(self) -> int | None:
@@ -136,12 +144,28 @@ class Plan:
         return math.ceil(self.updates / max(self.epoch_updates, 1))
 
     @property
+    def entries(self) -> int:
+        """Of the vocabulary; upstream's English one where no folder is named."""
+        return self.facts.entries or count_entries()
+
+    @property
     def weights(self) -> int:
         """Parameters of the network."""
         assert self.cost is not None
-        entries = self.facts.entries or 59457
         width = PRESETS[self.arch]["encoder_embed_dim"]
-        return round(self.cost.parameters * 1e6) + entries * width
+        return round(self.cost.parameters * 1e6) + self.entries * width
+
+    @property
+    def is_peft(self) -> bool:
+        """Whether few weights train, and checkpoints hold these alone."""
+        options: dict[str, Any] = {name: self.has(f"--{name.replace('_', '-')}") for name in PEFT}
+        options["lora_rank"] = int(self.number("--lora-rank"))
+        return bool(ModelConfig(**options).peft_methods)
+
+    @property
+    def samples_model(self) -> bool:
+        """Whether it learns from samples of the model (SCST)."""
+        return (value_of("--criterion", self.flags) or "").startswith("scst")
 
     # --- time
 
@@ -151,7 +175,7 @@ class Plan:
         assert self.cost is not None
         by_pixel, besides = self.cost.work
         width = PRESETS[self.arch]["encoder_embed_dim"]
-        logits = 2 * self.target_tokens * (self.facts.entries or 59457) * width
+        logits = 2 * self.target_tokens * self.entries * width
         return 3 * (1e9 * (by_pixel * self.pixels**2 / MEGAPIXEL + besides) + logits)
 
     @property
@@ -161,13 +185,12 @@ class Plan:
     def seconds(self, gpu_memory: int | None = None) -> float | None:
         """Of the whole training, about. Args: gpu_memory: GB of each GPU. None where nothing is
         known of it, as of samples of the model."""
-        samples = (value_of("--criterion", self.flags) or "").startswith("scst")
-        if self.updates is None or self.cost is None or samples:
+        if self.updates is None or self.cost is None or self.samples_model:
             return None
         reading = IMAGE * bool(self.pixels)
         rows = self.updates * self.effective_batch
         if not gpu_memory:
-            row = (self.row_flops / CORE + reading) / cores_here()
+            row = (self.row_flops / CORE + reading) / (count_threads() * self.nodes)
             return START + rows * row + self.updates * UPDATE
         nearest = min(GPUS, key=lambda memory: abs(memory - gpu_memory))
         peak = peak_flops(GPUS[nearest], self.precision != "fp32")
@@ -178,12 +201,13 @@ class Plan:
     # --- disk
 
     @property
-    def checkpoint_bytes(self) -> int | None:
+    def expected_checkpoint_bytes(self) -> int | None:
         """Of a checkpoint with the state of the optimizer; None of tuned weights alone."""
-        if self.cost is None or any(value_of(flag, self.flags) is not None for flag in PEFT):
+        if self.cost is None or self.is_peft:
             return None
         bytes_of_weight = 4 + 8 * (not self.has("--no-save-optimizer-state"))
-        bytes_of_weight += 4 * (self.has("--store-ema") + self.has("--ema-fp32"))
+        if self.has("--store-ema"):
+            bytes_of_weight += 4 * (1 + self.has("--ema-fp32"))
         return round(self.weights * bytes_of_weight)
 
     @property
@@ -203,12 +227,12 @@ class Plan:
             count += min(saved, most) if most > 0 else saved
         return count
 
-    def check_space(self, folder: Path) -> str:
+    def check_expected_space(self, folder: Path) -> str:
         """A warning if the disk is too small for all checkpoints, or "".
 
         Raises: UserError if not even the last, the best and one being written fit.
         """
-        size = self.checkpoint_bytes
+        size = self.expected_checkpoint_bytes
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         if size is None or not self.kept_checkpoints:
             return ""
@@ -237,18 +261,20 @@ class Plan:
         assert self.cost is not None
         by_pixel, besides = self.cost.kept
         kept = 1e6 * (by_pixel * self.pixels**2 / MEGAPIXEL + besides)
-        share = KEPT.get(self.precision, HALF)
-        logits = LOGITS * self.target_tokens * (self.facts.entries or 59457)
+        share = 1.0 if self.precision == "fp32" else HALF
+        logits = LOGITS * self.target_tokens * self.entries
         ema = 8 * self.has("--store-ema")
         weights = self.weights * (WEIGHT.get(self.precision, 12) + ema)
         return BEFORE + weights + batch * (TRANSIENT * share * kept + logits)
 
     def largest_batch(self, memory: float, most: int) -> int:
-        """Rows of a step that fit into that memory, a power of two of at most ``most``; 0: not
-        one."""
-        batch = 1 << max(most, 1).bit_length() - 1
-        while batch and self.memory(batch) > 0.92 * memory:
-            batch //= 2
+        """Rows of a step that fit into that memory: ``most``, or equal parts of it (a half, a
+        quarter, ...; rounded up); 0: not one."""
+        parts = 1
+        while self.memory(batch := math.ceil(most / parts)) > 0.92 * memory:
+            if batch <= 1:
+                return 0
+            parts *= 2
         return batch
 
     # --- words
@@ -270,7 +296,7 @@ class Plan:
         if seconds is not None:
             where = _counted(self.processes, "GPU") if self.gpus else _cores()
             parts.append(f"about {in_time(seconds)} on {where}")
-        disk, kept = self.checkpoint_bytes, self.kept_checkpoints
+        disk, kept = self.expected_checkpoint_bytes, self.kept_checkpoints
         text = ", ".join(parts)
         return text + (f"; checkpoints {in_units(disk)} each, {kept} kept" if disk else "")
 
@@ -279,7 +305,7 @@ class Plan:
         if self.cost is None:
             raise UserError(f"--plan: expected --arch of {', '.join(COSTS)}, found '{self.arch}'")
         wanted, rest = self.effective_batch, [*self.flags]
-        half = [] if self.precision != "fp32" or self.has("--bf16") else ["--fp16"]
+        half = [] if self.precision != "fp32" else ["--fp16"]
         head = f"{'GPUs':>4}  {'memory':<18}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
         lines = [f"{head}{'time':>10}"]
         for count in COUNTS:
@@ -312,18 +338,11 @@ def _grouped(number: int) -> str:
 
 
 def _cores() -> str:
-    return _counted(cores_here(), "core")
-
-
-def cores_here() -> int:
-    """Processor cores that torch will use: as nproc, which obeys OMP_NUM_THREADS."""
-    return int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+    return _counted(count_threads(), "core")
 
 
 def gpu_memory() -> int | None:
     """GB of the smallest GPU, by nvidia-smi."""
-    from ofa.devices import ask_nvidia_smi
-
     lines, _ = ask_nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
     sizes = [int(line) for line in lines or () if line.strip().isdecimal()]
     return round(min(sizes) * 2**20 / 1e9) if sizes else None

@@ -15,7 +15,7 @@ from fairseq.logging import progress_bar
 import ofa
 from ofa.trainer import fairseq_tensorboard
 from ofa.trainer.fairseq_console import Outcome, log_best, next_command, precision_of, rows_of
-from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
+from ofa.trainer.fairseq_tensorboard import ValidationSamples
 
 ofa.register_fairseq_plugin()
 
@@ -113,10 +113,10 @@ class FakeWandb:
 def test_weights_and_biases_gets_figures_and_samples_by_the_flag_of_fairseq(monkeypatch, tmp_path):
     wandb = FakeWandb()
     monkeypatch.setattr(progress_bar, "wandb", wandb)
-    monkeypatch.setattr(TensorBoardSamples, "wandb_project", None)
+    monkeypatch.setattr(ValidationSamples, "wandb_project", None)
     fairseq_tensorboard.begin_to_show(config(tmp_path), first_rank=True)
     bar = progress_bar.progress_bar([], log_format="none", wandb_project="photos")
-    samples = TensorBoardSamples()
+    samples = ValidationSamples()
     images = torch.zeros(2, 3, 4, 4)  # mean and std are 0.5
     samples.add({"net_input": {"patch_images": images}}, ["a dog", "two"], [["dog"], ["a", "b"]])
     samples.show(40)
@@ -131,8 +131,8 @@ def test_weights_and_biases_gets_figures_and_samples_by_the_flag_of_fairseq(monk
 
 
 def test_other_ranks_show_no_samples(monkeypatch, tmp_path):
-    monkeypatch.setattr(TensorBoardSamples, "wandb_project", "photos")
+    monkeypatch.setattr(ValidationSamples, "wandb_project", "photos")
     fairseq_tensorboard.begin_to_show(config(tmp_path), first_rank=False)
-    samples = TensorBoardSamples()
+    samples = ValidationSamples()
     samples.add({"net_input": {}}, ["a dog"], [["dog"]])
     assert samples.rows == []

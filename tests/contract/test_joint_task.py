@@ -244,7 +244,7 @@ def test_a_line_names_the_tasks_and_one_of_them_may_be_a_line_itself(files):
 
 
 def test_each_task_shows_its_samples_under_its_own_name(ready):
-    assert [task.tensorboard_samples.name for task in ready[1].tasks.values()] == [
+    assert [task.validation_samples.name for task in ready[1].tasks.values()] == [
         "caption sample",
         "caption_again sample",
     ]

@@ -9,6 +9,8 @@ from ofa import devices
 from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.trainer import launch
+from ofa.trainer.auto import Fit
+from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
 from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train
 from ofa.trainer.processes import Processes, ProcessOptions
@@ -119,6 +121,19 @@ def test_a_line_is_an_option_of_the_task_template():
     assert named_templates([f"--task={line}", "--lr=1"]) == expected
     assert named_templates(["--task=caption", "--task", line, "--lr=1"]) == expected
     assert named_templates(["--task", "caption"]) == ["--task", "caption"]
+
+
+def test_what_a_checkpoint_brings_is_no_flag_of_the_user(tmp_path, monkeypatch):
+    seen = []
+
+    def fit(plan, own, keep_batch):
+        seen.append(list(own))
+        return 8, 8, Fit(frozenset())
+
+    monkeypatch.setattr(launch, "look_at", lambda *_, **__: Facts(carried=("--num-bins=9",)))
+    monkeypatch.setattr(launch, "fit", fit)
+    command, *_ = started(LaunchOptions(out=str(tmp_path), auto=True), "--lr=1")
+    assert seen == [["--lr=1"]] and "--num-bins=9" in command
 
 
 def test_slurm_tells_nodes_ranks_and_one_port_for_all(monkeypatch):
@@ -268,6 +283,15 @@ def test_a_training_takes_size_and_vocabulary_of_its_checkpoint(monkeypatch, tmp
     torch.save({"model": weights, "cfg": {"task": options}}, tmp_path / "a.pt")
     found = command.size_and_vocabulary(command.TrainOptions(start=str(tmp_path / "a.pt")))
     assert found == {"SIZE": "medium", "BPE_DIR": str(tmp_path)}
+
+
+@pytest.mark.parametrize("auto", [["--auto"], []])
+def test_a_script_that_is_asked_to_fit_its_recipe_is_refused(capsys, monkeypatch, auto):
+    monkeypatch.setenv("OFA_RECIPE", "1")
+    monkeypatch.setenv("OFA_AUTO", "" if auto else "1")
+    assert main(["train", "a.tsv", "--task=caption", *auto, "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "--auto (OFA_AUTO): expected with a recipe's name" in error and error.count("\n") == 1
 
 
 def test_data_that_are_not_there_are_named(capsys):

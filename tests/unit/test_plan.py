@@ -50,17 +50,19 @@ def test_the_line_says_what_will_happen():
     found = planned("--no-epoch-checkpoints", "--update-freq=8")
     assert found.line() == (
         f"165 questions, batch 32, 15 epochs, 90 updates, about {in_time(found.seconds() or 0)} on"
-        f" 2 cores; checkpoints {in_units(found.checkpoint_bytes or 0)} each, 3 kept"
+        f" 2 cores; checkpoints {in_units(found.expected_checkpoint_bytes or 0)} each, 3 kept"
     )
     assert planned(rows=None, task="caption").line().startswith("batch 512; checkpoints")
 
 
 def test_a_checkpoint_holds_weights_moments_and_averages():
     weights = 2.34e6 + 10_000 * 128
-    assert planned().checkpoint_bytes == pytest.approx(weights * (4 + 8 + 4))
-    bare = planned("--no-save-optimizer-state", "--ema-fp32").checkpoint_bytes
+    assert planned().expected_checkpoint_bytes == pytest.approx(weights * (4 + 8 + 4))
+    bare = planned("--no-save-optimizer-state", "--ema-fp32").expected_checkpoint_bytes
     assert bare == pytest.approx(weights * (4 + 4 + 4))
-    assert planned("--lora-rank=4").checkpoint_bytes is None  # tuned weights alone
+    no_averages = replace(planned("--ema-fp32"), flags=["--arch=ofa_nano", "--ema-fp32"])
+    assert no_averages.expected_checkpoint_bytes == pytest.approx(weights * (4 + 8))
+    assert planned("--lora-rank=4").expected_checkpoint_bytes is None  # tuned weights alone
 
 
 @pytest.mark.parametrize(
@@ -88,15 +90,15 @@ def test_checkpoints_that_will_be_kept_are_counted(flags, kept):
 
 
 def test_a_disk_without_room_for_three_checkpoints_is_refused(tmp_path, monkeypatch):
-    size = planned().checkpoint_bytes
+    size = planned().expected_checkpoint_bytes
     free = SimpleNamespace(free=int(2.5 * size))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(UserError, match=r"run: expected .* MB for checkpoints of .* \(--out\)"):
-        planned().check_space(tmp_path / "run")
+        planned().check_expected_space(tmp_path / "run")
     free.free = 4 * size
-    assert "--keep-last-epochs=1" in planned().check_space(tmp_path / "run")
+    assert "--keep-last-epochs=1" in planned().check_expected_space(tmp_path / "run")
     free.free = 20 * size
-    assert planned().check_space(tmp_path / "run") == ""
+    assert planned().check_expected_space(tmp_path / "run") == ""
 
 
 def test_larger_images_and_batches_need_more_memory_and_time():
@@ -143,6 +145,14 @@ def test_costs_are_those_of_the_networks():
         width = model.config.encoder_embed_dim
         number = sum(weight.numel() for weight in model.parameters()) - 100 * width
         assert number == pytest.approx(COSTS[arch].parameters * 1e6, rel=0.01)
+
+
+def test_a_vocabulary_that_nobody_names_is_upstreams_english_one():
+    from ofa.tokens.published import gpt2_dictionary
+
+    lines = len(gpt2_dictionary().splitlines())
+    unknown = replace(planned(), facts=Facts(spec_of("vqa_gen"), 165))
+    assert unknown.entries == 4 + lines + 1 + 8192 + 1000 == 59_457
 
 
 # --- --auto
@@ -210,9 +220,82 @@ def test_the_recipes_own_flags_are_told_from_the_users():
     assert (found.batch_size, found.effective_batch) == (16, 16)
     assert all_flags[: len(flags)] == flags
     assert not any(flag.startswith("--lr") for flag in all_flags[len(flags) :])
-    found, all_flags, _ = fitted(planned(), options, flags, None)  # all are the user's
+    everything = Chosen(len(flags), batch=True)
+    found, all_flags, _ = fitted(planned(), options, flags, everything)
     assert found.effective_batch == 512 and "--max-epoch=15" in all_flags
     assert not any(flag.startswith("--max-epoch") for flag in all_flags[len(flags) :])
+
+
+def test_steps_per_update_of_the_user_count_once():
+    """16 rows per update are 4 steps of 4, not 4 of 16."""
+    found = planned("--update-freq=4")
+    assert flags_of(found, ["--update-freq=4"])[:2] == (4, 16)
+    assert flags_of(planned("--update-freq=4", processes=2), ["--update-freq=4"])[:2] == (2, 16)
+
+
+def test_the_batch_is_that_of_whole_steps_of_all_processes():
+    assert flags_of(planned(processes=3))[:2] == (6, 18)  # not 2 steps of 3 * 5
+
+
+def test_validations_and_averages_follow_the_epochs_of_the_user():
+    own = ["--max-epoch=5"]
+    _, _, flags = flags_of(planned(*own), own)  # 5 * 11 updates
+    assert flags["--validate-interval"] == flags["--save-interval"] == "1"
+    assert float(flags["--ema-decay"]) == pytest.approx(1 - 10 / 55, abs=1e-4)
+    assert flags["--max-update"] == "0" and "--max-epoch" not in flags
+
+
+def test_no_epochs_end_a_training_before_the_updates_of_the_user():
+    own = ["--max-update=400"]
+    _, _, flags = flags_of(planned(*own), own)  # 36.4 epochs of 11 updates
+    assert flags["--max-epoch"] == "0" and "--max-update" not in flags
+    assert flags["--validate-interval"] == "3"
+    assert float(flags["--ema-decay"]) == pytest.approx(1 - 10 / 400, abs=1e-4)
+
+
+def test_many_epochs_of_the_user_keep_the_recipes_batch():
+    own = ["--max-epoch=200"]
+    found = planned(*own, rows=10_000)  # 20 updates each
+    _, effective, flags = flags_of(found, own)
+    assert effective == 512 and "--save-interval" not in flags
+
+
+@pytest.mark.parametrize(
+    "flags, replaced",
+    [
+        (("--criterion=scst_reward_criterion",), False),
+        (("--lora-rank=4",), False),
+        (("--lora-rank=0",), True),
+        (("--adapter",), False),
+        (("--adapter", "--adapter-train-backbone"), True),
+        (("--bitfit",), False),
+        (("--encoder-prompt",), False),
+    ],
+)
+def test_samples_and_parameter_efficient_tuning_keep_their_learning_rate(flags, replaced):
+    start = Header({"patch_image_size": 128}, {"encoder.embed_tokens.weight": (10_000, 128)})
+    assert ("--lr" in flags_of(planned(*flags, start=start))[2]) == replaced
+
+
+def test_the_processes_of_a_node_share_its_memory(monkeypatch):
+    """8 GB for two processes each, whether there are two nodes or one."""
+    one = planned("--arch=ofa_base", rows=400_000, processes=2)
+    two = planned("--arch=ofa_base", rows=400_000, processes=4, nodes=2)
+    monkeypatch.setattr(auto, "usable_memory", lambda: 16 * 10**9)
+    assert flags_of(one)[0] == flags_of(two)[0]
+
+
+def test_two_nodes_need_half_the_time():
+    rows = planned(rows=400_000)
+    alone, together = rows.seconds(), replace(rows, nodes=2).seconds()
+    updates = (rows.updates or 0) * 0.03 + 15  # besides rows: of each update, and of the start
+    assert together - updates == pytest.approx((alone - updates) / 2)
+
+
+def test_a_batch_that_fits_is_taken_whole_and_else_in_equal_parts():
+    found = planned("--patch-image-size=96")
+    room = [(found.memory(rows) + 1) / 0.92 for rows in (24, 23, 5)]
+    assert [found.largest_batch(bytes_, 24) for bytes_ in room] == [24, 12, 3]
 
 
 def test_a_step_that_does_not_fit_is_refused(monkeypatch):
