@@ -15,7 +15,7 @@ from torch import Tensor
 from ofa.data.collate import IMAGE_ROWS
 from ofa.io.flags import option
 from ofa.models.generation.options import parse_range
-from ofa.models.inference_weights import unwrapped
+from ofa.models.inference_weights import network_inputs, unwrapped
 
 # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 TOKEN_NLL = "_token_nll"
@@ -93,11 +93,11 @@ class OFACriterion(FairseqCriterion):
 
 
 def model_inputs(model, sample: dict) -> dict:
-    """``net_input`` of a batch, for a model with ``shares_images`` with the images' rows."""
-    rows = sample.get(IMAGE_ROWS)
+    """``network_inputs``, for a model with ``shares_images`` with the images' rows."""
+    inputs, rows = network_inputs(model, sample), sample.get(IMAGE_ROWS)
     if rows is None or not getattr(unwrapped(model), "shares_images", False):
-        return sample["net_input"]
-    return {**sample["net_input"], IMAGE_ROWS: rows}
+        return inputs
+    return {**inputs, IMAGE_ROWS: rows}
 
 
 def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Tensor | None]:

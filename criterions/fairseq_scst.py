@@ -24,9 +24,10 @@ from ofa.checkpoints.read import read
 from ofa.criterions import losses
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.criterions.fairseq_criterion import CriterionConfig, OFACriterion, scored_logits
+from ofa.data.collate import FACTS
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.models.inference_weights import unwrapped
+from ofa.models.inference_weights import network_inputs, unwrapped
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
@@ -216,8 +217,10 @@ class ScstRewardCriterion(OFACriterion):
     @staticmethod
     def net_input(model, sample, previous: Tensor) -> dict:
         """Arguments of the model for K captions per image. Args: previous: int64[B, K, T]."""
-        net_input = dict(sample["net_input"])
+        net_input = dict(network_inputs(model, sample))
         net_input.pop("prev_output_tokens", None)  # of the references
+        if FACTS in net_input:
+            net_input[FACTS] = {**net_input[FACTS], "target_padding": None}
         if not getattr(unwrapped(model), "shares_encoding", False):
             net_input = {
                 name: value.repeat_interleave(previous.size(1), dim=0)

@@ -9,6 +9,14 @@ A key is there if the samples have it, and None if their value is None. Samples 
 may lie in one batch; for a key that only some of them have the others get a neutral value, which
 changes nothing. The names of the samples' tasks stay out. A batch of pretraining has ``image_rows``
 int64[B], too (``rows_of_images``).
+
+``facts`` is what is known here and would be asked of the GPU again and again, each time with a wait
+until it has caught up:
+
+    source_padding: bool, some source token or image is padding
+    target_padding: bool, some of prev_output_tokens is
+    image_codes: True, all targets are image codes; False, none is; None, some are
+    num_images: int, different images of a batch with ``image_rows``
 """
 
 from collections.abc import Callable
@@ -20,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ofa.data.sample import TASK, Sample
 
+FACTS = "facts"
 IMAGE_ROWS = "image_rows"  # int64[B]: see ``rows_of_images``
 
 
@@ -45,7 +54,20 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
         part[name] = None if values[0] is None else join(values, *more)
     batch["net_input"]["src_lengths"] = batch["net_input"]["src_tokens"].ne(pad).sum(dim=1)
     ntokens = int(batch["target"].ne(pad).sum())
-    return batch | {"nsentences": len(samples), "ntokens": ntokens}
+    facts = facts_of(batch["net_input"], pad)
+    return batch | {"nsentences": len(samples), "ntokens": ntokens, FACTS: facts}
+
+
+def facts_of(net_input: dict[str, Any], pad: int) -> dict[str, Any]:
+    """See above. Args: net_input: of a batch, on the CPU."""
+    images, codes = net_input.get("patch_masks"), net_input.get("code_masks")
+    padded = bool(net_input["src_tokens"].eq(pad).any())
+    every, some = (False, False) if codes is None else (bool(codes.all()), bool(codes.any()))
+    return {
+        "source_padding": padded or images is not None and not bool(images.all()),
+        "target_padding": bool(net_input["prev_output_tokens"].eq(pad).any()),
+        "image_codes": every if every == some else None,
+    }
 
 
 def rows_of_images(samples: list[Sample]) -> torch.Tensor:

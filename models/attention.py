@@ -86,6 +86,18 @@ def pad_for_prompt(x: Tensor, length: int) -> Tensor:
     return F.pad(x, (length, 0)) if length else x
 
 
+def needs_mask(padding_mask: Tensor, known: Optional[bool]) -> bool:
+    """Whether a padding mask has to be applied; where nobody knows, a mask of nothing is applied
+    rather than looked at, which a GPU would have to finish its work for.
+
+    Args: known: whether there is padding, if the host knows it.
+    """
+    if known is not None:
+        return known
+    looks = padding_mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    return bool(padding_mask.any()) if looks else True
+
+
 def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
     """Forbid padded keys. Args: bias: (1 or B, H, T, S); padding_mask: bool[B, S], True is padding.
 

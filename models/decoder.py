@@ -5,18 +5,18 @@ positions and image relative biases. Letters: B batch (images), K beams, T targe
 S encoder positions, C width, H heads, L prompt length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
+from ofa.models.attention import mask_bias, needs_mask, pad_for_prompt, with_prompt
 from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
-from ofa.models.encoder import EncoderOutput
+from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
 from ofa.models.layers import DecoderLayer, TransformerStack
 from ofa.models.positions import code_positions
 
@@ -61,6 +61,7 @@ class Decoder(TransformerStack):
         return_hidden: bool = False,
         return_attention: bool = False,
         output_positions: Optional[Tensor] = None,
+        facts: Mapping[str, Any] = NOTHING_KNOWN,
     ) -> tuple[Tensor, dict]:
         """Arguments as those of ``OFAModel.forward``; N targets, B or B * K.
 
@@ -70,11 +71,12 @@ class Decoder(TransformerStack):
         targets, length = prev_output_tokens.shape
         per_sample, rest = divmod(targets, encoder_output.states.size(0))
         assert rest == 0, "prev_output_tokens needs the same number of targets for each sample"
-        of_samples = is_image_code(code_masks)
+        of_samples = is_image_code(code_masks, facts)
         is_code = repeat_rows(of_samples, per_sample)
         self.check_length(length, is_code)
         padding = prev_output_tokens.eq(self.pad)
-        biases = self.self_biases(is_code, 0, length, padding if bool(padding.any()) else None)
+        has_padding = needs_mask(padding, facts.get("target_padding"))
+        biases = self.self_biases(is_code, 0, length, padding if has_padding else None)
         source_bias = self.source_bias(of_samples, 0, length, encoder_output)
         if per_sample > 1:  # the targets of a sample stand side by side, as beams do
             source_bias = source_bias.repeat(1, 1, per_sample, 1)
@@ -248,8 +250,8 @@ class Decoder(TransformerStack):
             return self.heads(self.cross_pos_q_linear, positions) * self.position_scale @ keys.mT
 
         padding_mask = encoder_output.padding_mask
-        padded = bool(padding_mask.any())
-        return mask_bias(select_per_row(is_code, bias), padding_mask if padded else None)
+        has_padding = needs_mask(padding_mask, encoder_output.has_padding)
+        return mask_bias(select_per_row(is_code, bias), padding_mask if has_padding else None)
 
     def check_length(self, length: int, is_code: IsImageCode) -> None:
         if is_code is True and length > self.image_position_idx.numel():
@@ -272,9 +274,18 @@ def run_in_full(
     return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
 
 
-def is_image_code(code_masks: Optional[Tensor]) -> IsImageCode:
-    """False: all targets are text; True: all are image codes; bool[B] otherwise."""
-    if code_masks is None or not bool(code_masks.any()):
+def is_image_code(
+    code_masks: Optional[Tensor], facts: Mapping[str, Any] = NOTHING_KNOWN
+) -> IsImageCode:
+    """False: all targets are text; True: all are image codes; bool[B] otherwise, and where a
+    program that is being compiled cannot know."""
+    if code_masks is None:
+        return False
+    if "image_codes" in facts:
+        return code_masks if facts["image_codes"] is None else facts["image_codes"]
+    if torch.compiler.is_compiling():
+        return code_masks
+    if not bool(code_masks.any()):
         return False
     return True if bool(code_masks.all()) else code_masks
 

@@ -4,19 +4,22 @@ Letters: B batch, S positions (patches, then text), P patches, T text tokens, C 
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
-from ofa.models.attention import pad_for_prompt
+from ofa.models.attention import needs_mask, pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.image_stems import VITS, ResNet, VisionTransformer
 from ofa.models.layers import EncoderLayer, TransformerStack, norm_if
 from ofa.models.positions import grid_positions
+
+NOTHING_KNOWN: Mapping[str, Any] = {}  # see ``facts`` of ``OFAModel.forward``
 
 
 def select_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -33,11 +36,13 @@ class EncoderOutput:
     positions: Tensor  # (B, S, C), or (1, S, C) when all samples have the same positions
     # input of the first layer, then each layer's output
     hidden: list[Tensor] = field(default_factory=list)
+    has_padding: Optional[bool] = None  # whether any is; None: nobody has looked
 
     def select(self, rows: Tensor) -> "EncoderOutput":
         """The same for some samples, in any order and number. Args: rows: int64[B']."""
         positions, hidden = select_rows(self.positions, rows), [x[rows] for x in self.hidden]
-        return EncoderOutput(self.states[rows], self.padding_mask[rows], positions, hidden)
+        padding = self.has_padding and None  # of these samples none may have any
+        return EncoderOutput(self.states[rows], self.padding_mask[rows], positions, hidden, padding)
 
 
 @dataclass
@@ -78,6 +83,7 @@ class Encoder(TransformerStack):
         sample_patch_num: Optional[int] = None,
         image_rows: Optional[Tensor] = None,
         return_hidden: bool = False,
+        facts: Mapping[str, Any] = NOTHING_KNOWN,
     ) -> EncoderOutput:
         """Arguments as those of ``OFAModel.forward``; the grid must have room for the images."""
         images = [
@@ -94,8 +100,8 @@ class Encoder(TransformerStack):
         absolute_bias = queries @ self.heads(self.pos_k_linear, positions).mT  # (1 or B, H, S, S)
         buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
-        key_padding = None
-        if bool(padding_mask.any()):
+        key_padding, has_padding = None, needs_mask(padding_mask, facts.get("source_padding"))
+        if has_padding:
             key_padding = pad_for_prompt(padding_mask, self.prompt_length)
         hidden = [x] if return_hidden else []
         for index, layer in enumerate(self.layers):
@@ -106,7 +112,7 @@ class Encoder(TransformerStack):
             x = self.run_layer(layer, x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)
-        return EncoderOutput(self.layer_norm(x), padding_mask, positions, hidden)
+        return EncoderOutput(self.layer_norm(x), padding_mask, positions, hidden, has_padding)
 
     def cut(
         self,
@@ -124,7 +130,7 @@ class Encoder(TransformerStack):
         if sample_patch_num is not None and sample_patch_num <= height * width:
             # Python's generator, one draw per row in batch order: as upstream.
             draws = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
-            chosen = torch.tensor(draws, device=images.device)  # (B, P')
+            chosen = torch.tensor(draws).to(images.device, non_blocking=True)  # (B, P')
             features = features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.size(-1)))
             cells, positions = cells[0][chosen], positions[0][chosen]
         padding_mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=images.device)

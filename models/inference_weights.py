@@ -51,7 +51,14 @@ def inference_networks(models: Sequence[nn.Module]) -> list[Any]:
 
 def encode_all(models: Sequence[Any], sample: dict[str, Any]) -> list[EncoderOutput]:
     """The encoder's output of every model for a batch."""
-    return [model.encode(**sample["net_input"]) for model in models]
+    return [model.encode(**network_inputs(model, sample)) for model in models]
+
+
+def network_inputs(model: Any, sample: dict[str, Any]) -> dict[str, Any]:
+    """``net_input`` of a batch, for a model with ``reads_facts`` with the batch's facts."""
+    if "facts" not in sample or not getattr(unwrapped(model), "reads_facts", False):
+        return sample["net_input"]
+    return {**sample["net_input"], "facts": sample["facts"]}
 
 
 def unwrapped(model: Any) -> Any:

@@ -1,6 +1,7 @@
 """OFA: images and text in, text, boxes or image codes out."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Optional, cast
 
@@ -12,7 +13,7 @@ from ofa.errors import UserError
 from ofa.models.attention import MultiheadAttention
 from ofa.models.config import ModelConfig
 from ofa.models.decoder import Decoder
-from ofa.models.encoder import Encoder, EncoderOutput
+from ofa.models.encoder import NOTHING_KNOWN, Encoder, EncoderOutput
 from ofa.models.layers import activation
 from ofa.models.peft import add_lora
 
@@ -64,11 +65,13 @@ class OFAModel(nn.Module):
         shares_images: ``forward`` looks at an image of several samples once, see ``image_rows``.
         chooses_outputs: ``forward`` makes the logits of some positions only, see
             ``output_positions``.
+        reads_facts: ``forward`` and ``encode`` take what the host knows of a batch, see ``facts``.
     """
 
     shares_encoding = True
     shares_images = True
     chooses_outputs = True
+    reads_facts = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
         super().__init__()
@@ -110,6 +113,7 @@ class OFAModel(nn.Module):
         return_attention: bool = False,
         image_rows: Optional[Tensor] = None,
         output_positions: Optional[Tensor] = None,
+        facts: Mapping[str, Any] = NOTHING_KNOWN,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Images and text in, logits of the target's tokens out.
@@ -127,13 +131,15 @@ class OFAModel(nn.Module):
             classification_head_name: return that head's (B, classes) instead of logits.
             output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the
                 logits (N, V) or states (N, C) of these alone. Not for a classification head.
+            facts: what the host knows of the batch, so that nobody has to wait for the GPU to tell
+                it (``ofa.data.collate``); without them the result is the same.
 
         Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``,
         ``inner_states``, ``attn``.
         """
         assert prev_output_tokens is not None, "the decoder reads prev_output_tokens"
         images = patch_images, patch_images_2, patch_masks, sample_patch_num, image_rows
-        encoder_output = self.encoder(src_tokens, *images, return_hidden=return_all_hiddens)
+        encoder_output = self.encoder(src_tokens, *images, return_all_hiddens, facts)
         x, extra = self.decoder(
             prev_output_tokens,
             encoder_output,
@@ -142,6 +148,7 @@ class OFAModel(nn.Module):
             return_all_hiddens,
             return_attention,
             output_positions,
+            facts,
         )
         if classification_head_name is not None:
             head = self.classification_head(classification_head_name)
@@ -151,7 +158,8 @@ class OFAModel(nn.Module):
     def encode(self, src_tokens: Tensor, **net_input: Any) -> EncoderOutput:
         """The first half of ``forward``; takes a batch's whole ``net_input``."""
         names = "patch_images", "patch_images_2", "patch_masks", "sample_patch_num"
-        return self.encoder(src_tokens, *map(net_input.get, names))
+        facts = net_input.get("facts", NOTHING_KNOWN)
+        return self.encoder(src_tokens, *map(net_input.get, names), facts=facts)
 
     def get_normalized_probs(self, net_output, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log-)probabilities in float32 from what ``forward`` returned."""

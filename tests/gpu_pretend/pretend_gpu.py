@@ -16,6 +16,7 @@ wait, copies to the CPU always do.
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Optional
@@ -23,7 +24,6 @@ from typing import Any, ClassVar, Optional
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 GPU = torch.device("cuda", 0)
@@ -101,24 +101,29 @@ class PretendTensor(torch.Tensor):
 
 def dispatch(function, args, kwargs):
     """An operator on tensors of either device."""
-    flat, spec = pytree.tree_flatten((args, kwargs))
-    on_gpu = any(isinstance(x, PretendTensor) for x in flat)
+    tensors: list[Tensor] = []
+    inner = map_tensors(lambda x: tensors.append(x) or host(x), (args, kwargs))
+    on_gpu = any(isinstance(x, PretendTensor) for x in tensors)
     device = kwargs.get("device")
     makes = device is not None and torch.device(device).type == "cuda"
     if PretendGPU.active is not None and (on_gpu or makes):
-        PretendGPU.active.count(function, args, kwargs, flat)
-    args, kwargs = pytree.tree_unflatten(
-        [x.inner if isinstance(x, PretendTensor) else x for x in flat], spec
-    )
-    if device is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    out = function(*args, **kwargs)
-    if not (on_gpu or makes):
-        return out
-    out = pytree.tree_map_only(Tensor, wrap, out)
-    if not on_gpu:
-        return out
-    return return_and_correct_aliasing(function, *pytree.tree_unflatten(flat, spec), out)
+        PretendGPU.active.count(function, args, kwargs, tensors)
+    on_cpu = {} if device is None else {"device": torch.device("cpu")}
+    out = function(*inner[0], **{**inner[1], **on_cpu})
+    if on_gpu or makes:
+        out = map_tensors(wrap, out)
+    return return_and_correct_aliasing(function, args, kwargs, out) if on_gpu else out
+
+
+def map_tensors(change: Callable[[Tensor], Any], thing: Any) -> Any:
+    """A nest of lists, tuples and dicts whose tensors are changed."""
+    if isinstance(thing, Tensor):
+        return change(thing)
+    if isinstance(thing, list | tuple):
+        return type(thing)([map_tensors(change, part) for part in thing])
+    if isinstance(thing, dict):
+        return {key: map_tensors(change, part) for key, part in thing.items()}
+    return thing
 
 
 def wrap(tensor: Tensor) -> PretendTensor:
@@ -180,10 +185,9 @@ class PretendGPU(TorchDispatchMode):
     def wait(self, kind: str) -> None:
         self.waits[f"{kind} {place()}"] += 1
 
-    def count(self, function, args, kwargs, flat) -> None:
+    def count(self, function, args, kwargs, tensors) -> None:
         """One operator with a tensor of the GPU."""
         name = function.overloadpacket.__name__
-        tensors = [x for x in flat if isinstance(x, Tensor)]
         indices = [x for x in args[1] if isinstance(x, Tensor)] if name in INDEXING else []
         if name in READS and not (name == "repeat_interleave" and kwargs.get("output_size")):
             self.wait(READS[name])
@@ -217,13 +221,7 @@ class PretendGPU(TorchDispatchMode):
         """A module (in place), a tensor or a nest of them, on the GPU; not counted."""
         if isinstance(thing, nn.Module):
             return self.move_module(thing)
-        if isinstance(thing, Tensor):
-            return wrap(thing)
-        if isinstance(thing, dict):
-            return {key: self.move(value) for key, value in thing.items()}
-        if isinstance(thing, list | tuple):
-            return type(thing)(map(self.move, thing))
-        return thing
+        return map_tensors(wrap, thing)
 
     def move_module(self, module: nn.Module) -> nn.Module:
         moved: dict[int, nn.Parameter] = {}  # shared ones stay shared
@@ -240,7 +238,7 @@ class PretendGPU(TorchDispatchMode):
 
 def host(tensor: Tensor) -> Tensor:
     """The numbers of a tensor, on the CPU, for a test to look at; not counted."""
-    return tensor.inner.detach() if isinstance(tensor, PretendTensor) else tensor
+    return tensor.inner if isinstance(tensor, PretendTensor) else tensor
 
 
 # --- what a tensor of the GPU does instead of torch's own ways from one device to another

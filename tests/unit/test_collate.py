@@ -22,7 +22,7 @@ def test_short_rows_are_padded_on_the_right_and_counted_without_padding():
     assert batch["target"].tolist() == [[5, 6, 7, 2], [8, 2, 1, 1]]
     assert batch["net_input"]["src_lengths"].tolist() == [6, 4]
     assert (batch["ntokens"], batch["nsentences"]) == (6, 2)
-    assert set(batch) == {"nsentences", "ntokens", "net_input", "target"}
+    assert set(batch) == {"nsentences", "ntokens", "net_input", "target", "facts"}
     assert set(batch["net_input"]) == {"src_tokens", "src_lengths", "prev_output_tokens"}
 
 
@@ -90,3 +90,31 @@ def test_keys_of_other_tasks_keep_their_upstream_names_and_types():
 
 def test_no_samples_give_an_empty_batch():
     assert collate([]) == {}
+
+
+def facts(*samples: dict) -> dict:
+    return collate(list(samples))["facts"]
+
+
+def with_image(tokens: list[int], shown: bool, code: bool) -> dict:
+    mask = torch.tensor([shown])
+    image = torch.zeros(3, 2, 2)
+    return sample(tokens, patch_image=image, patch_mask=mask, code_mask=torch.tensor([code]))
+
+
+def test_facts_say_where_padding_is():
+    even, uneven = facts(sample([5, 2]), sample([6, 2])), facts(sample([5, 2]), sample([2]))
+    assert not even["source_padding"] and not even["target_padding"]
+    assert uneven["source_padding"] and uneven["target_padding"]
+
+
+def test_an_image_that_is_not_there_is_padding_of_the_source():
+    shown, hidden = with_image([5, 2], True, False), with_image([5, 2], False, False)
+    assert not facts(shown, shown)["source_padding"]
+    assert facts(shown, hidden)["source_padding"] and not facts(shown, hidden)["target_padding"]
+
+
+def test_facts_say_what_kind_the_targets_are():
+    text, code = with_image([5, 2], True, False), with_image([5, 2], True, True)
+    kinds = [facts(*batch)["image_codes"] for batch in ([text, text], [code, code], [text, code])]
+    assert kinds == [False, True, None] and facts(sample([5, 2]))["image_codes"] is False
