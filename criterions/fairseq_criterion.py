@@ -2,6 +2,7 @@
 report over processes and batches."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
@@ -113,6 +114,21 @@ def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Te
         return model(**net_input, output_positions=positions)[0], None
     logits = model(**net_input)[0]
     return logits.reshape(-1, logits.size(-1)), positions
+
+
+def scored_logits_of_all(
+    model, asked: Sequence[tuple[dict, Tensor]]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """``scored_logits`` of several batches that share one backward pass.
+
+    torch's DistributedDataParallel expects one forward pass before it: what the last one does not
+    use (batches of image codes have no target positions) counts as finished.
+    Args: asked: (net_input, positions) of each batch.
+    """
+    if not getattr(unwrapped(model), "takes_batches", False):
+        return [scored_logits(model, *one) for one in asked]
+    inputs = [{**net_input, "output_positions": positions} for net_input, positions in asked]
+    return [(logits, None) for logits, _ in model(batches=inputs)]
 
 
 def perplexity(meters) -> float:

@@ -12,6 +12,7 @@ from ofa.criterions.fairseq_criterion import (
     OFACriterion,
     model_inputs,
     scored_logits,
+    scored_logits_of_all,
 )
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
@@ -84,11 +85,19 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         """
         if isinstance(sample, (list, tuple)):
             return self.pretraining_step(model, sample, update_num)
+        sample, positions = self.scored(sample)
+        logits, rows = scored_logits(model, model_inputs(model, sample), positions)
+        return self.loss_and_log(model, sample, positions, logits, rows, update_num)
+
+    def scored(self, sample: dict) -> tuple[dict, Tensor]:
+        """The batch that the model sees, and the positions that have a loss: int64[N]."""
         if self.cfg.use_rdrop:
             sample = repeat_batch(sample)
         eos = self.task.target_dictionary.eos() if self.cfg.ignore_eos else None
-        positions = self.scored_positions(sample["target"], ignored=eos)
-        logits, rows = scored_logits(model, model_inputs(model, sample), positions)
+        return sample, self.scored_positions(sample["target"], ignored=eos)
+
+    def loss_and_log(self, model, sample, positions, logits, rows, update_num):
+        """What ``forward`` returns. Args: logits, rows: see ``scored_logits``."""
         training = is_training(model)
         loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, training)
         sample_size = sample["target"].size(0) if self.cfg.sentence_avg else counts.pop("kept")
@@ -112,7 +121,13 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             net_input = {**first["net_input"], "sample_patch_num": self.cfg.sample_patch_num}
             first = {**first, "net_input": net_input}
         numbered = enumerate((first, *samples[1:]), 1)
-        parts = {number: self(model, sample, update_num) for number, sample in numbered if sample}
+        scored = {number: self.scored(sample) for number, sample in numbered if sample}
+        asked = [(model_inputs(model, sample), places) for sample, places in scored.values()]
+        found = dict(zip(scored, scored_logits_of_all(model, asked)))
+        parts = {
+            number: self.loss_and_log(model, *scored[number], *found[number], update_num)
+            for number in scored
+        }
         logs = {number: log for number, (_, _, log) in parts.items()}
         sizes = {number: max(size, 1) if training else 1 for number, (_, size, _) in parts.items()}
         loss = sum(parts[number][0] / sizes[number] for number in parts)

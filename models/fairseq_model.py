@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -22,7 +23,19 @@ logger = logging.getLogger(__name__)
 
 @register_model("ofa")
 class FairseqOFAModel(OFAModel, BaseFairseqModel):
-    """``OFAModel`` with fairseq's way of being built and loaded."""
+    """``OFAModel`` with fairseq's way of being built and loaded.
+
+    Attributes:
+        takes_batches: ``forward`` takes several batches at once, see ``batches``.
+    """
+
+    takes_batches = True
+
+    def forward(self, *args, batches: Sequence[Mapping[str, Any]] | None = None, **net_input):
+        """As ``OFAModel``'s. Args: batches: the arguments of several calls instead, which are one
+        for what is around the model. Returns: what each of these returns."""
+        call = super().forward
+        return call(*args, **net_input) if batches is None else [call(**one) for one in batches]
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
