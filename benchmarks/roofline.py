@@ -4,7 +4,8 @@ memory, bytes kept for the backward pass, operators, and the least time these ca
 The step runs on meta tensors, which have shapes and no numbers. Every operator takes the longer of
 FLOPs / rate and bytes / bandwidth of an H100, so images/s and MFU are upper bounds. Attention is
 torch's memory-efficient kernel, the one that takes a bias: it reads the bias, and in the backward
-pass writes the bias' gradient for every sample of the batch.
+pass writes the bias' gradient for every sample of the batch. OFA_ATTENTION=masked: a bias for each
+sample of a padded batch, as before there was another way.
 """
 
 import math
@@ -23,11 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from ofa.models import attention
+
 # H100 SXM in 16 bits: FLOP/s that cuBLAS, cuDNN and the attention kernel with a bias come near to,
 # FLOP/s of the data sheet, and bytes/s of a copy.
 RATES = {"attention": 150e12, "convolution": 300e12, "product": 550e12}
 PEAK, BANDWIDTH = 989e12, 2.6e12
 CASES = (("ofa_base", 8, 384), ("ofa_base", 32, 384), ("ofa_large", 16, 480))  # batch, pixels
+KERNELS = {"auto": attention.shared_bias_attention, "masked": attention.masked_attention}
 VIEWS = frozenset(
     "view _unsafe_view _reshape_alias expand slice select transpose permute t unsqueeze squeeze"
     " detach alias as_strided unbind split split_with_sizes unfold lift_fresh empty empty_like"
@@ -107,8 +111,8 @@ def efficient_attention(
         if any(stride % 8 for stride in attn_mask.stride()[:-1]):
             attn_mask = F.pad(attn_mask, (0, -length % 8))[..., :length]
         attn_mask = attn_mask.expand(*query.shape[:3], length)
-    attention = torch.ops.aten._scaled_dot_product_efficient_attention
-    return attention(query, keys, values, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    return kernel(query, keys, values, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
 def note_kept(model: torch.nn.Module, costs: Costs) -> Callable[[Tensor], Tensor]:
@@ -151,11 +155,12 @@ def step_costs(
             "patch_masks": torch.ones(batch, dtype=torch.bool),
         }
         with ExitStack() as stack:
-            stack.enter_context(
-                mock.patch.object(F, "scaled_dot_product_attention", efficient_attention)
-            )
-            # the network asks whether there is padding
-            stack.enter_context(mock.patch.object(Tensor, "__bool__", lambda self: padded))
+            for owner, name, replacement in (
+                (F, "scaled_dot_product_attention", efficient_attention),
+                (attention, "choose_kernel", lambda *inputs: KERNELS[attention.CHOICE]),
+                (Tensor, "__bool__", lambda self: padded),  # asked whether there is padding
+            ):
+                stack.enter_context(mock.patch.object(owner, name, replacement))
             stack.enter_context(Count(costs))
             hook = note_kept(model, costs)
             with torch.autograd.graph.saved_tensors_hooks(hook, lambda tensor: tensor):

@@ -1,22 +1,53 @@
 """Multi-head attention with an additive bias.
 
-torch's fused kernel does not differentiate its mask: with a trained bias every attention weight
-would be stored. On a CPU the forward pass is the fused kernel here, and the backward pass makes the
-weights again, a few samples at a time: less memory, and faster.
+torch's fused kernels do not differentiate their mask on a CPU: with a trained bias every attention
+weight would be stored. There the forward pass is the fused kernel here, and the backward pass makes
+the weights again, a few samples at a time: less memory, and faster. On a GPU the bias is one for
+all samples and padding is not part of it, so that no (B, H, T, S) is made and kept.
+``choose_kernel`` decides; the environment variable OFA_ATTENTION changes its choice.
 
 Letters: B batch, T query positions, S key positions, H heads, D width of a head, C = H * D.
 """
 
-from typing import Optional
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa.errors import UserError
 from ofa.models.positions import split_heads
 
 KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
 LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a core's cache
+LARGE_MASK = 1 << 23  # numbers of a (B, H, T, S); making a smaller one beats widening the heads
+COLUMNS = 8  # by which heads are widened: kernels want widths of multiples of 8 in 16 bits
+FORBIDDEN = -1e4  # score of a padded key: exp(-1e4) is 0, and 16 bits hold its parts
+
+CHOICES = {
+    "auto": "the fastest kernel known for the device",
+    "masked": "a bias for each sample, padding included",
+    "flex": "FlexAttention in training, compiled, on GPUs from sm_80 on",
+    "cudnn": "as masked, and torch may take cuDNN's kernel",
+}
+
+
+def read_choice() -> str:
+    """OFA_ATTENTION. Raises: UserError that lists the known values."""
+    choice = os.environ.get("OFA_ATTENTION", "auto")
+    if choice not in CHOICES:
+        known = "; ".join(f"{name}: {what}" for name, what in CHOICES.items())
+        raise UserError(f"unknown OFA_ATTENTION={choice!r}; known: {known}")
+    return choice
+
+
+CHOICE = read_choice()
+# Where a bias needs no gradient torch 2.11 takes cuDNN's kernel on an H100 and newer. It makes a
+# plan for each new shape, about half a second, and generation has a new shape for every token.
+torch.backends.cuda.enable_cudnn_sdp(CHOICE == "cudnn")
 
 
 class MultiheadAttention(nn.Module):
@@ -116,6 +147,7 @@ def attend(
     padding_mask: Optional[Tensor],
     scale: float,
     dropout: float = 0.0,
+    kernel: Optional["Kernel"] = None,
 ) -> Tensor:
     """Values averaged by the attention weights: (B, H, T, D).
 
@@ -123,18 +155,102 @@ def attend(
         query: (B, H, T, D); keys, values: (B, H, S, D).
         bias: (1 or B, H or 1, T, S), added to the scaled scores.
         padding_mask: bool[B, S], True is padding.
+        kernel: default: that of ``choose_kernel``.
     """
     if bias is None:
         assert padding_mask is None
         return F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scale)
-    trains_bias = torch.is_grad_enabled() and bias.requires_grad
-    on_cpu = query.device.type == "cpu" and query.dtype == bias.dtype == torch.float32
-    if trains_bias and on_cpu and dropout == 0:
-        return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
+    kernel = kernel or choose_kernel(query, bias, dropout)
+    return kernel(query, keys, values, bias, padding_mask, scale, dropout)
+
+
+# (query, keys, values, bias, padding mask, scale, dropout) -> values averaged
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Optional[Tensor], float, float], Tensor]
+
+
+def choose_kernel(query: Tensor, bias: Tensor, dropout: float) -> Kernel:
+    """The one place where device, type and OFA_ATTENTION decide."""
+    trains = torch.is_grad_enabled()
+    if query.device.type == "cpu":
+        float32 = query.dtype == bias.dtype == torch.float32
+        remakes = trains and bias.requires_grad and float32 and dropout == 0
+        return remade_weights_attention if remakes else masked_attention
+    if query.device.type != "cuda" or CHOICE in ("masked", "cudnn"):
+        return masked_attention
+    if CHOICE == "flex" and trains and dropout == 0 and has_flex_kernel(query.device):
+        return flex_attention
+    return shared_bias_attention
+
+
+@cache
+def has_flex_kernel(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def masked_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
+    """With a bias that includes the padding, (B, H, T, S) where there is any."""
+    # cuDNN's kernel misreads a float32 bias of 16-bit queries
     mask = mask_bias(bias, padding_mask).to(query.dtype)
     return F.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale
     )
+
+
+def shared_bias_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
+    """A bias shared by all samples stays (1, H, T, S): padding is told by further columns of the
+    queries, all ones, and of the keys, 0 or a number that forbids the key."""
+    if padding_mask is not None and bias.size(0) == 1 < query.size(0):
+        if torch.compiler.is_compiling() or query.size(0) * bias.numel() >= LARGE_MASK:
+            query, keys = add_padding_columns(query, keys, padding_mask, scale)
+            padding_mask = None
+    return masked_attention(query, keys, values, bias, padding_mask, scale, dropout)
+
+
+def add_padding_columns(
+    query: Tensor, keys: Tensor, padding_mask: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Wider queries and keys, (B, H, T or S, D + 8), whose scores are the same, but 10 000 lower
+    where the key is padding. At a scale of 0.5, for 2 columns instead of 8:
+
+        [0.3, 0.2] -> [0.3, 0.2, 1, 1]
+        [0.1, 0.4] -> [0.1, 0.4, 0, 0], or [0.1, 0.4, -10000, -10000] if padded
+    """
+    ones = query.new_ones(1).expand(*query.shape[:3], COLUMNS)
+    number = FORBIDDEN / (COLUMNS * scale)
+    forbidden = (padding_mask.to(keys.dtype) * number)[:, None, :, None]
+    forbidden = forbidden.expand(*keys.shape[:3], COLUMNS)
+    return torch.cat([query, ones], -1), torch.cat([keys, forbidden], -1)
+
+
+def flex_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
+    """The kernel that torch.compile writes: it looks up bias and padding where it needs them.
+
+    The gradient of the bias is a sum of atomic additions, in float32 therefore, whose order differs
+    from run to run.
+    """
+    assert dropout == 0
+    bias, last = bias.float().expand(-1, query.size(1), -1, -1), bias.size(0) - 1
+    lowest = torch.finfo(torch.float32).min
+
+    def biased(score, sample, head, row, column):
+        score = score + bias[sample.clamp(max=last), head, row, column]
+        if padding_mask is None:
+            return score
+        return torch.where(padding_mask[sample, column], lowest, score)
+
+    return compiled_flex()(query, keys, values, score_mod=biased, scale=scale)
+
+
+@cache
+def compiled_flex() -> Any:
+    from torch.nn.attention import flex_attention as flex  # a second of imports
+
+    return torch.compile(flex.flex_attention, dynamic=True)
+
+
+def remade_weights_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
+    assert dropout == 0
+    return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
 
 
 class BiasedAttention(torch.autograd.Function):

@@ -1,10 +1,23 @@
-"""The CPU training kernel against attention written out."""
+"""The kernels of attention compared with attention written out."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ofa.models.attention import BiasedAttention, attend
+from ofa.errors import UserError
+from ofa.models import attention
+from ofa.models.attention import (
+    add_padding_columns,
+    attend,
+    choose_kernel,
+    flex_attention,
+    masked_attention,
+    remade_weights_attention,
+    shared_bias_attention,
+)
 
+KERNELS = masked_attention, shared_bias_attention, flex_attention, remade_weights_attention
 B, H, T, S, D = 3, 2, 5, 7, 4
 
 
@@ -26,25 +39,47 @@ def tensors(bias_shape, dtype=torch.float32):
     return made, padding_mask
 
 
+@pytest.fixture(autouse=True)
+def small_masks_are_large(monkeypatch):
+    monkeypatch.setattr(attention, "LARGE_MASK", 0)
+
+
+@pytest.fixture
+def eager_flex(monkeypatch):
+    """FlexAttention without a compiler; torch's own check lets no gradient pass on CPU."""
+    from torch.nn.attention import flex_attention as flex
+
+    monkeypatch.setattr(flex, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(attention, "compiled_flex", lambda: flex.flex_attention)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 @pytest.mark.parametrize("bias_shape", [(1, H, T, S), (B, H, T, S), (B, 1, T, S)])
 @pytest.mark.parametrize("padded", [True, False])
-def test_values_and_gradients_are_those_of_attention_written_out(bias_shape, padded):
+def test_values_and_gradients_are_those_of_attention_written_out(
+    kernel, bias_shape, padded, eager_flex
+):
     inputs, padding_mask = tensors(bias_shape)
     padding_mask = padding_mask if padded else None
-    found = attend(*inputs, padding_mask, 0.3)
-    assert "BiasedAttention" in found.grad_fn.name()
+    found = attend(*inputs, padding_mask, 0.3, kernel=kernel)
     direction = torch.randn_like(found)
     gradients = torch.autograd.grad(found, inputs, direction)
     expected = written_out(*inputs, padding_mask, 0.3)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     for got, wanted in zip(gradients, torch.autograd.grad(expected, inputs, direction)):
-        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_a_sample_of_padding_alone_stays_finite():
+def test_training_on_a_cpu_remakes_the_weights():
+    inputs, padding_mask = tensors((1, H, T, S))
+    assert "BiasedAttention" in attend(*inputs, padding_mask, 0.3).grad_fn.name()
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
+def test_a_sample_of_padding_alone_stays_finite(kernel, eager_flex):
     inputs, padding_mask = tensors((1, H, T, S))
     padding_mask[2] = True
-    found = BiasedAttention.apply(*inputs, padding_mask, 0.3)
+    found = attend(*inputs, padding_mask, 0.3, kernel=kernel)
     found.sum().backward()
     assert found.isfinite().all() and all(x.grad.isfinite().all() for x in inputs)
 
@@ -56,3 +91,64 @@ def test_dropout_and_other_types_take_torchs_own_path():
     torch.testing.assert_close(
         attend(*inputs, padding_mask, 0.3), written_out(*inputs, padding_mask, 0.3)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_padding_columns_forbid_keys_in_16_bits_and_change_no_other_score(dtype):
+    inputs, padding_mask = tensors((1, H, T, S), dtype)
+    query, keys = add_padding_columns(*inputs[:2], padding_mask, 128**-0.5)
+    assert query.isfinite().all() and keys.isfinite().all()
+    scores = query.double() @ keys.double().mT
+    expected = inputs[0].double() @ inputs[1].double().mT
+    hidden = padding_mask[:, None, None, :].expand_as(scores)
+    assert torch.equal(scores[~hidden], expected[~hidden])
+    assert ((scores - expected)[hidden] * 128**-0.5 < -9900).all()
+
+
+def test_a_shared_bias_is_not_repeated_for_padding(monkeypatch):
+    masks = []
+    monkeypatch.setattr(
+        attention.F,
+        "scaled_dot_product_attention",
+        lambda query, *rest, attn_mask, **options: masks.append(attn_mask.shape),
+    )
+    inputs, padding_mask = tensors((1, H, T, S))
+    shared_bias_attention(*inputs, padding_mask, 0.3, 0.0)
+    assert masks == [(1, H, T, S)]
+
+
+@pytest.mark.parametrize("kernel", [masked_attention, shared_bias_attention])
+def test_a_bias_has_the_type_of_the_query(kernel, monkeypatch):
+    types = []
+    monkeypatch.setattr(
+        attention.F,
+        "scaled_dot_product_attention",
+        lambda *inputs, attn_mask, **options: types.append(attn_mask.dtype),
+    )
+    inputs, padding_mask = tensors((1, H, T, S))
+    query, keys, values = (x.bfloat16() for x in inputs[:3])
+    kernel(query, keys, values, inputs[3], padding_mask, 0.3, 0.0)
+    assert types == [torch.bfloat16]
+
+
+def test_cudnn_kernels_are_off_where_the_network_is_imported():
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_gpu_shares_the_bias_and_flex_attention_is_a_choice(monkeypatch):
+    gpu, other = (SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "mps"))
+    monkeypatch.setattr(attention, "has_flex_kernel", lambda device: True)
+    bias = torch.zeros(1)
+    assert choose_kernel(gpu, bias, 0.0) is shared_bias_attention
+    assert choose_kernel(other, bias, 0.0) is masked_attention
+    monkeypatch.setattr(attention, "CHOICE", "flex")
+    assert choose_kernel(gpu, bias, 0.0) is flex_attention
+    assert choose_kernel(gpu, bias, 0.1) is shared_bias_attention
+    with torch.no_grad():
+        assert choose_kernel(gpu, bias, 0.0) is shared_bias_attention
+
+
+def test_an_unknown_choice_names_the_known_ones(monkeypatch):
+    monkeypatch.setenv("OFA_ATTENTION", "flash")
+    with pytest.raises(UserError, match="'flash'; known: auto.*masked.*flex.*cudnn"):
+        attention.read_choice()
