@@ -30,19 +30,25 @@ REMEDY = (
 )
 
 
+def complete_folder(folder: str | Path | None) -> Path:
+    """The folder. Raises: UserError if there is none, or a file of it is missing."""
+    missing = [name for name in FILES if folder is None or not (Path(folder) / name).is_file()]
+    if folder is None or missing:
+        raise UserError(
+            f"{folder or '--neg-sample-dir'}: expects the folder of {', '.join(FILES)},"
+            f" {' and '.join(missing)} is missing; {REMEDY}"
+        )
+    return Path(folder)
+
+
 class NegativeSampler:
     """Draws are those of upstream (tests/parity/test_unify_samples.py), but what fits is never
     returned as if it did not. Args: folder: of the three files. Raises: UserError if one is missing
     or holds something else."""
 
     def __init__(self, folder: str | Path | None):
-        missing = [name for name in FILES if folder is None or not (Path(folder) / name).is_file()]
-        if folder is None or missing:
-            raise UserError(
-                f"{folder or '--neg-sample-dir'}: expects the folder of {', '.join(FILES)},"
-                f" {' and '.join(missing)} is missing; {REMEDY}"
-            )
-        self.folder, self.path = Path(folder), Path(folder) / ANSWERS
+        self.folder = complete_folder(folder)
+        self.path = self.folder / ANSWERS
         self.objects = [line.strip() for line in read_lines(self.folder / OBJECTS) if line.strip()]
         self.answers = read_answers(self.path)
         named = {kind: answers for kind, answers in self.answers.items() if kind != OTHER}

@@ -8,12 +8,12 @@ missing last newline, empty lines at the end and a UTF-8 byte-order mark are no 
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ofa.data.row_files import PROBES, Rows, column_numbers, open_offsets, sampled
 from ofa.errors import UserError
@@ -238,14 +238,19 @@ def _scan(path: str | Path, tsv: IO, status: os.stat_result) -> np.ndarray:
         )
     found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
     buffer, done, what = bytearray(CHUNK), 0, f"index {Path(path).name}"
-    hidden = None if size >= PROGRESS_FROM else True
-    with tqdm(total=size, unit="B", unit_scale=True, desc=what, disable=hidden) as bar:
+    bar: Any = None
+    if size >= PROGRESS_FROM:
+        from tqdm import tqdm
+
+        bar = tqdm(total=size, unit="B", unit_scale=True, desc=what, disable=None)
+    with bar if bar is not None else nullcontext():
         # until somebody writes faster than this reads
         while done <= size and (count := os.preadv(tsv.fileno(), [buffer], done)):
             breaks = np.flatnonzero(np.frombuffer(buffer, np.uint8, count=count) == ord("\n"))
             found.append(breaks.astype(np.uint64) + np.uint64(done + 1))
             done += count
-            bar.update(count)
+            if bar is not None:
+                bar.update(count)
     after = os.fstat(tsv.fileno())
     if (after.st_size, after.st_mtime_ns, done) != (size, status.st_mtime_ns, size):
         raise UserError(

@@ -16,10 +16,16 @@ for meant in {LR,lr,LEARNING_RATE,learning_rate}=--lr {MAX_EPOCH,max_epoch,EPOCH
     }
 done
 
+TELL=${OFA_TELL:-}  # "ofa train RECIPE" waits on this file descriptor for command and settings, and is not started again
+unset OFA_TELL
+
 ofa() {
     local python=${OFA_EXECUTABLE:-${OFA_VENV:-$CHECKOUT/.venv}/bin/python}
     [ -n "${OFA_EXECUTABLE:-}${DRY_RUN:-}" ] || bash "$CHECKOUT/run_scripts/setup.sh" || exit  # it has said why
     [ -x "$python" ] || python=python3  # a dry run before the set-up
     [ ! -f "$CHECKOUT/setup.py" ] || export PYTHONPATH="$CHECKOUT${PYTHONPATH:+:$PYTHONPATH}"
-    OFA_RECIPE=1 NPROC=${NPROC:-0} exec "$python" -m ofa "$@"
+    export OFA_RECIPE=1 NPROC=${NPROC:-0}
+    [ -n "$TELL" ] || exec "$python" -m ofa "$@"
+    { printf '%s\0' "$#" "$@" && env -0; } >&"$TELL"
+    exit
 }

@@ -13,7 +13,6 @@ from typing import Optional
 
 import numpy as np
 from PIL import Image
-from rapidfuzz.distance import Levenshtein
 
 from ofa.io.flags import option
 from ofa.task.columns import ID, IMAGE, Column
@@ -91,6 +90,8 @@ def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Pred
 def edit_distance(found: str, text: str) -> float:
     """Characters to insert, delete or replace, as a part of the longer text's characters: 0
     (equal) to 1; spaces do not count."""
+    from rapidfuzz.distance import Levenshtein  # not before it is needed
+
     return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
 
 

@@ -3,17 +3,18 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import ofa
 from ofa import devices
 from ofa.checkpoints.header import read_header
 from ofa.errors import UserError
-from ofa.io.flags import action, did_you_mean, flags_of, option
+from ofa.io.flags import Parser, action, command, did_you_mean, flags_of, option
 from ofa.io.stored_options import is_readable_path
 from ofa.task.template import is_template
 from ofa.trainer import launch
@@ -26,6 +27,8 @@ EXECUTABLE = "OFA_EXECUTABLE"  # tells scripts which Python to use
 FROM_SCRIPT = "OFA_RECIPE"  # set by scripts: what they call is given files
 CHOSEN = "OFA_CHOSEN"  # tells it what the user gave: the number of last flags, and "batch"
 AUTO = "OFA_AUTO"
+TELL = "OFA_TELL"  # tells scripts where to write the command they end in, and its settings
+SWEEP = "SWEEP"  # of a script that starts several trainings: this process becomes the script
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
 SIZES = Literal["nano", "tiny", "medium", "base", "large", "huge"]
 
@@ -93,7 +96,7 @@ def train(args: TrainOptions) -> int:
         batch = args.batch_size or args.effective_batch
         settings |= {AUTO: "1", CHOSEN: f"{len(flags)}{' batch' if batch else ''}"}
         settings |= size_and_vocabulary(args)
-    run_script(script, settings, flags)
+    return run_script(script, settings, flags)
 
 
 def files_of_task(folder: str, script: Path, settings: Mapping[str, str]) -> str | None:
@@ -239,12 +242,31 @@ def given(args: TrainOptions) -> dict[str, str]:
     return settings
 
 
-def run_script(script: Path, settings: Mapping[str, str], flags: Sequence[str]) -> NoReturn:
-    """This process becomes the script, which calls ``ofa train`` with all flags."""
-    environment = {EXECUTABLE: sys.executable, **settings}
+def run_script(script: Path, settings: Mapping[str, str], flags: Sequence[str]) -> int:
+    """Train by the command at the end of a script, in this process: Python is not started again.
+    Returns: the exit status."""
+    environment = {**os.environ, EXECUTABLE: sys.executable, **settings}
     if ofa.CHECKOUT is None:  # files lie where the user is
         environment["OFA_ROOT"] = os.getcwd()
     bash = shutil.which("bash")
     if bash is None:
         raise UserError("bash: expected it, recipes are its scripts; found none on PATH")
-    become([bash, str(script), *flags], environment)
+    words = [bash, str(script), *flags]
+    if environment.get(SWEEP):
+        become(words, environment)
+    told, write = os.pipe()
+    with subprocess.Popen(
+        words, env={**environment, TELL: str(write)}, pass_fds=[write]
+    ) as process:
+        os.close(write)
+        with open(told, "rb") as file:
+            parts = os.fsdecode(file.read()).split("\0")
+    if process.returncode or parts == [""]:
+        return process.returncode
+    end = int(parts[0]) + 1
+    os.environ.clear()
+    os.environ.update(part.partition("=")[::2] for part in parts[end:-1])
+    parser = Parser(prog="ofa train")
+    command(parser, TrainOptions, train)
+    namespace = parser.parse_args(parts[2:end])  # behind the number and "train"
+    return namespace.run(namespace)

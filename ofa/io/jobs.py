@@ -1,6 +1,5 @@
 """Work on several processes of this machine: their number as an option, and how they start."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,8 @@ def map_by_jobs(
     if jobs <= 1 or len(items) < few:
         yield from map(work, items)
         return
+    import multiprocessing  # half a tenth of a second
+
     processes = min(jobs, len(items))
     with multiprocessing.get_context("spawn").Pool(processes, silence_known_warnings) as pool:
         for start in range(0, len(items), WINDOW):

@@ -4,8 +4,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from tqdm import tqdm
-
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -19,6 +17,8 @@ class Progress:
     """
 
     def __init__(self, total: int, what: str, unit: str, initial: int = 0, scaled: bool = False):
+        from tqdm import tqdm  # a tenth of a second, which is waited for where there is long work
+
         self.total, self.what, self.unit = total, what, unit
         self.initial = self.done = initial
         self.shown = tqdm.format_sizeof if scaled else "{:.0f}".format

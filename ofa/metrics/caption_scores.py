@@ -16,7 +16,6 @@ from subprocess import CalledProcessError
 from typing import Any
 
 import numpy as np
-import sacrebleu
 
 from ofa.errors import UserError
 from ofa.metrics.cider import CiderD, check_captions
@@ -303,12 +302,16 @@ def split_references(row: BatchRow) -> list[str]:
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
     """Lengths, and matching and possible n-grams, as sacrebleu counts them."""
+    import sacrebleu  # a quarter of a second, which only those who score captions wait for
+
     streams: Any = list(map(list, zip_longest(*references)))
     bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")
     return dict(zip(BLEU_COUNTS, (bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals)))
 
 
 def bleu_value(counts: Mapping[str, float]) -> float:
+    import sacrebleu
+
     sys_len, ref_len, *ngrams = (int(counts[name]) for name in BLEU_COUNTS)
     return sacrebleu.BLEU.compute_bleu(ngrams[:4], ngrams[4:], sys_len, ref_len).score
 

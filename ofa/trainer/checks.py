@@ -8,13 +8,19 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ofa.checkpoints.header import Header, read_header
+from ofa.data.negatives import complete_folder
 from ofa.data.row_files import column_numbers, index_places, stored
 from ofa.data.shards import find_shards, names_shards
 from ofa.data.tsv import BOM, MAGIC, data_files, open_index
 from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig
+from ofa.task.columns import TsvSchema
+from ofa.task.mixture_file import TEMPLATE, parse_members, read_members
+from ofa.task.pretraining_tasks import TASKS, PretrainingOptions, RowKind, parse_weights
 from ofa.task.task_spec import TaskOptions, TaskSpec
-from ofa.tasks import OTHERS, spec_of, specs_called
+from ofa.tasks import OTHERS, declared_specs, spec_of, specs_called
+from ofa.tasks.pretraining import EXTRAS, MATCHING, PAIRS
+from ofa.tasks.template import UNBOUND
 from ofa.tokens.bpe import recognize
 from ofa.tokens.vocabulary import DICTIONARY, count_entries, read_dictionary
 from ofa.trainer.flags import int_of, value_of
@@ -26,6 +32,16 @@ IMAGE = re.compile(r"[A-Za-z0-9+/=_\-\s]{64,}|\s*")
 BUCKETS = ("token_bucket_size", "image_bucket_size")  # options that decide shapes
 CARRIED = (*BUCKETS, "code_image_size", "code_dict_size", "num_bins", "max_image_size")
 SHOWN = 40  # characters of a cell in a message
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files whose rows are of one kind. Args: data: their paths, as tasks take them. columns: the
+    numbers of their columns; None: the usual ones."""
+
+    schema: TsvSchema
+    data: str
+    columns: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,18 +73,25 @@ def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = 
     _check_document_frequencies(data, flags)
     header = Header() if start is None else read_header(start)
     spec = _spec_of(flags)
-    if spec is None:
+    sources = _sources_of_several(data, flags)
+    if spec is not None:
+        sources = [Source(spec, data, value_of("--selected-cols", flags))]
+    if not sources:
         return Facts(start=header)
-    carried = carried_flags(header, spec) if carries else ()
-    train, flags = data_files(data, "train"), [*carried, *flags]
-    _check_files(data, spec, flags)
-    counts = [count_rows(path) for path in train]
-    known = [rows for rows, _ in counts if rows]
+    options = PretrainingOptions if spec is None else spec.options
+    carried = carried_flags(header, options) if carries else ()
+    flags = [*carried, *flags]
+    for source in sources:
+        _check_files(source, _validates(flags))
     entries = _entries_of(flags)
     _check_fit(start, header, entries, flags)
+    if spec is None:
+        return Facts(entries=entries, start=header, carried=carried)
+    counts = [count_rows(path) for path in data_files(data, "train")]
+    known = [rows for rows, _ in counts if rows]
     return Facts(
         spec=spec,
-        rows=round(sum(known) / len(known)) if len(known) == len(train) else None,
+        rows=round(sum(known) / len(known)) if len(known) == len(counts) else None,
         exact=all(exact for _, exact in counts),
         valid_rows=count_rows(data_files(data, "valid")[0])[0] if _validates(flags) else 0,
         entries=entries,
@@ -83,6 +106,35 @@ def _spec_of(flags: Sequence[str]) -> TaskSpec | None:
     task = value_of("--task", flags)
     specs = specs_called(task) if task and task not in OTHERS else []
     return specs[0] if specs else None
+
+
+def _sources_of_several(data: str, flags: Sequence[str]) -> list[Source]:
+    """The files of the tasks of a mixture, or of a pretraining. Raises: UserError if they are not
+    described as they should be."""
+    task = value_of("--task", flags)
+    if task == "joint":
+        specs = {spec.name: spec for spec in (*declared_specs(), UNBOUND)}
+        mixture = value_of("--mixture", flags)
+        members = parse_members(mixture, specs) if mixture else read_members(data, specs)
+        return [
+            Source(
+                spec_of(member.options.get(TEMPLATE) or member.task),
+                member.options["data"],
+                member.options.get("selected_cols"),
+            )
+            for member in members
+        ]
+    if task != "unify_task":
+        return []
+    found, weights = {}, parse_weights(value_of("--task-weights", flags))
+    for name in filter(weights.get, TASKS):
+        kind = EXTRAS.get(name, PAIRS)
+        files = data if kind is PAIRS else value_of(f"--{kind.name}-data", flags)
+        if files and files != "none":
+            found[kind.name] = Source(kind, files, value_of(kind.flag, flags))
+    if PAIRS.name in found and weights[MATCHING]:
+        complete_folder(value_of("--neg-sample-dir", flags))
+    return list(found.values())
 
 
 def _validates(flags: Sequence[str]) -> bool:
@@ -120,10 +172,13 @@ def _check_document_frequencies(data: str, flags: Sequence[str]) -> None:
 # --- files
 
 
-def _check_files(data: str, spec: TaskSpec, flags: Sequence[str]) -> None:
+def _check_files(source: Source, validates: bool) -> None:
     """Raises: UserError if a file is missing or has not the columns of the task."""
-    train, (valid,) = data_files(data, "train"), data_files(data, "valid") or [""]
-    for path in dict.fromkeys([*train, *([valid] if _validates(flags) else [])]):
+    # a pretraining that does not validate takes all files
+    only_training = isinstance(source.schema, RowKind) and not validates
+    train = data_files(source.data, "train", only_training)
+    (valid,) = data_files(source.data, "valid") or [""]
+    for path in dict.fromkeys([*train, *([valid] if validates else [])]):
         is_valid = path == valid and path not in train
         if names_shards(path):
             find_shards(path)
@@ -138,22 +193,22 @@ def _check_files(data: str, spec: TaskSpec, flags: Sequence[str]) -> None:
             found = "a folder" if os.path.isdir(path) else "no such file"
             raise UserError(f"{path}: expected a TSV file with {what}, found {found}; {remedy}")
         else:
-            _check_columns(path, spec, value_of("--selected-cols", flags))
+            _check_columns(path, source.schema, source.columns)
 
 
-def _check_columns(path: str, spec: TaskSpec, selected_cols: str | None) -> None:
+def _check_columns(path: str, schema: TsvSchema, selected_cols: str | None) -> None:
     """The first row has the columns of the task, and an image where one should be."""
-    if not spec.columns:  # they follow from an option
+    if not schema.columns:  # they follow from an option
         return
     cells = first_row(path)
-    columns = selected_cols or spec.default_cols
+    columns = selected_cols or schema.default_cols
     numbers = column_numbers(path, columns, len(cells))
-    names = spec.names_of(len(numbers), path)
+    names = schema.names_of(len(numbers), path)
     for name, number in zip(names, numbers):
-        column = spec.column(name)
+        column = schema.column(name)
         if column and column.kind == "image" and not IMAGE.fullmatch(cells[number]):
             raise UserError(
-                f"{path}:1: --selected-cols={columns}: expected an image in base64 in column"
+                f"{path}:1: {schema.flag}={columns}: expected an image in base64 in column"
                 f" {number}, found {cells[number][:SHOWN]!r}; give the columns in the order"
                 f" {','.join(names)}"
             )
@@ -240,9 +295,9 @@ def _check_fit(
         )
 
 
-def carried_flags(header: Header, spec: TaskSpec) -> tuple[str, ...]:
+def carried_flags(header: Header, options: type[TaskOptions]) -> tuple[str, ...]:
     """What decides the shapes of a network, as its checkpoint has it."""
-    known = {one.name for one in (*fields(spec.options), *fields(ModelConfig))}
+    known = {one.name for one in (*fields(options), *fields(ModelConfig))}
     values = {name: header.options.get(name) for name in CARRIED if name in known}
     return tuple(
         f"--{name.replace('_', '-')}={value}"

@@ -20,8 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from ofa.io.terminal import styled
 
 MODULE = "ofa.trainer.console"
@@ -112,6 +110,9 @@ class Console:
     def __init__(
         self, out: TextIO, err: TextIO, log: str, clock: Callable[[], float] = time.monotonic
     ):
+        from tqdm import tqdm  # here, as the launcher imports this file and needs no bar
+
+        self.tqdm = tqdm
         self.out, self.err, self.log, self.clock = out, err, log, clock
         self.run, self.started = Run(), clock()
         self.best: float | None = None  # of the subset by which fairseq chooses the best checkpoint
@@ -134,7 +135,7 @@ class Console:
             self.run, self.started = Run(**record["run"]), self.clock()
             self.best = self.run.best
             if self.out.isatty():
-                self.bar = tqdm(
+                self.bar = self.tqdm(
                     total=self.run.updates,
                     initial=self.run.first,
                     file=self.out,
@@ -227,7 +228,7 @@ class Console:
         limits = [run.seconds - passed] if run.seconds is not None else []
         if run.updates is not None and done > 0:
             limits.append(passed / done * (run.updates - update))
-        return tqdm.format_interval(max(min(limits), 0)) if limits else "-"
+        return self.tqdm.format_interval(max(min(limits), 0)) if limits else "-"
 
     def validation(self, subset: str, epoch: int, figures: dict[str, str]) -> None:
         """A row of a table; its head before, where the last line was no row of the same."""
@@ -256,7 +257,7 @@ class Console:
 
     def print(self, text: str) -> None:
         self.columns = []
-        tqdm.write(text, file=self.out)
+        self.tqdm.write(text, file=self.out)
         self.out.flush()
 
     def error(self, text: str) -> None:

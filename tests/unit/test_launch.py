@@ -216,30 +216,62 @@ def test_own_data_are_trained_on_from_random_weights_unless_a_checkpoint_is_name
 ):
     from ofa.cli import train as command
 
-    def become(words, settings):
-        raise Became(words, settings)
+    def run_script(*arguments):
+        raise Became(*arguments)
 
-    monkeypatch.setattr(command, "become", become)
+    monkeypatch.setattr(command, "run_script", run_script)
+    words = ["train", "caption", "--data", str(tmp_path), "--size", "nano", "--lr=1"]
     for arguments, start in (([], "none"), (["--from", "a.pt"], "a.pt")):
         with pytest.raises(Became) as found:
-            main(
-                [
-                    "train",
-                    "caption",
-                    "--data",
-                    str(tmp_path),
-                    "--size",
-                    "nano",
-                    *arguments,
-                    "--lr=1",
-                ]
-            )
-        words, settings = found.value.args
-        assert Path(words[1]).parts[-2:] == ("caption", "train_stage1.sh") and words[2:] == [
-            "--lr=1"
-        ]
+            main([*words, *arguments])
+        script, settings, flags = found.value.args
+        assert script.parts[-2:] == ("caption", "train_stage1.sh") and flags == ["--lr=1"]
         assert settings["RESTORE"] == start and settings["DATA_DIR"] == str(tmp_path)
-        assert settings["SIZE"] == "nano" and os.access(settings["OFA_EXECUTABLE"], os.X_OK)
+        assert settings["SIZE"] == "nano"
+
+
+@pytest.fixture
+def own_environment(monkeypatch):
+    """A recipe leaves its settings in this process's environment."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+def test_a_recipe_is_trained_in_the_process_that_was_asked_for_it(own_environment, capsys):
+    arguments = [
+        "train",
+        "caption-stage1",
+        "--from",
+        "none",
+        "--size",
+        "nano",
+        "--lr=3",
+        "--dry-run",
+    ]
+    assert main(arguments) == 0
+    words = capsys.readouterr().out.split()  # of this process alone
+    assert "--arch=ofa_nano" in words and words.index("--lr=1e-5") < words.index("--lr=3")
+    assert "--update-freq=16" in words  # EFFECTIVE_BATCH=128, which the script exports
+
+
+def test_a_script_that_refuses_a_setting_ends_the_command(own_environment, monkeypatch, capfd):
+    monkeypatch.setenv("DATASET", "coca")
+    assert main(["train", "caption-stage1"]) == 2
+    assert capfd.readouterr().err == "DATASET expects coco or muge; found 'coca'\n"
+
+
+def test_a_script_of_several_trainings_takes_the_place_of_the_command(monkeypatch):
+    from ofa.cli import train as command
+
+    def become(words, environment):
+        raise Became(words, environment)
+
+    monkeypatch.setattr(command, "become", become)
+    monkeypatch.setenv("SWEEP", "1")
+    with pytest.raises(Became) as found:
+        main(["train", "rte", "--seed=2"])
+    words, settings = found.value.args
+    assert Path(words[1]).parts[-2:] == ("glue", "train.sh") and words[2:] == ["--seed=2"]
+    assert os.access(settings["OFA_EXECUTABLE"], os.X_OK)
 
 
 def test_stage_2_on_own_data_asks_for_stage_1(capsys, tmp_path):
@@ -261,14 +293,14 @@ def test_own_data_are_fitted_unless_the_recipe_is_asked_for(
 ):
     from ofa.cli import train as command
 
-    def become(words, settings):
-        raise Became(words, settings)
+    def run_script(*arguments):
+        raise Became(*arguments)
 
-    monkeypatch.setattr(command, "become", become)
+    monkeypatch.setattr(command, "run_script", run_script)
     monkeypatch.setattr(devices, "count_without_torch", lambda: (0, ""))
     with pytest.raises(Became) as found:
         main(["train", "caption", "--data", str(tmp_path), *more, "--lr=1"])
-    settings = found.value.args[1]
+    _, settings, _ = found.value.args
     assert (settings["OFA_AUTO"], settings.get("OFA_CHOSEN")) == (auto, chosen)
     assert settings.get("SIZE") == (more[1] if "--size" in more else "nano" if auto else None)
 

@@ -87,6 +87,71 @@ def test_what_is_missing_is_named_with_its_remedy(folder, data, flags, message):
     assert re.search(message, refused(folder, *flags, data=data))
 
 
+JOINT = ["--task=joint", "--arch=ofa_nano", "--num-bins=8"]
+
+
+def joint(folder, **caption_entry):
+    """The facts of a mixture of one task."""
+    (folder / "joint.json").write_text(json.dumps({"caption": caption_entry}))
+    return look_at(str(folder / "joint.json"), None, [*JOINT, f"--bpe-dir={folder}/bpe"])
+
+
+def test_the_files_of_a_mixture_are_looked_at(folder):
+    found = joint(folder, data="train.tsv,val.tsv", selected_cols="0,4,2")
+    assert (found.spec, found.rows, found.entries) == (None, None, 4 + 7 + 1 + 8192 + 8)
+    with pytest.raises(UserError, match="none.tsv: expected a TSV file with rows to learn from"):
+        joint(folder, data=f"{folder}/none.tsv,{folder}/val.tsv")
+    with pytest.raises(UserError, match="train.tsv:1: .* asks for column 7"):
+        joint(folder, data="train.tsv,val.tsv", selected_cols="0,7,2")
+    with pytest.raises(UserError, match="unknown option 'dat'"):
+        joint(folder, dat="train.tsv")
+
+
+def test_a_mixture_in_one_line_is_looked_at(folder):
+    flags = [*JOINT, f"--bpe-dir={folder}/bpe", "--mixture=caption=none.tsv*2"]
+    with pytest.raises(UserError, match="none.tsv: expected a TSV file"):
+        look_at("", None, flags)
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    """Rows of a pretraining: id, image, four columns of texts and objects, data set and type."""
+    image = checks.first_row(str(folder / "train.tsv"))[4]
+    row = ["p0", image, "a cube", "", "", "", "", "caption"]
+    (folder / "pairs.tsv").write_text("\t".join(row) + "\n")
+    (folder / "texts.tsv").write_text("t0\n")
+    return folder / "pairs.tsv"
+
+
+def pretraining(folder, data, *flags):
+    all_flags = ["--task=unify_task", "--arch=ofa_nano", "--num-bins=8", "--disable-validation"]
+    weights = "--task-weights=image_text_matching=0"
+    return look_at(str(data), None, [*all_flags, f"--bpe-dir={folder}/bpe", weights, *flags])
+
+
+@pytest.mark.parametrize(
+    "files, flags, message",
+    [
+        ("pairs.tsv,none.tsv", (), "none.tsv: expected a TSV file with rows to learn from"),
+        ("pairs.tsv", ("--text-data={}/none.tsv",), "none.tsv: expected a TSV file"),
+        ("pairs.tsv", ("--text-data={}/texts.tsv",), "column 1, found 1 column"),
+        ("texts.tsv", (), "texts.tsv:1: .* asks for column"),
+        ("pairs.tsv", ("--task-weights=qa=2",), "--neg-sample-dir: expects the folder of"),
+        ("pairs.tsv", ("--task-weights=qu=2",), "unknown task 'qu'"),
+    ],
+)
+def test_the_files_of_a_pretraining_are_looked_at(folder, pairs, files, flags, message):
+    data = ",".join(f"{folder}/{name}" for name in files.split(","))
+    with pytest.raises(UserError, match=message):
+        pretraining(folder, data, *(flag.format(folder) for flag in flags))
+
+
+def test_files_of_a_task_that_is_not_pretrained_are_not_looked_at(folder, pairs):
+    left_out = "--task-weights=image_text_matching=0,text_infilling=0"
+    found = pretraining(folder, pairs, left_out, f"--text-data={folder}/none.tsv")
+    assert found.entries == 4 + 7 + 1 + 8192 + 8
+
+
 def test_a_training_without_validation_needs_no_file_for_it(folder):
     assert facts(folder, "--disable-validation", data="train.tsv,none.tsv").valid_rows == 0
 
@@ -230,14 +295,15 @@ def test_errors_come_before_torch(folder):
         f"files = '{folder}/train.tsv,{folder}/val.tsv'\n"
         f"flags = ['--task=caption', '--arch=ofa_nano', '--bpe-dir={folder}/bpe']\n"
         "for more in (['--lernrate=1'], ['--selected-cols=0,9,2'], ['--bpe-dir=none'],\n"
-        "             ['--from=none.pt'], ['--from=' + files.split(',')[0]]):\n"
+        "             ['--from=none.pt'], ['--from=' + files.split(',')[0]],\n"
+        "             ['--task=joint'], ['--task=unify_task', '--text-data=none.tsv']):\n"
         "    assert main(['train', files, *flags, *more]) == 2, more\n"
         "heavy = {'torch', 'fairseq', 'torchvision'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error: ") == 5
+    assert done.stderr.count("error: ") == 7
 
 
 def test_the_command_names_itself_for_an_unknown_flag(capsys):
