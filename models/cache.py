@@ -6,7 +6,7 @@ beams, H heads, T new tokens, S encoder positions, D head width, L prompt length
 """
 
 from collections.abc import Callable
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from ofa.models.encoder import select_rows
 ROWS_AT_ONCE = 32  # rows of position bias computed together
 
 
+class PositionRows(NamedTuple):
+    """What a decoder needs to know of some positions of the target, R rows."""
+
+    biases: list[Tensor]  # of each layer, (1 or B, H, R, L + positions up to the last row)
+    source_bias: Tensor  # cross-attention, (1 or B, H, R, S)
+    positions: Optional[Tensor]  # added to the embeddings, (1 or B, R, C); None: nothing is
+
+
 class DecoderCache:
     """Made by ``Decoder.start``, filled by ``Decoder.step``.
 
@@ -25,8 +33,7 @@ class DecoderCache:
         prompts: keys and values of each layer that come before every target, (1, H, L, D), or None.
         beam, max_len: room for that many beams and tokens; with more of them the buffers grow.
         is_code: whether targets are image codes; bool[B] when some are.
-        bias_rows: (first, last) -> biases of these positions: [(1 or B, H, rows, L + last) per
-            layer], (1 or B, H, rows, S).
+        bias_rows: (first, last) -> `PositionRows` of these positions.
     """
 
     def __init__(
@@ -36,7 +43,7 @@ class DecoderCache:
         beam: int,
         max_len: int,
         is_code: Union[bool, Tensor],
-        bias_rows: Callable,
+        bias_rows: Callable[[int, int], PositionRows],
     ) -> None:
         keys = sources[0][0]
         images, heads, _, width = keys.shape
@@ -52,8 +59,8 @@ class DecoderCache:
                 self.buffer[kind, layer, :, :, :, : self.prompt_length] = prompt[kind]
         self.rows = torch.arange(images, device=keys.device)  # which of the first images are left
         self._bias_rows = bias_rows
-        # first row, last row, biases of each layer, source bias
-        self._block: tuple[int, int, list[Tensor], Tensor] = (0, 0, [], keys.new_empty(0))
+        self._first = self._last = 0  # rows that are known
+        self._block = PositionRows([], keys.new_empty(0), None)
 
     @property
     def images(self) -> int:
@@ -64,25 +71,29 @@ class DecoderCache:
         """Places that are filled, of the prompt and of tokens."""
         return self.prompt_length + self.length
 
-    def begin(self, num_tokens: int, beams: int) -> tuple[list[Tensor], Tensor]:
+    def begin(self, num_tokens: int, beams: int) -> PositionRows:
         """Make room for T more tokens of K beams.
 
-        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens),
-            cross-attention bias (B, H, 1 or K * T, S).
+        Returns: their rows: self-attention biases (1 or B * K, H, T, L + all tokens),
+            cross-attention bias (B, H, 1 or K * T, S), positions (1 or B * K, T, C).
         """
         first, last = self.length, self.length + num_tokens
         self._grow(beams, last)
         self.beams = beams
-        if last > self._block[1]:
+        if last > self._last:
             with torch.no_grad():
-                self._block = self._make_block(first, max(last, first + ROWS_AT_ONCE))
-        start, _, biases, source_bias = self._block
-        rows, columns = slice(first - start, last - start), slice(0, self.prompt_length + last)
+                self._first, self._last = first, max(last, first + ROWS_AT_ONCE)
+                self._block = self._keep(self._bias_rows(self._first, self._last), self.rows)
+        biases, source_bias, positions = self._block
+        rows = slice(first - self._first, last - self._first)
+        columns = slice(0, self.prompt_length + last)
         biases = [self._per_beam(bias[:, :, rows, columns]) for bias in biases]
         source_bias = source_bias[:, :, rows]
         if num_tokens > 1:  # beams stand side by side as query positions: K * T rows
             source_bias = source_bias.repeat(1, 1, beams, 1)
-        return biases, source_bias
+        if positions is not None:
+            positions = self._per_beam(positions[:, rows])
+        return PositionRows(biases, source_bias, positions)
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
         """Store new keys and values (B * K, H, T, D). Returns: all, (B * K, H, L + tokens, D)."""
@@ -105,9 +116,6 @@ class DecoderCache:
         Args: parents: int64[B, K'], K' may differ from K.
         """
         beams = parents.size(1)
-        same = torch.arange(beams, device=parents.device)
-        if beams == self.beams and bool((parents == same).all()):
-            return
         first = torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3)
         # (2, layers, B * room for beams, H, L + tokens, D)
         spoken = self.buffer.flatten(2, 3)[:, :, :, :, : self.end]
@@ -118,19 +126,18 @@ class DecoderCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep these images only (by their present number). Args: rows: int64[B']."""
-        first, last, biases, source_bias = self._block
-        biases = [select_rows(bias, rows) for bias in biases]
-        self._block = (first, last, biases, select_rows(source_bias, rows))
+        self._block = self._keep(self._block, rows)
         self.sources = [(keys[rows], values[rows]) for keys, values in self.sources]
         self.buffer = self.buffer[:, :, rows]
         if isinstance(self.is_code, Tensor):
             self.is_code = self.is_code[rows]
         self.rows = self.rows[rows]
 
-    def _make_block(self, first: int, last: int) -> tuple[int, int, list[Tensor], Tensor]:
-        biases, source_bias = self._bias_rows(first, last)  # made for the first images
-        biases = [select_rows(bias, self.rows) for bias in biases]
-        return first, last, biases, select_rows(source_bias, self.rows)
+    @staticmethod
+    def _keep(block: PositionRows, images: Tensor) -> PositionRows:
+        biases = [select_rows(bias, images) for bias in block.biases]
+        positions = None if block.positions is None else select_rows(block.positions, images)
+        return PositionRows(biases, select_rows(block.source_bias, images), positions)
 
     def _per_beam(self, bias: Tensor) -> Tensor:
         return bias if bias.size(0) == 1 else bias.repeat_interleave(self.beams, dim=0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ofa.errors import UserError
 from ofa.models.attention import mask_bias, needs_mask, pad_for_prompt, with_prompt
-from ofa.models.cache import DecoderCache
+from ofa.models.cache import DecoderCache, PositionRows
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
 from ofa.models.layers import DecoderLayer, TransformerStack
@@ -81,7 +81,7 @@ class Decoder(TransformerStack):
         if per_sample > 1:  # the targets of a sample stand side by side, as beams do
             source_bias = source_bias.repeat(1, 1, per_sample, 1)
         prompts = self.prompts()
-        x = self.embed(prev_output_tokens, 0, is_code)
+        x = self.embed(prev_output_tokens, is_code, self.positions(is_code, 0, length))
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
         looking = self.watch_last_attention() if return_attention else None
         for layer, bias, prompt in zip(self.layers, biases, prompts):
@@ -117,16 +117,20 @@ class Decoder(TransformerStack):
         encoder_output: EncoderOutput,
         beam: int,
         max_len: int,
-        code_masks: Optional[Tensor] = None,
+        code_masks: Union[bool, Tensor, None] = None,
     ) -> DecoderCache:
-        """A cache for targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
-        is_code = is_image_code(code_masks)
+        """A cache for targets of up to ``max_len`` tokens with up to ``beam`` beams per image.
+
+        Args: code_masks: bool[B], True for targets of image codes; or a bool for all of them.
+        """
+        is_code = code_masks if isinstance(code_masks, bool) else is_image_code(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
         prompts = self.prompts() if self.config.decoder_prompt else None
 
-        def bias_rows(first: int, last: int) -> tuple[list[Tensor], Tensor]:
+        def bias_rows(first: int, last: int) -> PositionRows:
             source_bias = self.source_bias(is_code, first, last, encoder_output)
-            return list(self.self_biases(is_code, first, last)), source_bias
+            biases = list(self.self_biases(is_code, first, last))
+            return PositionRows(biases, source_bias, self.positions(is_code, first, last))
 
         return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
 
@@ -143,29 +147,33 @@ class Decoder(TransformerStack):
         tokens = tokens.reshape(images * beams, -1)
         num_tokens = tokens.size(1)
         self.check_length(cache.length + num_tokens, cache.is_code)
-        biases, source_bias = cache.begin(num_tokens, beams)
-        x = self.embed(tokens, cache.length, repeat_rows(cache.is_code, beams))
+        biases, source_bias, positions = cache.begin(num_tokens, beams)
+        x = self.embed(tokens, repeat_rows(cache.is_code, beams), positions)
         for index, layer in enumerate(self.layers):
             extend, source = partial(cache.extend, index), cache.sources[index]
             x = layer(x, extend, biases[index], source, source_bias)
         cache.length += num_tokens
         return self.layer_norm(x[:, -1:]).view(images, beams, -1)
 
-    def branches(self, tokens: Tensor, depths: Tensor, sees: Tensor, cache: DecoderCache) -> Tensor:
+    def branches(
+        self, tokens: Tensor, depths: Tensor, sees: Tensor, cache: DecoderCache, deepest: int
+    ) -> Tensor:
         """Many continuations of a text at once, as nodes of a tree. The cache, with one beam per
         image, stays as it is.
 
         Args:
             tokens: int64[N]. depths: int64[N], 1 directly behind what the cache holds.
             sees: bool[N, N]: node i looks at node j, its ancestor or itself.
+            deepest: the largest of the depths.
 
         Returns: states (B, N, C).
         """
-        depth = int(depths.max())
-        self.check_length(cache.length + depth, False)
-        biases, source_bias = cache.begin(depth, 1)  # of one path of that depth
+        self.check_length(cache.length + deepest, False)
+        # of one path of that depth
+        biases, source_bias, positions = cache.begin(deepest, 1)
         rows, before = depths - 1, cache.end
-        x = self.embed(tokens[None], cache.length, False, rows).expand(cache.images, -1, -1)
+        positions = None if positions is None else positions[:, rows]
+        x = self.embed(tokens[None], False, positions).expand(cache.images, -1, -1)
         source_bias = source_bias[:, :, rows]
         for index, layer in enumerate(self.layers):
             bias = biases[index][:, :, rows]  # (1, H, N, before + depth)
@@ -176,19 +184,11 @@ class Decoder(TransformerStack):
 
     # ------------------------------------------------------------------ parts of both
 
-    def embed(
-        self, tokens: Tensor, first: int, is_code: IsImageCode, offsets: Optional[Tensor] = None
-    ) -> Tensor:
-        """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ...
-
-        Args: offsets: int64[T], the tokens are at positions first + offsets instead.
-        """
+    def embed(self, tokens: Tensor, is_code: IsImageCode, positions: Optional[Tensor]) -> Tensor:
+        """Input of the first layer (N, T, C). Args: positions: what ``self.positions`` made."""
         x = self.embed_tokens(tokens) * self.embed_scale
-        if not self.config.disable_entangle:
-            length = tokens.size(1) if offsets is None else int(offsets.max()) + 1
-            last = first + length
-            positions = select_per_row(is_code, lambda code: self.positions(code, first, last))
-            x = x + (positions if offsets is None else positions[:, offsets])
+        if positions is not None:
+            x = x + positions
 
         def norm(code: bool) -> Tensor:
             layer_norm = self.code_layernorm_embedding if code else None
@@ -196,7 +196,13 @@ class Decoder(TransformerStack):
 
         return self.dropout(select_per_row(is_code, norm))
 
-    def positions(self, code: bool, first: int, last: int) -> Tensor:
+    def positions(self, is_code: IsImageCode, first: int, last: int) -> Optional[Tensor]:
+        """What is added to embeddings at positions first..last-1, (1 or N, T, C), if anything."""
+        if self.config.disable_entangle:
+            return None
+        return select_per_row(is_code, lambda code: self.position_vectors(code, first, last))
+
+    def position_vectors(self, code: bool, first: int, last: int) -> Tensor:
         """Position vectors before their LayerNorm: (1, last - first, C)."""
         if code:
             return self.embed_image_positions(self.code_cells(first, last)[None])
@@ -210,7 +216,7 @@ class Decoder(TransformerStack):
 
     def normed_positions(self, code: bool, first: int, last: int) -> Tensor:
         norm = self.image_pos_ln if code else self.pos_ln
-        return norm(self.positions(code, first, last))
+        return norm(self.position_vectors(code, first, last))
 
     def self_biases(
         self, is_code: IsImageCode, first: int, last: int, padding_mask: Optional[Tensor] = None

@@ -62,6 +62,9 @@ class VocabularySubset:
         return torch.where(tokens < self.specials, tokens, ranged)
 
     def tokens(self, columns: Tensor) -> Tensor:
+        """Token of each column."""
+        if self.whole:
+            return columns
         return torch.where(columns < self.specials, columns, columns - self.specials + self.start)
 
 
@@ -80,15 +83,19 @@ def repeated_ngrams(tokens: Tensor, size: int, absent: int) -> Tensor:
 
 
 def keep_only(logits: Tensor, rows: Tensor, columns: Tensor, free: Tensor | None = None) -> None:
-    """In place: -inf everywhere but at ``(rows[i], columns[i])`` and in rows that are ``free``.
+    """In place: -inf everywhere but at ``(rows, columns)`` and in rows that are ``free``.
 
-    Args: logits: float[B, K, M]; rows: int64[P] in [0, B * K); columns: int64[P]; free: bool[B, K].
+    Args: logits: float[B, K, M]; rows: int64 in [0, B * K); columns: int64, negative: none; both
+    have one shape; free: bool[B, K].
     """
     flat = logits.view(-1, logits.size(-1))
-    forbidden = torch.ones_like(flat, dtype=torch.bool)
-    forbidden[rows, columns] = False
+    count, width = flat.shape
+    forbidden = torch.ones(count, width + 1, dtype=torch.bool, device=flat.device)
+    # negative columns point to the one behind the last
+    forbidden[rows, torch.where(columns < 0, width, columns)] = False
+    forbidden = forbidden[:, :width]
     if free is not None:
-        forbidden &= ~free.reshape(-1, 1)
+        forbidden = forbidden & ~free.reshape(-1, 1)
     flat.masked_fill_(forbidden, -math.inf)
 
 
@@ -108,10 +115,8 @@ class TrieRule:
     def apply(self, logits: Tensor, step: int, columns: VocabularySubset) -> None:
         """In place on (B, K, M): only tokens that the trie allows; anything inside the prefix."""
         rows, tokens = self.table.allowed(self.states)
-        allowed = columns.of_tokens(tokens, absent=-1)
-        present = allowed >= 0
         free = (step < self.prefix_length)[:, None].expand(self.states.shape)
-        keep_only(logits, rows[present], allowed[present], free)
+        keep_only(logits, rows, columns.of_tokens(tokens, absent=-1), free)
 
     def advance(self, tokens: Tensor, parents: Tensor, step: int) -> None:
         """The beams (B, K) continue ``parents`` by ``tokens``."""
@@ -141,5 +146,4 @@ def apply_hook(
         for token in hook(ids[row // beams], prefix)
     ]
     rows, chosen = logits.new_tensor(allowed, dtype=torch.int64).view(-1, 2).unbind(1)
-    chosen = columns.of_tokens(chosen, absent=-1)
-    keep_only(logits, rows[chosen >= 0], chosen[chosen >= 0])
+    keep_only(logits, rows, columns.of_tokens(chosen, absent=-1))

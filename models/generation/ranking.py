@@ -44,6 +44,10 @@ class TrieChunk(NamedTuple):
     row: Tensor  # int64[E], node where an edge begins
     column: Tensor  # int64[E], its token
     child: Tensor  # int64[E], where it leads in the trie
+    deepest: int  # largest of ``depths``
+
+    def to(self, device: torch.device) -> "TrieChunk":
+        return TrieChunk(*(to_device(part, device) for part in self))
 
     def log_probabilities(self, states: Tensor, weight: Tensor) -> Tensor:
         """Of each edge among those that begin at its node: float[B, E]. Args: states: (B, N, C);
@@ -55,6 +59,20 @@ class TrieChunk(NamedTuple):
         most = rows.scatter_reduce(1, row, logits, "amax", include_self=False)
         logits = logits - most.gather(1, row)
         return logits - rows.scatter_add(1, row, logits.exp()).log().gather(1, row)
+
+
+class DeviceTables(NamedTuple):
+    """What a ranker looks up, on the device that it scores on."""
+
+    parts: list[TrieChunk]
+    decided: Tensor  # int64, nodes whose edge is decided, in the order of the parts
+    levels: list[tuple[Tensor, Tensor]]  # nodes of a depth, and their parents; from above
+    ends: Tensor  # int64[answers], last node of each
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A tensor of the host on the device, without waiting for it; anything else as it is."""
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
 
 class AnswerRanker:
@@ -72,6 +90,24 @@ class AnswerRanker:
         self.parts = self._cut()
         nothing = torch.empty(0, dtype=torch.int64)
         self.decided = torch.cat([nothing, *(part.child for part in self.parts)])
+        self._tables: dict[torch.device, DeviceTables] = {}
+
+    def tables(self, device: torch.device) -> DeviceTables:
+        """Copied to each device once."""
+        if device not in self._tables:
+            depth = self.table.depth
+            below = range(int(depth[self.start]) + 1, int(depth.max()) + 1)
+            levels = [(depth == level).nonzero()[:, 0] for level in below]
+            self._tables[device] = DeviceTables(
+                [part.to(device) for part in self.parts],
+                to_device(self.decided, device),
+                [
+                    (to_device(nodes, device), to_device(self.table.parent[nodes], device))
+                    for nodes in levels
+                ],
+                to_device(self.table.ends, device),
+            )
+        return self._tables[device]
 
     # ------------------------------------------------------------------ which nodes, in which parts
 
@@ -119,7 +155,8 @@ class AnswerRanker:
         columns, column = table.token[edge].unique(return_inverse=True)
         index = torch.tensor(nodes)
         depths = table.depth[index] - table.depth[self.start]
-        return TrieChunk(token_of[index], depths, sees, columns, rows, column, table.child[edge])
+        edges_of = columns, rows, column, table.child[edge]
+        return TrieChunk(token_of[index], depths, sees, *edges_of, deepest=int(depths.max()))
 
     # ------------------------------------------------------------------ scores
 
@@ -145,16 +182,20 @@ class AnswerRanker:
         steps = torch.zeros(len(prompts), len(self.table.parent), device=device)
         models = inference_networks(models)
         encoded = encoded or encode_all(models, sample)
+        tables = self.tables(device)
         for rows in self._groups(prompts):
-            given = torch.tensor([list(prompts[row]) for row in rows], device=device)
-            index = torch.tensor(rows, device=device)
+            given = to_device(torch.tensor([list(prompts[row]) for row in rows]), device)
+            index = to_device(torch.tensor(rows), device)
             found = [
-                self._edges(model.decoder, output.select(index), given)
+                self._edges(model.decoder, output.select(index), given, tables.parts)
                 for model, output in zip(models, encoded)
             ]
             mean = torch.stack(found).logsumexp(0) - math.log(len(found))
-            steps[index[:, None], self.decided.to(device)] = mean
-        return self._along_paths(steps)
+            steps[index[:, None], tables.decided] = mean
+        # sum over the nodes of each answer's path
+        for nodes, parents in tables.levels:
+            steps[:, nodes] += steps[:, parents]
+        return steps[:, tables.ends]
 
     def _groups(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Rows that go through the decoder together: their prompts are equally long."""
@@ -167,25 +208,17 @@ class AnswerRanker:
             rows[at : at + size] for rows in by_length.values() for at in range(0, len(rows), size)
         ]
 
-    def _edges(self, decoder: Decoder, encoded: EncoderOutput, prompts: Tensor) -> Tensor:
+    def _edges(
+        self, decoder: Decoder, encoded: EncoderOutput, prompts: Tensor, parts: list[TrieChunk]
+    ) -> Tensor:
         """Log-probability of every decided edge: float[B, all E]. Args: prompts: int64[B, P]."""
         weight = decoder.output_projection.weight
         cache = decoder.start(encoded, beam=1, max_len=prompts.size(1))
         states = decoder.states(prompts[:, None], cache)  # (B, 1, C)
         found = [states.new_empty(len(prompts), 0, dtype=torch.float32)]
-        for part in self.parts:
-            part = TrieChunk(*(tensor.to(prompts.device) for tensor in part))
+        for part in parts:
             nodes = states  # of the prompt, for the node behind <s>
-            if int(part.depths[0]) > 0:
-                nodes = decoder.branches(part.tokens, part.depths, part.sees, cache)
+            if part.deepest > 0:
+                nodes = decoder.branches(part.tokens, part.depths, part.sees, cache, part.deepest)
             found.append(part.log_probabilities(nodes, weight))
         return torch.cat(found, 1)
-
-    def _along_paths(self, steps: Tensor) -> Tensor:
-        """Sum over the nodes of each answer's path. Args: steps: float[B, all nodes]."""
-        total, depth = steps.clone(), self.table.depth
-        for level in range(int(depth[self.start]) + 1, int(depth.max()) + 1):
-            nodes = (depth == level).nonzero()[:, 0]
-            parents = self.table.parent[nodes].to(steps.device)
-            total[:, nodes.to(steps.device)] += total[:, parents]
-        return total[:, self.table.ends.to(steps.device)]

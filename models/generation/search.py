@@ -35,15 +35,19 @@ class FinishedHypotheses:
 
     Args: batch: number of images; beam: places per image; length: most tokens of a hypothesis, </s>
     included.
+
+    Attributes: counts: int64[batch]; cut_short: bool[batch], nothing could follow.
     """
 
     def __init__(self, batch: int, beam: int, length: int, device: torch.device):
         self.beam = beam
-        self.tokens = torch.zeros(batch, beam, length, dtype=torch.int64, device=device)
-        self.totals = torch.zeros(batch, beam, length, device=device)
-        self.scores = torch.full((batch, beam), -math.inf, device=device)
-        self.lengths = torch.zeros(batch, beam, dtype=torch.int64, device=device)
+        shape = (batch, beam + 1)  # the last place takes what is not kept
+        self.tokens = torch.zeros(*shape, length, dtype=torch.int64, device=device)
+        self.totals = torch.zeros(*shape, length, device=device)
+        self.scores = torch.full(shape, -math.inf, device=device)
+        self.lengths = torch.zeros(shape, dtype=torch.int64, device=device)
         self.counts = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.cut_short = torch.zeros(batch, dtype=torch.bool, device=device)
 
     def add(
         self, images: Tensor, ended: Tensor, tokens: Tensor, totals: Tensor, scores: Tensor
@@ -57,39 +61,55 @@ class FinishedHypotheses:
             totals: float32[B, K, T], summed log-probability up to each token.
             scores: float32[B, K], what hypotheses are compared by.
         """
-        place = self.counts[images][:, None] + ended.cumsum(1) - 1
-        row, column = (ended & (place < self.beam)).nonzero(as_tuple=True)
-        image, place, length = images[row], place[row, column], tokens.size(-1)
-        self.tokens[image, place, :length] = tokens[row, column]
-        self.totals[image, place, :length] = totals[row, column]
-        self.scores[image, place] = scores[row, column]
-        self.lengths[image, place] = length
-        self.counts[images] = (self.counts[images] + ended.sum(1)).clamp(max=self.beam)
+        counts = self.counts[images]
+        place = counts[:, None] + ended.cumsum(1) - 1
+        place = place.masked_fill(~ended, self.beam).clamp(max=self.beam)
+        rows, length = images[:, None], tokens.size(-1)
+        self.tokens[rows, place, :length] = tokens
+        self.totals[rows, place, :length] = totals
+        self.scores[rows, place] = scores
+        self.lengths[rows, place] = length
+        self.counts[images] = (counts + ended.sum(1)).clamp(max=self.beam)
 
-    def as_lists(self) -> list[list[dict[str, Tensor]]]:
-        """fairseq's form: per image the hypotheses, best first, as dicts.
+    def as_lists(self) -> tuple[list[list[dict[str, Tensor]]], int]:
+        """fairseq's form: per image the hypotheses, best first, as dicts; how many were cut short.
 
         Keys: ``tokens`` int64[T] with </s>; ``score`` float32[]; ``positional_scores`` float32[T],
-        log-probability of each token; ``attention`` and ``alignment``, empty.
+        log-probability of each token; ``attention`` and ``alignment``, empty. All are on the CPU,
+        wherever they were made: two copies for a batch.
         """
+        beam, length = self.beam, self.tokens.size(-1)
+        numbers = torch.cat(
+            [
+                self.tokens[:, :beam].flatten(1),
+                self.lengths[:, :beam],
+                self.counts[:, None],
+                self.cut_short[:, None],
+            ],
+            1,
+        ).cpu()
+        tokens, lengths, counts, cut_short = numbers.split([beam * length, beam, 1, 1], 1)
+        tokens = tokens.unflatten(1, (beam, length))
+        values = torch.cat([self.totals, self.scores[..., None]], -1)[:, :beam].cpu()
+        totals, scores = values[..., :-1], values[..., -1]
+        positional = torch.diff(totals, dim=-1, prepend=torch.zeros_like(totals[..., :1]))
         # free places have -inf and stay last
-        order = self.scores.argsort(dim=1, descending=True, stable=True).tolist()
-        positional = torch.diff(self.totals, dim=-1, prepend=torch.zeros_like(self.totals[..., :1]))
-        counts, lengths = self.counts.tolist(), self.lengths.tolist()
+        order = scores.argsort(dim=1, descending=True, stable=True).tolist()
         empty = torch.empty(0)
-        return [
+        found = [
             [
                 {
-                    "tokens": self.tokens[image, k, : lengths[image][k]],
-                    "score": self.scores[image, k],
+                    "tokens": tokens[image, k, :end],
+                    "score": scores[image, k],
                     "attention": empty,
                     "alignment": empty,
-                    "positional_scores": positional[image, k, : lengths[image][k]],
+                    "positional_scores": positional[image, k, :end],
                 }
-                for k in order[image][: counts[image]]
+                for k, end in ((k, ends[k]) for k in order[image][:count])
             ]
-            for image in range(len(counts))
+            for image, (ends, count) in enumerate(zip(lengths.tolist(), counts[:, 0].tolist()))
         ]
+        return found, int(cut_short.sum())
 
 
 # Candidates of: log-probabilities (B, K, M) of the next token, scores so far (B, K), beam.
@@ -172,6 +192,8 @@ class Sampling:
     only. Scores are those of the whole distribution, not of the part that was drawn from.
 
     Args: numbers: float[B, steps, K] in [0, 1) to draw with; None: torch's random numbers.
+
+    Attributes: step: of ``numbers``, which the next call draws with.
     """
 
     def __init__(self, topk: int, topp: float, numbers: Tensor | None = None):
@@ -191,7 +213,6 @@ class Sampling:
             numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * total
             last = cumulative.lt(total).sum(-1, keepdim=True)  # beyond it nothing may be drawn
             drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)
-            self.step += 1
         scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
         chosen = drawn if columns is None else columns.gather(1, drawn)
         parents = (torch.arange(beam, device=chosen.device) % beams).expand(batch, beam)
@@ -201,7 +222,8 @@ class Sampling:
         """(R, M) -> those that may be drawn, others -inf or left out; their columns (None: all)."""
         if self.topp <= 0:
             return (rows, None) if self.topk <= 0 else self.top(rows, self.topk)
-        count = self.topk if self.topk > 0 else NUCLEUS
+        on_cpu = rows.device.type == "cpu"  # a GPU sorts all columns sooner than it is waited for
+        count = self.topk if self.topk > 0 else NUCLEUS if on_cpu else rows.size(1)
         while True:
             values, columns = self.top(rows, count)
             probabilities = values.exp()

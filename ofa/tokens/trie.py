@@ -12,7 +12,8 @@ A beam that leaves the trie is *lost*: from there only the end of the sentence i
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,16 @@ class TrieTable:
     depth: Tensor  # int64[N], tokens between the root and the node
     ends: Tensor  # int64[A], node behind each inserted sequence, in order of insertion
     span: int  # one more than the largest token
+    degree: int  # most edges of a node
+
+    def to(self, device: torch.device) -> "TrieTable":
+        """The table on ``device``."""
+        tensors: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Nodes reached by ``tokens`` (int64, broadcastable); lost where no edge leads on."""
@@ -42,15 +53,21 @@ class TrieTable:
         return torch.where(found, self.child[edge], LOST)
 
     def allowed(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows int64[P] and tokens int64[P]: ``tokens[i]`` may follow in row ``rows[i]`` of the
-        flattened states."""
+        """Rows and tokens, both int64[P]: ``tokens[i]`` may follow in row ``rows[i]`` of the
+        flattened states. P is the number of these pairs where the host knows it without waiting,
+        on a CPU; elsewhere it is rows x ``degree``, and -1 stands for no token."""
         states = states.flatten()
         begin = self.first[states]
         count = self.first[states + 1] - begin
-        rows = torch.repeat_interleave(torch.arange(states.numel(), device=states.device), count)
-        before = count.cumsum(0) - count
-        edge = torch.arange(rows.numel(), device=states.device) - before[rows] + begin[rows]
-        return rows, self.token[edge]
+        if states.device.type == "cpu":
+            rows = torch.repeat_interleave(torch.arange(len(states)), count)
+            place = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
+            return rows, self.token[begin[rows] + place]
+        place = torch.arange(self.degree, device=states.device)
+        edges = (begin[:, None] + place).clamp(max=len(self.token) - 1)
+        tokens = torch.where(place < count[:, None], self.token[edges], -1)  # (rows, degree)
+        rows = torch.arange(len(states), device=states.device)[:, None].expand_as(tokens)
+        return rows.flatten(), tokens.flatten()
 
 
 class Trie:
@@ -96,10 +113,10 @@ class Trie:
         """The trie as tensors on ``device``; kept until the next `insert`."""
         device = torch.device(device)
         if device not in self._tables:
-            self._tables[device] = self._build(device)
+            self._tables[device] = self._build().to(device)
         return self._tables[device]
 
-    def _build(self, device: torch.device) -> TrieTable:
+    def _build(self) -> TrieTable:
         order, parents, depths = [0], [0], [0]
         edges = [(LOST, self.eos, LOST)]
         for position, node in enumerate(order):
@@ -109,8 +126,8 @@ class Trie:
                 parents.append(position)
                 depths.append(depths[position] + 1)
         number = {node: position + 1 for position, node in enumerate(order)}
-        nodes, tokens, child = torch.tensor(edges, dtype=torch.int64, device=device).unbind(1)
-        first = torch.zeros(len(order) + 2, dtype=torch.int64, device=device)
+        nodes, tokens, child = torch.tensor(edges, dtype=torch.int64).unbind(1)
+        first = torch.zeros(len(order) + 2, dtype=torch.int64)
         first[1:] = torch.bincount(nodes, minlength=len(order) + 1).cumsum(0)
         span = int(tokens.max()) + 1
         ends = [number[end] for end in self._ends]
@@ -119,10 +136,11 @@ class Trie:
             token=tokens,
             child=child,
             key=nodes * span + tokens,
-            parent=torch.tensor([LOST, *(p + 1 for p in parents)], device=device),
-            depth=torch.tensor([0, *depths], device=device),
-            ends=torch.tensor(ends, dtype=torch.int64, device=device),
+            parent=torch.tensor([LOST, *(p + 1 for p in parents)]),
+            depth=torch.tensor([0, *depths]),
+            ends=torch.tensor(ends, dtype=torch.int64),
             span=span,
+            degree=max(1, *map(len, self._children)),
         )
 
 

@@ -1,0 +1,114 @@
+"""What a host waits for while a GPU generates: one look a token."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pretend_gpu import PretendGPU
+from small_network import build_awake
+
+from ofa.models.generation.batch import GenerationBatch
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.generation.ranking import AnswerRanker
+from ofa.tokens.trie import Trie
+
+VOCAB, BOS, PAD, EOS, ROWS = 150, 0, 1, 2, 3
+ANSWERS = [[7, 9, 11, 13, 15], [7, 8], [9, 10, 11], [12, 8], [13], [14, 15], [9, 10, 16]]
+SEARCHES: dict[str, dict[str, Any]] = {
+    "beam": {"beam": 5, "no_repeat_ngram_size": 3},
+    "diverse beams": {"beam": 4, "diverse_beam_groups": 2},
+    "top-k": {"beam": 3, "sampling": True, "sampling_topk": 20},
+    "nucleus": {"beam": 3, "sampling": True, "sampling_topp": 0.9},
+    "codes": {"beam": 1, "gen_code": True, "sampling": True, "constraint_range": "20,90"},
+    "range": {"beam": 3, "constraint_range": "20,90", "only_range": "30,60"},
+    "trie": {"beam": 3},
+    "zero shot": {"beam": 3, "zero_shot": True},
+}
+
+
+def answers() -> Trie:
+    return Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS])
+
+
+def photo_batch() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(4, VOCAB, (ROWS, 6), generator=generator)
+    tokens[1, 4:] = PAD
+    images = torch.randn(ROWS, 3, 32, 48, generator=generator)
+    masks = torch.tensor([True, False, True])
+    return {
+        "net_input": {"src_tokens": tokens, "patch_images": images, "patch_masks": masks},
+        "id": torch.arange(ROWS),
+    }
+
+
+def generator_of(name: str, model: Any) -> SequenceGenerator:
+    options = GenerationOptions(**{"max_len_b": 6, "min_len": 3, **SEARCHES[name]})
+    generator = SequenceGenerator([model], options, VOCAB)
+    if name in ("trie", "zero shot"):
+        generator.constraint_trie = answers()
+    return generator
+
+
+def steps_of(monkeypatch, look: Callable[[], Any]) -> list[Any]:
+    """What ``look`` returns before each step of the generations to come."""
+    seen, stock = [], GenerationBatch.candidates
+
+    def candidates(batch, step):
+        seen.append(look())
+        return stock(batch, step)
+
+    monkeypatch.setattr(GenerationBatch, "candidates", candidates)
+    return seen
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_token_is_waited_for_once(name, monkeypatch):
+    with PretendGPU() as gpu:
+        model, sample = gpu.move(build_awake(VOCAB)), gpu.move(photo_batch())
+        waits = steps_of(monkeypatch, lambda: sum(gpu.waits.values()))
+        generator_of(name, model).generate(None, sample)
+    # the first step makes tables of positions
+    assert {after - before for before, after in zip(waits[1:], waits[2:])} == {1}
+    assert not gpu.mixed
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_gpu_finds_what_a_cpu_finds(name):
+    seeds = {"seeds": list(range(ROWS))}
+    expected = generator_of(name, build_awake(VOCAB)).generate(None, {**photo_batch(), **seeds})
+    with PretendGPU() as gpu:
+        sample = {**gpu.move(photo_batch()), **seeds}
+        found = generator_of(name, gpu.move(build_awake(VOCAB))).generate(None, sample)
+    for row, hypotheses in zip(found, expected, strict=True):
+        assert [h["tokens"].tolist() for h in row] == [h["tokens"].tolist() for h in hypotheses]
+        for one, other in zip(row, hypotheses):
+            assert one["score"].item() == pytest.approx(other["score"].item(), abs=1e-6)
+
+
+def test_hypotheses_are_copied_to_the_host_in_two_pieces(monkeypatch):
+    with PretendGPU() as gpu:
+        model, sample = gpu.move(build_awake(VOCAB)), gpu.move(photo_batch())
+        generator = generator_of("beam", model)
+        encoded = generator.encode(None, sample)
+        gpu.reset()
+        waits = steps_of(monkeypatch, lambda: sum(gpu.waits.values()))
+        (first, *_), *_ = generator.generate(None, sample, encoded=encoded)
+    assert first["tokens"].device == first["score"].device == torch.device("cpu")
+    copies = [n for place, n in gpu.waits.items() if "search.py" in place]
+    assert sum(copies) == 2 and len(waits) > 3
+
+
+def test_answers_are_ranked_without_waiting_once_the_tables_are_there():
+    with PretendGPU() as gpu:
+        model, sample = gpu.move(build_awake(VOCAB)), gpu.move(photo_batch())
+        ranker, prompts = AnswerRanker(answers(), BOS, nodes_at_once=2), [[BOS], [BOS], [BOS, 20]]
+        generator = generator_of("trie", model)
+        encoded = generator.encode(None, sample)
+        ranker.scores([model], sample, prompts, encoded)
+        gpu.reset()
+        ranker.scores([model], sample, prompts, encoded)
+    places = {place for place in gpu.waits if "ranking" in place}
+    assert not places and not gpu.mixed
