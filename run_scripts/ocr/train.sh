@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose:   finetuning for text recognition: what is written on the image? Chinese as upstream; English by
-#            BPE_DIR=bpe/gpt2 RESTORE=checkpoints/ofa_base.pt. Long lines of documents: --is-document.
+# Purpose:   finetuning for text recognition: what is written on the image?
+#            Chinese as upstream; English by BPE_DIR=bpe/gpt2 RESTORE=checkpoints/ofa_base.pt. Long lines of documents: --is-document.
 # Needs:     DATA_DIR with ocr_train.tsv and ocr_val.tsv (ofa prepare ocr), the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/ocr/train.sh [any fairseq flag]
 # Batch:     128 images per update (8 per process; --update-freq follows the number of processes).
