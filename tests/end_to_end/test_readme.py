@@ -274,6 +274,30 @@ def test_the_first_commands_of_the_readme_are_the_quickstart_and_the_tests():
     ]
 
 
+def test_the_versions_to_install_are_those_of_the_set_up():
+    """The commands themselves fetch gigabytes."""
+    setup = (ROOT / "run_scripts/setup.sh").read_text(encoding="utf-8")
+    table = (ROOT / "run_scripts/torch_versions.txt").read_text(encoding="utf-8")
+    torch, torchvision, *_ = re.findall(r"(?m)^\d.*", table)[0].split()
+    preferred = {f"torch=={torch}", f"torchvision=={torchvision}", "."}
+    tools = re.findall(r'pip_install ("setuptools.* ninja)', setup)[0]
+    fairseq = re.findall(r"fairseq-fixed==[\d.]+", setup)[0]
+    assert installed_by(block("package")) == preferred
+    assert installed_by(block("package to compile")) == {*preferred, *shlex.split(tools), fairseq}
+
+
+def installed_by(commands: str) -> set[str]:
+    lines = [shlex.split(line) for line in commands.splitlines() if line.startswith("pip ")]
+    return {word for line in lines for word in line[2:] if not word.startswith("-")}
+
+
+def test_the_builds_of_torch_on_the_page_are_those_of_the_set_up():
+    table = (ROOT / "run_scripts/torch_versions.txt").read_text(encoding="utf-8")
+    page = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
+    shown = re.findall(r"(?m)^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) ", page)
+    assert shown == [tuple(row.split()) for row in re.findall(r"(?m)^\d.*", table)]
+
+
 def test_every_block_of_commands_has_a_name_by_which_a_test_runs_it():
     named = TEXT.replace((ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), "")
     names = set(re.findall(r"(?:<!-- ([\w -]+) -->\n)?```bash\n", named))
