@@ -4,6 +4,7 @@ The training and its evaluation are the commands ``ofa train`` and ``ofa evaluat
 their own: what they print is seen, and this process stays as it is.
 """
 
+import json
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ OWN = {  # option -> flag, besides those of fairseq-train
     **{one.name: one.metadata.get("flag", "") for one in fields(LaunchOptions)},
     **dict.fromkeys(("size", "bpe_dir"), ""),
 }
-NOT_HERE = {"out", "plan", "dry_run", "data", "task"}  # arguments, or what makes no run
+# arguments, also by the name that fairseq gives to ``out``, or what makes no run
+NOT_HERE = {"out", "save_dir", "plan", "dry_run", "data", "task"}
 RESULTS, PAGE = "results", "report.html"
 INTERRUPTED = (status_of(signal.SIGINT), -signal.SIGINT)  # by itself, or by the signal
 
@@ -77,10 +79,22 @@ def train(
     if rows is None:
         return TrainingRun(folder, checkpoint)
     results, page = folder / RESULTS, folder / PAGE
+    stamps = {path: stamp(path) for path in results.glob("*_scores.json")}
     ema = ["--ema"] * bool(read_header(str(checkpoint)).options.get("uses_ema"))  # chose the best
-    _run("evaluate", str(checkpoint), rows, "--out", str(results), "--report", str(page), *ema)
-    newest = max(results.glob("*_scores.json"), key=lambda path: path.stat().st_mtime)
-    return TrainingRun(folder, checkpoint, read_json(newest)["scores"], page)
+    cpu = ["--device", "cpu"] * bool(options.get("cpu"))
+    _run(
+        "evaluate", str(checkpoint), rows, "--out", str(results), "--report", str(page), *ema, *cpu
+    )
+    # no such file where there is nothing to score with: a file of an earlier evaluation is none
+    scores = [path for path in results.glob("*_scores.json") if stamps.get(path) != stamp(path)]
+    found = read_json(scores[0])["scores"] if scores else {}
+    return TrainingRun(folder, checkpoint, found, page)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file is written again, in one step, as results are."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def flags_of_options(options: Mapping[str, Any], task: str) -> list[str]:
@@ -99,9 +113,15 @@ def flags_of_options(options: Mapping[str, Any], task: str) -> list[str]:
         elif value is False and name == "auto":
             words.append("--no-auto")
         elif value is not False and value is not None:
-            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            words.append(f"{flag}={text}")
+            words.append(f"{flag}={_text(value)}")
     return words
+
+
+def _text(value: Any) -> str:
+    """A value as flags have it."""
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def validation_rows(folder: Path) -> str | None:

@@ -83,6 +83,66 @@ def test_nothing_is_wider_than_a_phone(tab):
     assert tab.locator(".controls").evaluate("part => getComputedStyle(part).position") == "static"
 
 
+@pytest.fixture(scope="module")
+def long_address(tmp_path_factory):
+    """150 rows with the scores 149, 148, ... 0: the worst is the last row."""
+    path = tmp_path_factory.mktemp("long") / "page.html"
+    items = [
+        Item("", "yes", image=IMAGE, id=f"id{row}", row=row, scores=[149 - row])
+        for row in range(150)
+    ]
+    write_report(path, Report("A title", "", items=items, score_names=["score"]))
+    return path.as_uri()
+
+
+@pytest.fixture
+def long_tab(tab, long_address):
+    tab.goto(long_address)
+    return tab
+
+
+def test_many_rows_come_in_pages_from_the_worst_on(long_tab):
+    count, next_page = long_tab.locator("#count"), long_tab.get_by_role("button", name="Next page")
+    assert (len(ids(long_tab)), ids(long_tab)[0]) == (60, "id149")
+    assert count.inner_text() == "1 to 60 of 150 images"
+    assert long_tab.get_by_role("button", name="Previous page").is_disabled()
+    next_page.click()
+    next_page.click()
+    assert (len(ids(long_tab)), ids(long_tab)[-1]) == (30, "id0") and next_page.is_disabled()
+    assert count.inner_text() == "121 to 150 of 150 images"
+    long_tab.select_option("#order", label="best score first")  # from its first page
+    assert (len(ids(long_tab)), ids(long_tab)[0]) == (60, "id0")
+
+
+def test_a_filter_looks_at_the_rows_of_all_pages(long_tab):
+    long_tab.fill("#filter", "id7")
+    assert ids(long_tab) == [f"id{row}" for row in range(79, 69, -1)] + ["id7"]
+    assert not long_tab.locator(".pages").is_visible()
+    long_tab.fill("#filter", "id1")  # 1, 10 to 19, 100 to 149
+    assert long_tab.locator("#count").inner_text() == "1 to 60 of 61 that match, of 150 images"
+
+
+def test_pages_are_turned_by_keys_unless_they_move_in_a_text(long_tab):
+    long_tab.keyboard.press("ArrowRight")
+    assert ids(long_tab)[0] == "id89"
+    long_tab.keyboard.press("ArrowLeft")
+    assert ids(long_tab)[0] == "id149"
+    long_tab.locator("#filter").focus()
+    long_tab.keyboard.press("ArrowRight")
+    assert ids(long_tab)[0] == "id149"
+
+
+def test_a_page_is_turned_with_a_thumb_and_begins_at_its_top(long_tab):
+    long_tab.set_viewport_size({"width": 400, "height": 800})
+    button = long_tab.get_by_role("button", name="Next page")
+    button.scroll_into_view_if_needed()
+    size = button.bounding_box()
+    assert size["width"] >= 44 and size["height"] >= 44
+    button.click()
+    assert long_tab.locator("#filter").bounding_box()["y"] < 400
+    assert long_tab.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 def test_everything_can_be_read_without_scripts(browser, address):
     page = browser.new_page(java_script_enabled=False)
     page.goto(address)

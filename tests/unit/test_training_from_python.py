@@ -10,7 +10,9 @@ import yaml
 from ofa.checkpoints.header import Header
 from ofa.errors import UserError
 from ofa.inference import training
+from ofa.inference.api import OFA
 from ofa.inference.training import flags_of_options, train
+from ofa.io.atomic import replacing
 
 
 @pytest.fixture
@@ -23,7 +25,9 @@ def commands(tmp_path, monkeypatch):
         folder = tmp_path / "run"
         (folder / "results").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoint_best.pt").touch()
-        (folder / "results/val_scores.json").write_text(json.dumps({"scores": {"CIDEr": 2.5}}))
+        if run.writes_scores and words[3] == "evaluate":
+            with replacing(folder / "results/val_scores.json") as file:
+                json.dump({"scores": {"CIDEr": 2.5}}, file)
         config = {"data": run.data, "disable_validation": run.disable_validation}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         return SimpleNamespace(wait=wait)
@@ -34,7 +38,7 @@ def commands(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run.status
 
-    run.status, run.options, run.interrupts = 0, {}, 0
+    run.status, run.options, run.interrupts, run.writes_scores = 0, {}, 0, True
     run.data, run.disable_validation = f"{tmp_path}/data/train.tsv,{tmp_path}/data/val.tsv", False
     monkeypatch.setattr(training, "read_header", lambda path: Header(run.options))
     monkeypatch.setattr(training.subprocess, "Popen", run)
@@ -66,9 +70,31 @@ def test_a_training_without_validation_rows_has_no_scores(tmp_path, commands, da
 
 def test_options_have_pythons_spelling():
     given = {"start": "a.pt", "auto": False, "lr": [1e-3, 1e-4], "bf16": True, "cpu": False}
-    assert flags_of_options(given, "caption") == [
-        "--from=a.pt", "--no-auto", "--lr=0.001,0.0001", "--bf16",
-    ]  # fmt: skip
+    expected = ["--from=a.pt", "--no-auto", "--lr=0.001,0.0001", "--bf16"]
+    assert flags_of_options(given, "caption") == expected
+
+
+def test_an_option_of_several_values_by_name_is_json():
+    given = {"eval_args": {"beam": 5, "no_repeat_ngram_size": None}}
+    expected = ['--eval-args={"beam": 5, "no_repeat_ngram_size": null}']
+    assert flags_of_options(given, "caption") == expected
+
+
+@pytest.mark.parametrize("name", ["save_dir", "out", "data"])
+def test_an_option_that_an_argument_decides_is_refused(tmp_path, commands, name):
+    with pytest.raises(UserError, match=f"found '{name}'"):
+        flags_of_options({name: "elsewhere"}, "caption")
+
+
+def test_a_training_on_the_cpu_is_evaluated_there(tmp_path, commands):
+    train("caption", tmp_path / "data", tmp_path / "run", cpu=True)
+    assert commands.ran[1][-2:] == ["--device", "cpu"]
+
+
+def test_scores_of_an_earlier_evaluation_are_not_taken(tmp_path, commands):
+    train("caption", tmp_path / "data", tmp_path / "run")
+    commands.run.writes_scores = False
+    assert train("caption", tmp_path / "data", tmp_path / "run").scores == {}
 
 
 @pytest.mark.parametrize("name, meant", [("max_epcoh", "max_epoch"), ("siez", "size")])
@@ -93,8 +119,6 @@ def test_an_interrupt_lets_the_training_save_before_it_is_raised(tmp_path, comma
 
 
 def test_a_model_is_finetuned_from_its_checkpoint_and_vocabulary(tmp_path, commands):
-    from ofa.inference.api import OFA
-
     model = SimpleNamespace(
         checkpoint=SimpleNamespace(path="a.pt", bpe=SimpleNamespace(folder=tmp_path / "bpe"))
     )
