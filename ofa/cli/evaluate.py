@@ -89,6 +89,7 @@ def evaluate(args: EvaluateOptions) -> int:
     its training.
     """
     from ofa.inference.evaluate import evaluate as predict_all
+    from ofa.io.terminal import counted
 
     started = time.monotonic()
     if args.nodes is not None or args.dry_run or nodes_of_slurm() > 1:
@@ -107,8 +108,9 @@ def evaluate(args: EvaluateOptions) -> int:
         if name not in known:
             flag = name.replace("_", "-")
             logger.warning("--%s: task '%s' has no such option, it changes nothing", flag, task)
-    rows, seconds = len(evaluation.predictions), max(evaluation.seconds or 0, 1e-9)
-    logger.info("%d rows in %.1f s (%.1f per second)", rows, seconds, rows / seconds)
+    count, seconds = len(evaluation.predictions), max(evaluation.seconds or 0, 1e-9)
+    rows = counted(count, "row")
+    logger.info("%s in %.1f s (%.1f per second)", rows, seconds, count / seconds)
     score(args, evaluation)
     if evaluation.path:
         print(f"predictions: {evaluation.path}")

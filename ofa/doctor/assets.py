@@ -1,6 +1,7 @@
 """What a training needs besides its rows: a vocabulary folder, a checkpoint, and the folder of
 negative samples, ``all_captions.txt``, ``object.txt`` and ``type2ans.json``."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ VOCABULARY = (".txt", ".bpe", ".json", ".model")  # endings of a vocabulary's fi
 
 
 def files_of(path: str) -> list[str]:
-    """The TSV files of a folder that holds neither shards nor a vocabulary; else the path."""
-    others = [name for name in ("*.tar", DICTIONARY, *FILES) if any(Path(path).glob(name))]
-    tables = (file for file in Path(path).glob("*.tsv") if not is_hidden(file.name))
-    return [] if others else sorted(map(str, tables))
+    """The TSV files of a folder and of the folders in it, as far as they hold neither shards nor a
+    vocabulary."""
+    found = []
+    for folder, folders, names in os.walk(path):
+        others = [name for name in ("*.tar", DICTIONARY, *FILES) if any(Path(folder).glob(name))]
+        folders[:] = [] if others else [name for name in folders if not is_hidden(name)]
+        tables = (name for name in names if name.endswith(".tsv") and not is_hidden(name))
+        found += [] if others else [os.path.join(folder, name) for name in tables]
+    return sorted(found)
 
 
 def kind_of(path: str) -> str:

@@ -117,7 +117,8 @@ def load(options: EvaluationOptions) -> tuple[Predictor, Any]:
 
 def open_rows(task: Any, options: EvaluationOptions) -> Any:
     """The rows to predict: of the TSV, or one per image file of a folder."""
-    split = options.gen_subset or "test"  # not "train" of train.tsv: nothing is augmented
+    # rows of the training file are evaluated as others: nothing is augmented
+    split = "test" if options.subset == "train" else options.subset
     if not options.images:
         if not task.cfg.data:
             raise UserError(

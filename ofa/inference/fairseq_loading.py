@@ -2,11 +2,12 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import merge_with_parent
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
@@ -16,9 +17,11 @@ from ofa.checkpoints.architecture import EMBEDDINGS, check_stored_sizes, image_s
 from ofa.checkpoints.options import values_of
 from ofa.checkpoints.read import Checkpoint
 from ofa.errors import UserError, naming
+from ofa.io.flags import did_you_mean
 from ofa.io.json_files import parse_json
 from ofa.io.safe_load import CONVERT
 from ofa.io.stored_options import MEMBERS
+from ofa.models.config import ModelConfig
 from ofa.task.task_spec import TaskOptions
 from ofa.task.template import is_template, parse_template
 from ofa.tasks.template import NAME as TEMPLATE
@@ -88,6 +91,17 @@ class LoadedCheckpoint:
             for options in every
             if options["_name"] in TASK_REGISTRY
         }
+
+    def warn_of_unknown(self, names: Iterable[str]) -> None:
+        """Args: names: of options to replace. One that neither a task nor the model nor fairseq has
+        changes nothing: a warning."""
+        ours = (TASK_DATACLASS_REGISTRY[name] for name in TASK_REGISTRY if is_ours(name))
+        groups = (group.type for group in dataclasses.fields(FairseqConfig))
+        classes = (ModelConfig, *ours, *filter(dataclasses.is_dataclass, groups))
+        known = {field.name for one in classes for field in dataclasses.fields(one)} | {"arch"}
+        for name in sorted(set(names) - known):
+            meant = did_you_mean(name, known)
+            logger.warning("%s: no option '%s', it changes nothing%s", self.path, name, meant)
 
     @property
     def network(self) -> Any:
@@ -177,6 +191,11 @@ def task_name(name: str | None, where: str = "--task") -> str | None:
         return parse_template(name, where).text
     task = TASK_REGISTRY.get(name)
     return task.spec.name if hasattr(task, "spec") else name
+
+
+def is_ours(name: str) -> bool:
+    """Whether a task of fairseq's registry is one of this project."""
+    return hasattr(TASK_REGISTRY[name], "spec") and name in TASK_DATACLASS_REGISTRY
 
 
 def has_rows(name: str) -> bool:

@@ -94,7 +94,14 @@ class Predictor:
             from ofa.inference.fairseq_loading import LoadedCheckpoint
         with kept_process_state():  # the weights that the network begins with are random numbers
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)
+            loaded.warn_of_unknown(overrides)
         return cls(loaded, chosen, PRECISIONS[precision], batch_size)
+
+    def __repr__(self) -> str:
+        """``OFA('runs/a/checkpoint_best.pt', trained for caption, on cpu)``"""
+        trained = ", ".join(self.checkpoint.trained) or "no task that is known"
+        name = type(self).__name__
+        return f"{name}({self.checkpoint.path!r}, trained for {trained}, on {self.device})"
 
     @property
     def network(self) -> torch.nn.Module:

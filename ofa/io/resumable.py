@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 PART = ".part"
 LISTED_TOGETHER = 256
+MOST_NAMES = 200  # characters of the names in a message
 ENDINGS = (".tsv", ".txt", ".json", ".jsonl")
 KINDS = {"plan": str, "finished": bool, "counts": dict, "files": dict, "begun": list}
 
@@ -88,6 +89,12 @@ class ResumableFolder:
             self.lock = lock_folder(self.folder, f"{self.manifest_path.name}.lock")
             if self._previous is not self.manifest:
                 self._discard(self._previous)
+                if files := ", ".join(self._previous.get("files", {})):
+                    logger.warning(
+                        "%s: %s of an earlier call with other options or files are written anew",
+                        self.folder,
+                        files[:MOST_NAMES],
+                    )
 
     def _discard(self, previous: dict) -> None:
         """Raises: UserError, before anything is deleted, if a file was changed or is not ours."""
@@ -126,8 +133,10 @@ class ResumableFolder:
         self.make()
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
-        with replacing(self.manifest_path) as file:
-            file.write(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
+        with replacing(self.manifest_path, "wb") as file:
+            # half of a pair of UTF-16, which some ids end in, is no UTF-8: as JSON escapes it
+            file.write(text.encode(errors="backslashreplace"))
 
     def note(self, **facts: object) -> None:
         """Keep facts in the manifest: ``inputs``, ``settings``, ..."""

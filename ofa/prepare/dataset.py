@@ -215,7 +215,7 @@ def look_at_images(
         "sha256": hashlib.sha256("".join(image.sha256 for image in used).encode()).hexdigest(),
         "turned_upright": sum(image.orientation != 1 for image in used),
     }
-    return {"pictures": looks, "left_out": broken}
+    return {"images": looks, "left_out": broken}
 
 
 def fault_of(image: ImageFile, stated: tuple[int, int] | None) -> str:

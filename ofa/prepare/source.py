@@ -131,7 +131,8 @@ def given_splits(options: Any) -> dict[str, str]:
 
 def summary(out: ResumableFolder) -> None:
     """Print which files were written, and how many images are not byte for byte the data set's."""
-    turned = out.manifest.get("pictures", {}).get("turned_upright")
+    looks = out.manifest.get("images") or out.manifest.get("pictures", {})  # its earlier name
+    turned = looks.get("turned_upright")
     if turned:
         print(
             f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and"

@@ -44,8 +44,13 @@ def merge_predictions(parts: Iterable[Iterable[tuple[int, T]]], num_rows: int) -
 def check_folder(folder: str | Path) -> None:
     """Raises: UserError if the folder of results cannot be made or written. Makes nothing."""
     parents = (Path(folder), *Path(folder).absolute().parents)
+    place = next(parent for parent in parents if parent.exists())
+    if not place.is_dir():
+        raise UserError(
+            f"{folder}: expected a folder for results, found the file {place}; give another --out"
+        )
     try:
-        with tempfile.TemporaryFile(dir=next(parent for parent in parents if parent.exists())):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise UserError(

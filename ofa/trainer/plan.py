@@ -11,7 +11,7 @@ from typing import Any
 
 from ofa.devices import ask_nvidia_smi, count_threads
 from ofa.errors import UserError
-from ofa.io.terminal import in_time, in_units
+from ofa.io.terminal import counted, in_time, in_units
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions
 from ofa.tokens.vocabulary import count_entries
@@ -280,21 +280,20 @@ class Plan:
     # --- words
 
     def line(self) -> str:
-        """``165 questions, batch 32, 15 epochs, 80 updates, about 40 s on 2 cores; checkpoints 48
+        """``165 rows, batch 32, 15 epochs, 80 updates, about 40 s on 2 cores; checkpoints 48
         MB each, 3 kept``"""
-        spec, rows = self.facts.spec, self.facts.rows
         parts = []
-        if rows:
-            noun = spec.noun if spec is not None and spec.noun.isalpha() else "rows"
-            parts.append(f"{'' if self.facts.exact else 'about '}{_grouped(rows)} {noun}")
+        if self.facts.rows:
+            about = "" if self.facts.exact else "about "
+            parts.append(f"{about}{counted(self.facts.rows, 'row')}")
         parts.append(f"batch {self.effective_batch}")
         if self.epochs:
-            parts.append(_counted(self.epochs, "epoch"))
+            parts.append(counted(self.epochs, "epoch"))
         if self.updates:
-            parts.append(_counted(self.updates, "update"))
+            parts.append(counted(self.updates, "update"))
         seconds = self.seconds(gpu_memory() if self.gpus else None)
         if seconds is not None:
-            where = _counted(self.processes, "GPU") if self.gpus else _cores()
+            where = counted(self.processes, "GPU") if self.gpus else _cores()
             parts.append(f"about {in_time(seconds)} on {where}")
         disk, kept = self.expected_checkpoint_bytes, self.kept_checkpoints
         text = ", ".join(parts)
@@ -329,16 +328,8 @@ class Plan:
         return "\n".join(lines)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{_grouped(number)} {noun}{'' if number == 1 else 's'}"
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
-
-
 def _cores() -> str:
-    return _counted(count_threads(), "core")
+    return counted(count_threads(), "core")
 
 
 def gpu_memory() -> int | None:

@@ -131,11 +131,11 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
     assert "\x1e" not in log and len(log_lines(log)) == 1
     assert yaml.safe_load((folder / "config.yaml").read_text())["label_smoothing"] == 0.1
     plan, *lines = done.stdout.splitlines()
-    assert plan.startswith("plan: 21 captions, batch 4, 1 epoch, 6 updates, about ")
+    assert plan.startswith("plan: 21 rows, batch 4, 1 epoch, 6 updates, about ")
     assert plan in log
     assert lines[0] == f"starting; the whole log is {folder / 'train.log'}"
     assert lines[1].startswith("training ") and lines[1].endswith(" on 1 process (cpu, fp32)")
-    assert lines[2].startswith("update 5/6, epoch 1/1: loss ") and ", ETA 00:0" in lines[2]
+    assert lines[2].startswith("update 5/6, epoch 1/1: loss ") and ", ETA " in lines[2]
     last = folder / "checkpoint_last.pt"
     evaluate = f"ofa evaluate {last} {files.valid} --report {folder / 'report.html'}"
     assert lines[3:] == [

@@ -9,6 +9,7 @@ from caption_files import make_vocabulary
 
 from ofa.cli.main import main
 from ofa.doctor import environment
+from ofa.doctor.assets import files_of
 from ofa.tokens.vocabulary import Vocabulary
 
 
@@ -86,6 +87,15 @@ def test_a_vocabulary_folder_without_dictionary_is_a_fault(vocabulary, tmp_path,
     (broken / "dict.txt").unlink()
     assert main(["doctor", str(broken)]) == 1
     assert f"{broken}:1:* vocabulary - " in capsys.readouterr().out
+
+
+def test_tables_of_folders_in_a_folder_are_found(tmp_path):
+    for name in ("a.tsv", "vqa/b.tsv", "vqa/deep/c.tsv", ".hidden/d.tsv", "words/e.tsv", "f/g.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "words/dict.txt").touch()  # a vocabulary
+    found = [str(tmp_path / name) for name in ("a.tsv", "vqa/b.tsv", "vqa/deep/c.tsv")]
+    assert files_of(str(tmp_path)) == found
 
 
 def test_a_sound_vocabulary_folder_has_no_faults(vocabulary, capsys):

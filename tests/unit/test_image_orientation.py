@@ -194,7 +194,7 @@ def test_prepared_rows_are_upright_counted_and_their_boxes_fit(tmp_path, capsys)
     # Pillow turns TIFF itself
     assert "21 images are turned upright, as their EXIF orientation says" in capsys.readouterr().out
     assert (
-        json.loads((tmp_path / "out/manifest.json").read_text())["pictures"]["turned_upright"] == 21
+        json.loads((tmp_path / "out/manifest.json").read_text())["images"]["turned_upright"] == 21
     )
     for line in (tmp_path / "out/refcoco_val.tsv").read_text().splitlines():
         _, name, _, box, field = line.split("\t")

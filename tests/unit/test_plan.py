@@ -49,9 +49,10 @@ def test_updates_follow_from_rows_batches_and_epochs():
 def test_the_line_says_what_will_happen():
     found = planned("--no-epoch-checkpoints", "--update-freq=8")
     assert found.line() == (
-        f"165 questions, batch 32, 15 epochs, 90 updates, about {in_time(found.seconds() or 0)} on"
+        f"165 rows, batch 32, 15 epochs, 90 updates, about {in_time(found.seconds() or 0)} on"
         f" 2 cores; checkpoints {in_units(found.expected_checkpoint_bytes or 0)} each, 3 kept"
     )
+    assert planned(rows=1).line().startswith("1 row, batch 512")
     assert planned(rows=None, task="caption").line().startswith("batch 512; checkpoints")
 
 

@@ -443,7 +443,7 @@ def test_the_manifest_has_checksums_of_inputs_and_outputs_rows_and_settings(tmp_
         sum(entry["rows"] for name, entry in manifest["files"].items() if name.endswith(".tsv"))
         == 4
     )
-    assert manifest["pictures"]["files"] == 3  # image 4 is in no question
+    assert manifest["images"]["files"] == 3  # image 4 is in no question
 
 
 # --------------------------------------------------------------------------------------------- bad

@@ -6,6 +6,7 @@ import pytest
 
 from ofa.errors import UserError
 from ofa.task.results import (
+    check_folder,
     merge_predictions,
     prediction_of,
     read_predictions,
@@ -40,6 +41,13 @@ def test_the_file_has_upstreams_name_and_reads_back(tmp_path):
     path = write_predictions(tmp_path / "new", "test", [entry(0), entry(1)])
     assert path.name == "test_predict.json"
     assert json.loads(path.read_text()) == read_predictions(path) == [entry(0), entry(1)]
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(tmp_path):
+    (tmp_path / "results").touch()
+    for folder in (tmp_path / "results", tmp_path / "results/val"):
+        with pytest.raises(UserError, match="found the file .*/results; give another --out"):
+            check_folder(folder)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):

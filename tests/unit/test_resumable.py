@@ -3,7 +3,7 @@
 import pytest
 
 from ofa.errors import UserError
-from ofa.io.resumable import ResumableFolder
+from ofa.io.resumable import ResumableFolder, read_manifest
 
 NAMES = ["1.png", "2.png"]
 
@@ -30,6 +30,23 @@ def test_files_that_a_killed_call_did_not_list_yet_go_with_another_plan(tmp_path
     kill_after_the_first_file(tmp_path)
     folder_of(tmp_path, "b").write_files(NAMES[::-1], [b"third", b"fourth"])
     assert [(tmp_path / name).read_bytes() for name in NAMES] == [b"fourth", b"third"]
+
+
+def test_what_another_plan_replaces_is_named(tmp_path, caplog):
+    folder_of(tmp_path, "a").write_files(NAMES, [b"first", b"second"])
+    folder_of(tmp_path, "a").write_files(NAMES, [b"first", b"second"])
+    assert not caplog.messages
+    folder_of(tmp_path, "b").write_files(NAMES[:1], [b"third"])
+    assert caplog.messages == [
+        f"{tmp_path}: 1.png, 2.png of an earlier call with other options or files are written anew"
+    ]
+
+
+def test_an_id_that_is_half_a_character_comes_back_from_the_manifest(tmp_path):
+    out = folder_of(tmp_path, "a")
+    out.note(images=[{"id": "\ud83d", "text": "é"}])
+    assert read_manifest(tmp_path / "manifest.json")["images"] == [{"id": "\ud83d", "text": "é"}]
+    assert "é" in (tmp_path / "manifest.json").read_text()
 
 
 def test_a_file_of_others_in_place_of_one_that_was_begun_stays(tmp_path):

@@ -1,0 +1,44 @@
+"""What an evaluation opens, and what is said of options that nothing reads."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import ofa
+from ofa.inference.evaluate import open_rows
+from ofa.inference.options import EvaluationOptions
+
+
+@pytest.mark.parametrize(
+    "data, subset, split",
+    [
+        ("caption_val.tsv", None, "val"),
+        ("caption_val.tsv", "mine", "mine"),
+        ("rows.tsv", None, "test"),
+        ("caption_train.tsv", None, "test"),  # "train" would cut and turn its images
+        ("caption_val.tsv", "train", "test"),
+    ],
+)
+def test_rows_are_opened_as_their_subset_but_never_to_train(data, subset, split):
+    opened: dict[str, object] = {}
+    task = SimpleNamespace(cfg=SimpleNamespace(data=data), datasets=opened)
+    task.load_dataset = lambda name: opened.setdefault(name, name)
+    options = EvaluationOptions(checkpoint="a.pt", data=data, gen_subset=subset)
+    assert open_rows(task, options) == split
+
+
+def test_a_misspelled_option_to_replace_is_named(caplog):
+    ofa.register_fairseq_plugin()
+    from ofa.inference.fairseq_loading import LoadedCheckpoint
+
+    known = ("patch_image_size", "eval_cider", "lora_rank", "beam", "fp16", "arch", "bpe_dir")
+    LoadedCheckpoint.warn_of_unknown(SimpleNamespace(path="a.pt"), [*known, "patch_image_sise"])
+    assert caplog.messages == [
+        "a.pt: no option 'patch_image_sise', it changes nothing; did you mean patch_image_size?"
+    ]
+
+
+def test_a_model_says_what_it_is():
+    checkpoint = SimpleNamespace(path="a.pt", trained={"caption": {}, "vqa_gen": {}}, networks=[])
+    model = ofa.OFA(checkpoint, "cpu", None)  # type: ignore[arg-type]
+    assert repr(model) == "OFA('a.pt', trained for caption, vqa_gen, on cpu)"
