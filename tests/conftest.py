@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Convolutions round as on the machine that recorded the golden numbers: one more bit decides on
@@ -52,6 +53,15 @@ def _folders_of_this_file(
     if request.session.testsfailed == failed_before:
         for folder in tmp_path_factory.getbasetemp().iterdir():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def parse_training() -> Callable[[list[str]], Namespace]:
+    """Function: words of a fairseq command -> its parsed arguments, by fairseq's own parser."""
+    from fairseq import options, utils
+
+    utils.import_user_module(Namespace(user_dir=str(ROOT / "ofa")))
+    return lambda words: options.parse_args_and_arch(options.get_training_parser(), words)
 
 
 def bpe_folder(kind: str) -> Path:

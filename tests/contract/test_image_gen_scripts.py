@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
+from dry_runs import ROOT, after, dry_run
 
 STAGE1, STAGE2, EVALUATE = (
     ROOT / f"run_scripts/image_gen/{name}.sh"
@@ -21,7 +21,7 @@ DRAW = {
 }
 
 
-def test_stage_1_has_upstreams_numbers(parse_training):  # noqa: F811
+def test_stage_1_has_upstreams_numbers(parse_training):
     args = parse_training(after(dry_run(STAGE1, NPROC="32"), "fairseq_cli.train"))
     assert (args.lr, args.max_update, args.warmup_updates, args.label_smoothing) == (
         [1e-3],
@@ -58,7 +58,7 @@ def test_stage_1_has_upstreams_numbers(parse_training):  # noqa: F811
     )
 
 
-def test_stage_2_has_upstreams_numbers(parse_training):  # noqa: F811
+def test_stage_2_has_upstreams_numbers(parse_training):
     args = parse_training(after(dry_run(STAGE2, NPROC="32"), "fairseq_cli.train"))
     assert (args.criterion, args.scst, args.lr, args.max_update, args.warmup_updates) == (
         "clip_scst_reward_criterion",
@@ -104,7 +104,7 @@ def test_evaluation_draws_as_in_upstream():
     assert any(word.endswith("coco_vqgan_full_test.tsv") for word in words)
 
 
-def test_small_images_and_other_scorers_are_settings(parse_training):  # noqa: F811
+def test_small_images_and_other_scorers_are_settings(parse_training):
     words = dry_run(STAGE2, PIXELS="64", RANGE="", SCORER="ofa.some:Scorer", TOKENIZER="/t.pt")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (
@@ -135,7 +135,7 @@ def test_an_unknown_size_or_split_is_one_message(script, setting, value):
     )
 
 
-def test_flags_of_upstreams_command_lines_are_known(parse_training):  # noqa: F811
+def test_flags_of_upstreams_command_lines_are_known(parse_training):
     words = after(dry_run(STAGE1), "fairseq_cli.train")
     upstream = [
         "--vqgan-model-path=vqgan/last.ckpt",

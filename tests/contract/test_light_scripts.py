@@ -4,7 +4,7 @@ own scripts."""
 import subprocess
 
 import pytest
-from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
+from dry_runs import ROOT, after, dry_run
 
 # What upstream's scripts of prompt tuning, adapters and BitFit give to fairseq, written out.
 UPSTREAM = (
@@ -57,7 +57,7 @@ METHODS = {  # upstream learning rate, and a flag of the method
         (["--bitfit"], "bitfit", True),
     ],
 )
-def test_the_upstream_flags_of_light_tuning_are_known(flags, name, value, parse_training):  # noqa: F811
+def test_the_upstream_flags_of_light_tuning_are_known(flags, name, value, parse_training):
     args = parse_training([*UPSTREAM, *flags])
     assert (getattr(args, name), args.lr, args.max_epoch, args.update_freq) == (
         value,
@@ -67,7 +67,7 @@ def test_the_upstream_flags_of_light_tuning_are_known(flags, name, value, parse_
     )
 
 
-def test_lora_and_the_place_of_a_base_have_flags(parse_training):  # noqa: F811
+def test_lora_and_the_place_of_a_base_have_flags(parse_training):
     flags = [
         "--lora-rank=4",
         "--lora-alpha=8",
@@ -88,7 +88,7 @@ def test_lora_and_the_place_of_a_base_have_flags(parse_training):  # noqa: F811
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_every_task_is_tuned_with_upstreams_numbers(task, method, parse_training):  # noqa: F811
+def test_every_task_is_tuned_with_upstreams_numbers(task, method, parse_training):
     script, epochs, updates = SCRIPTS[task]
     rate, (name, value) = METHODS[method]
     args = parse_training(after(dry_run(script, TUNING=method, NPROC="8"), "fairseq_cli.train"))

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from test_run_scripts import after, dry_run, parse_training  # noqa: F401
+from dry_runs import after, dry_run
 
 from ofa.checkpoints.published import published_checkpoints
 from ofa.cli import train
@@ -81,7 +81,7 @@ def test_the_call_in_place_of_a_script_can_be_made(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINING if "--criterion" in CALLS[name]])
-def test_added_flags_reach_the_training(name, parse_training):  # noqa: F811
+def test_added_flags_reach_the_training(name, parse_training):
     settings, words = call_of(name)
     script, _ = train.recipe_of(words[2])
     flags = [word for word in words[3:] if "=" in word]

@@ -6,9 +6,9 @@ import json
 import pytest
 from answer_files import write_rows
 from caption_files import make_image
+from dry_runs import ROOT, after, dry_run
 from fairseq_setup import configuration, task_with_data
 from golden import load_json
-from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
 
 from ofa.tokens.train_tokenizer import build_vocabulary
 
@@ -103,10 +103,7 @@ def test_the_upstream_evaluation_is_parsed():
 
 @pytest.mark.parametrize("size, lr, drop", [("base", 5e-5, 0.1), ("large", 3e-5, 0.2)])
 def test_training_reads_chinese_with_the_lengths_of_upstreams_evaluation(
-    size,
-    lr,
-    drop,
-    parse_training,  # noqa: F811
+    size, lr, drop, parse_training
 ):
     words = dry_run(ROOT / "run_scripts/ocr/train.sh", "--is-document", SIZE=size, NPROC="4")
     args = parse_training(after(words, "fairseq_cli.train"))

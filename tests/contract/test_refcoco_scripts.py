@@ -5,7 +5,7 @@ import json
 import subprocess
 
 import pytest
-from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
+from dry_runs import ROOT, after, dry_run
 
 TRAIN, EVALUATE, ZERO_SHOT = (
     ROOT / f"run_scripts/refcoco/{name}.sh" for name in ("train", "evaluate", "evaluate_zeroshot")
@@ -23,7 +23,7 @@ TRAIN, EVALUATE, ZERO_SHOT = (
         ("refcocog", "base", 5e-5, 12, 0.1),
     ],
 )
-def test_training_has_upstreams_numbers(dataset, size, lr, epochs, drop_path, parse_training):  # noqa: F811
+def test_training_has_upstreams_numbers(dataset, size, lr, epochs, drop_path, parse_training):
     words = dry_run(TRAIN, DATASET=dataset, SIZE=size, NPROC="4")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing) == (
@@ -78,7 +78,7 @@ def test_chinese_files_have_their_own_columns_and_vocabulary():
     assert any(word.endswith("checkpoints/ofa_cn_large.pt") for word in words)
 
 
-def test_the_encouraging_loss_is_a_setting(parse_training):  # noqa: F811
+def test_the_encouraging_loss_is_a_setting(parse_training):
     args = parse_training(after(dry_run(TRAIN, LOSS="encouraging"), "fairseq_cli.train"))
     assert (args.criterion, args.log_end) == ("adjust_label_smoothed_encouraging_loss", 0.75)
 
@@ -91,7 +91,7 @@ def test_the_encouraging_loss_is_a_setting(parse_training):  # noqa: F811
         ("bitfit", "bitfit", True),
     ],
 )
-def test_few_parameters_are_trained_as_in_upstream(tuning, flag, value, parse_training):  # noqa: F811
+def test_few_parameters_are_trained_as_in_upstream(tuning, flag, value, parse_training):
     args = parse_training(after(dry_run(TRAIN, TUNING=tuning, NPROC="8"), "fairseq_cli.train"))
     assert getattr(args, flag) == value
     assert (args.batch_size, args.update_freq, args.max_epoch, args.patch_image_size) == (

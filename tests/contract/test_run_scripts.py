@@ -4,16 +4,14 @@ commands know."""
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from dry_runs import ROOT, after, dry_run
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, "-m", "ofa", "train"]
 # A demo is a series of stages, tested in tests/end_to_end; everything else is one experiment.
 EXPERIMENTS = sorted(
@@ -50,36 +48,12 @@ def sizes_that_differ(scripts: list[Path]) -> list:
     return cases
 
 
-def dry_run(script: Path, *arguments: str, **settings: str) -> list[str]:
-    """Words of the command that a script would run, started from another directory."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-    environment |= {"DRY_RUN": "1", "OFA_VENV": sys.prefix, "CUDA_VISIBLE_DEVICES": ""} | settings
-    result = subprocess.run(
-        ["bash", script, *arguments], capture_output=True, text=True, cwd="/", env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return shlex.split(result.stdout)
-
-
-@pytest.fixture(scope="module")
-def parse_training():
-    """Function: words of a fairseq command -> its parsed arguments, by fairseq's own parser."""
-    from fairseq import options, utils
-
-    utils.import_user_module(Namespace(user_dir=str(ROOT / "ofa")))
-    return lambda words: options.parse_args_and_arch(options.get_training_parser(), words)
-
-
 def program(path: Path, commands: str) -> Path:
     """Write an executable that takes the place of another."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/usr/bin/env bash\n{commands}\n")
     path.chmod(0o755)
     return path
-
-
-def after(words: list[str], module: str) -> list[str]:
-    return words[words.index(module) + 1 :]
 
 
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)

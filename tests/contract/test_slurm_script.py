@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_run_scripts import after, parse_training  # noqa: F401  (a fixture)
+from dry_runs import after
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "run_scripts/slurm/train.sbatch"
@@ -73,7 +73,7 @@ def test_srun_starts_the_script_once_on_every_node(slurm):
     assert words[-2:] == [str(ROOT / "run_scripts/caption/train_stage1.sh"), "--lr=3e-5"]
 
 
-def test_every_node_joins_the_same_run(slurm, parse_training):  # noqa: F811
+def test_every_node_joins_the_same_run(slurm, parse_training):
     """The commands inside of srun, by the dry run of the script that it starts."""
     task = shlex.split(run(slurm, "caption/train_stage1.sh", "--lr=3e-5", DRY_RUN="1").stdout)
     environment = slurm | {

@@ -4,7 +4,7 @@ fairseq's parser with the plugin.
 Written out in full, with upstream's paths, so that no script of this project stands between.
 """
 
-from test_run_scripts import ROOT, parse_training  # noqa: F401
+from dry_runs import ROOT
 
 COMMON = (
     """
@@ -63,7 +63,7 @@ EVALUATION = """
 """.split()
 
 
-def test_pretraining_of_both_upstream_sizes(parse_training):  # noqa: F811
+def test_pretraining_of_both_upstream_sizes(parse_training):
     for arch in ("ofa_large", "ofa_base"):
         args = parse_training([*PRETRAINING, *COMMON, f"--arch={arch}"])
         assert (args.arch, args.sample_patch_num, args.max_image_size, args.code_image_size) == (
@@ -86,7 +86,7 @@ def test_pretraining_of_both_upstream_sizes(parse_training):  # noqa: F811
         ) == (384, 7, 5.0, True)
 
 
-def test_both_stages_of_text_to_image(parse_training):  # noqa: F811
+def test_both_stages_of_text_to_image(parse_training):
     first = parse_training([*DRAWING, *COMMON, *STAGE_1, f'--eval-args={{"beam":24,{DRAW}}}'])
     second = parse_training(
         [
