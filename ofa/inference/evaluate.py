@@ -28,6 +28,7 @@ from ofa.task.prediction import Prediction
 from ofa.task.results import check_folder, merge_predictions, write_predictions
 from ofa.task.scoring import Evaluation, references_of
 from ofa.task.task_spec import TaskSpec, seed_of
+from ofa.tasks import declared_specs
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     dataset = open_rows(task, options)
     references, count = None, len(dataset)
     if rank == 0:
+        warn_of_another_task(options, task.spec)
         references = references_of(task.spec, dataset.rows.texts, count, dataset.rows.where)
     writer = image_writer_of(task, options)
     out = options.out or (str(writer.folder) if writer is not None else None)
@@ -127,6 +129,21 @@ def open_rows(task: Any, options: EvaluationOptions) -> Any:
         task.load_dataset(split)
         return task.datasets[split]
     return task.dataset_of(ImageFolder(options.images, task.spec), split)
+
+
+def warn_of_another_task(options: EvaluationOptions, spec: TaskSpec) -> None:
+    """Columns are read by number: a file that is called as those of another task may hold something
+    else in them."""
+    name = Path((options.data or "").split(",")[-1]).name
+    starts = {start: one for one in declared_specs() for start in one.files}
+    start = max((start for start in starts if name.startswith(f"{start}_")), key=len, default=None)
+    if start is None or start in spec.files or options.selected_cols:
+        return
+    logger.warning(
+        "%s: called as a file of task '%s', but read as rows of task '%s' (%s); give --task,"
+        " another checkpoint or, if they are right, --selected-cols",
+        *(name, starts[start].name, spec.name, ", ".join(spec.column_names)),
+    )
 
 
 class ImageFolder:

@@ -1,5 +1,8 @@
 """The page of a report in a real browser: order, filter, enlarging, narrow screens."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 from browser import QUIET, browser_path
 from PIL import Image
@@ -141,6 +144,24 @@ def test_a_page_is_turned_with_a_thumb_and_begins_at_its_top(long_tab):
     button.click()
     assert long_tab.locator("#filter").bounding_box()["y"] < 400
     assert long_tab.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_screenshots_for_the_readme_are_made_of_the_pages_of_a_run(browser, tmp_path):
+    path = Path(__file__).resolve().parents[2] / "docs/images/make.py"
+    spec = importlib.util.spec_from_file_location("make_screenshots", path)
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    (tmp_path / "pages").mkdir()
+    for name in ("captions", "boxes"):
+        items = [
+            Item("", "yes", image=IMAGE, id=f"id{row}", row=row, scores=[row]) for row in (0, 1)
+        ]
+        page = Report(f"Title of {name}", "", items=items, score_names=["score"])
+        write_report(tmp_path / f"pages/{name}.html", page)
+    make.shoot_pages(browser, tmp_path, tmp_path).close()
+    for name, size in (("report.png", (1100, 700)), ("boxes.png", (1100, 560))):
+        image = Image.open(tmp_path / name)
+        assert image.size == size and 3 < len(image.getcolors(256)) <= make.COLORS
 
 
 def test_everything_can_be_read_without_scripts(browser, address):

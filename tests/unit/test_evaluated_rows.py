@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 import ofa
-from ofa.inference.evaluate import open_rows
+from ofa.inference.evaluate import open_rows, warn_of_another_task
 from ofa.inference.options import EvaluationOptions
+from ofa.tasks import spec_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,22 @@ def test_rows_are_opened_as_their_subset_but_never_to_train(data, subset, split)
     task.load_dataset = lambda name: opened.setdefault(name, name)
     options = EvaluationOptions(checkpoint="a.pt", data=data, gen_subset=subset)
     assert open_rows(task, options) == split
+
+
+@pytest.mark.parametrize(
+    "data, columns, warned",
+    [
+        ("refcoco_val.tsv", None, True),
+        ("refcoco_val.tsv", "0,4,2", False),
+        ("caption_val.tsv", None, False),
+        ("rows.tsv", None, False),
+    ],
+)
+def test_a_file_called_as_that_of_another_task_is_named(caplog, data, columns, warned):
+    options = EvaluationOptions(checkpoint="a.pt", data=data, selected_cols=columns)
+    warn_of_another_task(options, spec_of("caption"))
+    found = "called as a file of task 'refcoco', but read as rows of task 'caption' (id, image, "
+    assert [found in message for message in caplog.messages] == [True] * warned
 
 
 def test_a_misspelled_option_to_replace_is_named(caplog):
