@@ -71,6 +71,12 @@ class DecoderCache:
         """Places that are filled, of the prompt and of tokens."""
         return self.prompt_length + self.length
 
+    def run(self, step: Callable[[Tensor, "DecoderCache"], Tensor], tokens: Tensor) -> Tensor:
+        """States after the next token(s). Args: step: makes them; tokens: int64[B, K, T]."""
+        states = step(tokens, self)
+        self.length += tokens.size(2)
+        return states
+
     def begin(self, num_tokens: int, beams: int) -> PositionRows:
         """Make room for T more tokens of K beams.
 

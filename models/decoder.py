@@ -19,7 +19,9 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
 from ofa.models.layers import DecoderLayer, TransformerStack
 from ofa.models.positions import code_positions
+from ofa.models.static_cache import StaticCache
 
+Cache = Union[DecoderCache, StaticCache]
 IsImageCode = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 
 
@@ -118,10 +120,15 @@ class Decoder(TransformerStack):
         beam: int,
         max_len: int,
         code_masks: Union[bool, Tensor, None] = None,
-    ) -> DecoderCache:
+        static: bool = False,
+        kept: Optional[StaticCache] = None,
+    ) -> Cache:
         """A cache for targets of up to ``max_len`` tokens with up to ``beam`` beams per image.
 
-        Args: code_masks: bool[B], True for targets of image codes; or a bool for all of them.
+        Args:
+            code_masks: bool[B], True for targets of image codes; or a bool for all of them.
+            static: one of fixed shapes, whose steps become CUDA graphs; targets of one kind.
+            kept: an earlier one, which is used again if it serves this batch.
         """
         is_code = code_masks if isinstance(code_masks, bool) else is_image_code(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
@@ -132,27 +139,38 @@ class Decoder(TransformerStack):
             biases = list(self.self_biases(is_code, first, last))
             return PositionRows(biases, source_bias, self.positions(is_code, first, last))
 
-        return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
+        if not static:
+            return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
+        assert isinstance(is_code, bool)
+        shape = beam, max_len, is_code
+        weights = [*self.parameters(), *self.buffers()]
+        if kept is not None and kept.serves(sources[0][0], *shape, weights):
+            kept.restart(sources, prompts, bias_rows)
+            return kept
+        return StaticCache(sources, prompts, *shape, bias_rows, weights)
 
-    def step(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Feed the next token(s) of every beam. Args: tokens: int64[B, K] or [B, K, T].
 
         Returns: logits (B, K, V) after the last token fed.
         """
         return self.output_projection(self.states(tokens, cache))
 
-    def states(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+    def states(self, tokens: Tensor, cache: Cache) -> Tensor:
         """As ``step``, but the states (B, K, C) that the logits are made of."""
-        images, beams = tokens.shape[:2]
-        tokens = tokens.reshape(images * beams, -1)
-        num_tokens = tokens.size(1)
-        self.check_length(cache.length + num_tokens, cache.is_code)
+        tokens = tokens if tokens.dim() == 3 else tokens[..., None]
+        self.check_length(cache.length + tokens.size(2), cache.is_code)
+        return cache.run(self.next_states, tokens)
+
+    def next_states(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """The computation of ``states``. Args: tokens: int64[B, K, T]."""
+        images, beams, num_tokens = tokens.shape
         biases, source_bias, positions = cache.begin(num_tokens, beams)
+        tokens = tokens.reshape(images * beams, num_tokens)
         x = self.embed(tokens, repeat_rows(cache.is_code, beams), positions)
         for index, layer in enumerate(self.layers):
             extend, source = partial(cache.extend, index), cache.sources[index]
             x = layer(x, extend, biases[index], source, source_bias)
-        cache.length += num_tokens
         return self.layer_norm(x[:, -1:]).view(images, beams, -1)
 
     def branches(

@@ -21,9 +21,33 @@ from ofa.models.decoder import Decoder
 from ofa.models.generation.constraints import TrieRule, apply_hook, repeated_ngrams
 from ofa.models.generation.search import Candidates, FinishedHypotheses, Sampling
 from ofa.models.inference_weights import slice_linear
+from ofa.models.static_cache import StaticCache
 from ofa.tokens.trie import as_trie
 
 logger = logging.getLogger(__name__)
+
+
+class Ahead:
+    """Whether the search continues, as the host learns it: with CUDA a step late, so that it has
+    launched the next step before it waits for this one. A step too many changes nothing."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Tensor, Any]] = []
+
+    def tell(self, flag: Tensor) -> bool:
+        """Args: flag: bool[]. Returns: the flag, or that of the call before (at first True)."""
+        if flag.device.type != "cuda" or not torch.cuda.is_available():
+            return bool(flag)
+        copied = torch.empty((), dtype=torch.bool).pin_memory()
+        copied.copy_(flag, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self.told.append((copied, event))
+        if len(self.told) == 1:
+            return True
+        before, made = self.told.pop(0)
+        made.synchronize()
+        return bool(before)
 
 
 class GenerationBatch:
@@ -31,9 +55,9 @@ class GenerationBatch:
 
     Args: generator: the `SequenceGenerator`; the others as those of its ``generate``.
 
-    State: ``images`` int64[B], numbers of the images that remain; ``tokens`` int64[B, K, T];
-    ``totals`` float32[B, K, T], summed log-probability up to each token (0 at <s>; -inf for a beam
-    that cannot continue).
+    State: ``images`` int64[B], numbers of the images that remain, or all if the search is static;
+    ``tokens`` int64[B, K, T]; ``totals`` float32[B, K, T], summed log-probability up to each token
+    (0 at <s>; -inf for a beam that cannot continue).
     """
 
     def __init__(
@@ -52,9 +76,16 @@ class GenerationBatch:
         lengths = source.ne(generator.pad).sum(1) if lengths is None else lengths
         self.source_lengths = lengths.to(device)
         self.max_len = generator.longest(models, source.size(1), self.source_lengths)
-        self.looks = device.type == "cpu"  # what the host looks at, it does not wait for
+        on_cuda, hook = device.type == "cuda", self.options.prefix_allowed_tokens_fn
+        self.static = generator.static
+        if self.static is None:
+            self.static = on_cuda and hook is None
+        # what the host looks at on a CPU, it does not wait for
+        self.looks = device.type == "cpu" and not self.static
+        self.going = Ahead()
         self.images = torch.arange(batch, device=device)
-        ids = sample.get("id") if self.options.prefix_allowed_tokens_fn is not None else None
+        self.places = torch.arange(2 * self.beam, device=device)  # of candidates
+        ids = sample.get("id") if hook is not None else None
         self.ids = ids.tolist() if isinstance(ids, Tensor) else list(range(batch))
         prefix = source.new_empty(batch, 0) if prefix_tokens is None else prefix_tokens
         self.prefix = prefix.to(device)
@@ -71,19 +102,27 @@ class GenerationBatch:
             self.trie = TrieRule(trie, generator.bos, self.prefix.ne(generator.pad).sum(1))
         self.decoders: list[Decoder] = [model.decoder for model in models]
         self.projections = [self.projection(decoder) for decoder in self.decoders]
-        codes = bool(self.options.gen_code)
-        self.caches = [
-            decoder.start(output, beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
-            for decoder, output in zip(self.decoders, encoded)
-        ]
+        self.caches = [self.cache(number, output) for number, output in enumerate(encoded)]
+
+    def cache(self, number: int, output: Any) -> Any:
+        """The cache of a decoder. Args: number: of the model; output: of its encoder."""
+        decoder, codes = self.decoders[number], bool(self.options.gen_code)
+        settings: dict[str, Any] = {}
+        if self.static and isinstance(decoder, Decoder):
+            # one thread at a time has the graphs
+            settings = {"static": True, "kept": self.generator.kept.pop(number, None)}
+        room = {"beam": self.beam, "max_len": self.max_len + 1}
+        return decoder.start(output, **room, code_masks=codes, **settings)
 
     def run(self) -> list[list[dict[str, Tensor]]]:
         """The finished hypotheses, see `FinishedHypotheses.as_lists`."""
         for step in range(self.max_len + 1):  # one more for </s>
-            self.advance(step, self.candidates(step))
-            if not self.images.numel():
+            over = self.advance(step, self.candidates(step))
+            if over:
                 break
         hypotheses, cut_short = self.finished.as_lists()
+        caches = enumerate(self.caches)
+        self.generator.kept.update((n, one) for n, one in caches if isinstance(one, StaticCache))
         if cut_short:
             logger.warning(
                 f"{cut_short} of {len(hypotheses)} rows end early: nothing may follow. In force:"
@@ -200,14 +239,17 @@ class GenerationBatch:
 
     def copy_first(self, found: Candidates, rows: Tensor) -> Candidates:
         """Where a prefix ends with </s> (``rows``, bool[B]), all its hypotheses are the prefix."""
-        places = torch.arange(found.scores.size(1), device=rows.device)
+        places = self.places[: found.scores.size(1)]
         copies = rows[:, None] & (places < self.beam)
         return Candidates(*(torch.where(copies, part[:, :1], part) for part in found))
 
     # ------------------------------------------------- taking the step
 
-    def advance(self, step: int, found: Candidates) -> None:
-        """Finish candidates that end, continue the ``beam`` best others, let complete images go."""
+    def advance(self, step: int, found: Candidates) -> bool:
+        """Finish candidates that end, continue the ``beam`` best others, let complete images go.
+
+        Returns: whether the search is over; a static one may say it a step late.
+        """
         stuck = (found.scores == -math.inf).all(1)
         may_stick = self.holds(stuck)
         if may_stick:
@@ -219,29 +261,39 @@ class GenerationBatch:
             self.finish(step, *(part[:, : self.beam] for part in (ends, scores, parents)))
             scores = scores.masked_fill(ends, -math.inf)
         if step == self.max_len:
-            return
-        rank = torch.arange(ends.size(1), device=ends.device)
+            return True
+        rank = self.places[: ends.size(1)]
         going = (ends * ends.size(1) + rank).argsort(1)[:, : self.beam]
         scores, tokens, parents = (part.gather(1, going) for part in (scores, tokens, parents))
+        over = False
         if may_end or may_stick:
             complete = self.finished.counts[self.images] >= self.beam
             goes_on = (scores > -math.inf).any(1) & ~complete
-            if not bool(goes_on.all()):
+            if self.static:
+                scores = scores.masked_fill(~goes_on[:, None], -math.inf)
+                over = not self.going.tell(goes_on.any())
+            elif not bool(goes_on.all()):
                 rows = goes_on.nonzero().squeeze(1)
                 self.select(rows)
                 scores, tokens, parents = scores[rows], tokens[rows], parents[rows]
-        if self.images.numel():
+                over = not len(rows)
+        if not over:
             self.extend(step, scores, tokens, parents)
+        return over
 
     def rescue(self, found: Candidates, stuck: Tensor) -> Candidates:
         """Stuck images without hypotheses get their beams as they are, </s> for free."""
         needy = stuck & self.finished.counts[self.images].eq(0)
         self.finished.cut_short[self.images] |= needy
-        scores, order = self.totals[..., -1].sort(1, descending=True)
-        empty = (0, found.scores.size(1) - scores.size(1))
-        scores, order = F.pad(scores, empty, value=-math.inf), F.pad(order, empty)
-        ended = Candidates(scores, torch.full_like(found.columns, self.generator.eos), order)
-        return Candidates(*(torch.where(needy[:, None], a, b) for a, b in zip(ended, found)))
+        beams, places = self.totals.size(1), found.scores.size(1)
+        totals = F.pad(self.totals[..., -1], (0, places - beams), value=-math.inf)
+        own = self.places[:places].clamp(max=beams - 1)
+        needy = needy[:, None]
+        return Candidates(
+            torch.where(needy, totals, found.scores),
+            found.columns.masked_fill(needy, self.generator.eos),
+            torch.where(needy, own, found.parents),
+        )
 
     def finish(self, step: int, ends: Tensor, scores: Tensor, parents: Tensor) -> None:
         """Keep the candidates (B, K) that end."""
@@ -265,8 +317,8 @@ class GenerationBatch:
 
     def extend(self, step: int, scores: Tensor, tokens: Tensor, parents: Tensor) -> None:
         """Beam k of each image becomes beam ``parents[:, k]`` with one more token."""
-        beams = torch.arange(self.beam, device=parents.device)
-        if self.tokens.size(1) != self.beam or self.holds(parents.ne(beams)):
+        beams = self.places[: self.beam]
+        if self.tokens.size(1) != self.beam or self.holds(parents != beams):
             for cache in self.caches:
                 cache.reorder(parents)
         self.tokens, self.totals = self.continued(tokens, scores, parents)

@@ -23,6 +23,7 @@ from ofa.models.generation.constraints import VocabularySubset
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.search import make_search
 from ofa.models.inference_weights import encode_all, inference_networks
+from ofa.models.static_cache import StaticCache
 
 
 class SequenceGenerator:
@@ -38,6 +39,9 @@ class SequenceGenerator:
             sequences begin with <s> and end with </s> (or an object with its method
             ``get_next_layer``).
         zero_shot: constraints act on probabilities, without renormalizing.
+        static: search with fixed shapes: complete images stay, and a decoder's step is a CUDA graph
+            (`ofa.models.static_cache`). None: on CUDA, but for ``prefix_allowed_tokens_fn``, which
+            is a function of the host and asked for the images that remain.
     """
 
     def __init__(
@@ -58,6 +62,11 @@ class SequenceGenerator:
         self.search = make_search(options)
         self.constraint_trie: Any = None
         self.zero_shot = options.zero_shot
+        self.static: bool | None = None
+        self.kept: dict[int, StaticCache] = {}  # of the last batch, by the place of the model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "kept": {}}  # graphs are of one process
 
     @torch.no_grad()
     def generate(

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ofa.models.cache import DecoderCache
 from ofa.models.decoder import Decoder
 from ofa.models.encoder import EncoderOutput
 from ofa.models.inference_weights import encode_all, inference_networks
@@ -214,6 +215,7 @@ class AnswerRanker:
         """Log-probability of every decided edge: float[B, all E]. Args: prompts: int64[B, P]."""
         weight = decoder.output_projection.weight
         cache = decoder.start(encoded, beam=1, max_len=prompts.size(1))
+        assert isinstance(cache, DecoderCache)
         states = decoder.states(prompts[:, None], cache)  # (B, 1, C)
         found = [states.new_empty(len(prompts), 0, dtype=torch.float32)]
         for part in parts:

@@ -1,8 +1,8 @@
 """How the next tokens are chosen: beam search, diverse beam search, sampling; what is finished.
 
-The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are
-never written out, only where one of the best may lie. Letters: B images, K beams that go in (one at
-the first step, all of them later), M columns, N candidates.
+The score of a hypothesis is the sum of its log-probabilities. On a CPU sums of all beams and
+columns are never written out, only where one of the best may lie. Letters: B images, K beams that
+go in (one at the first step, all of them later), M columns, N candidates.
 """
 
 import math
@@ -122,14 +122,14 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Args: values: float[R, K, M]; base: float[R, K].
     Returns: (sums, indices into K * M), both [R, n], descending, n = min(count, K * M).
 
-    Large vocabularies are reduced first: each of the ``count`` largest numbers lies in one of the
-    ``count`` chunks with the largest maxima, so one cheap pass of maxima leaves only ``count *
-    CHUNK`` numbers to sort.
+    On a CPU large vocabularies are reduced first: each of the ``count`` largest numbers lies in one
+    of the ``count`` chunks with the largest maxima, so one cheap pass of maxima leaves only
+    ``count * CHUNK`` numbers to sort.
     """
     rows, beams, width = values.shape
     whole, rest = divmod(width, CHUNK)
     chunks = whole + (rest > 0)
-    if beams * chunks <= 2 * count:
+    if values.device.type != "cpu" or beams * chunks <= 2 * count:
         sums = (values + base[..., None]).flatten(1)
         return sums.topk(min(count, sums.size(1)))
     maxima = values[..., : whole * CHUNK].unflatten(-1, (whole, CHUNK)).amax(-1)

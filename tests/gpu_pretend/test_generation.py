@@ -1,11 +1,13 @@
-"""What a host waits for while a GPU generates: one look a token."""
+"""What a GPU generates, how often the host waits for it, and what it launches for a token."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from pretend_gpu import PretendGPU
+from pretend_graph import PretendGraph, pretend_graphs
 from small_network import build_awake
 
 from ofa.models.generation.batch import GenerationBatch
@@ -26,6 +28,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "trie": {"beam": 3},
     "zero shot": {"beam": 3, "zero_shot": True},
 }
+
+
+SEEDS = {"seeds": list(range(ROWS))}
+LAUNCHES = 120  # per token at most; those of a graph counted as one
 
 
 def answers() -> Trie:
@@ -75,17 +81,69 @@ def test_a_token_is_waited_for_once(name, monkeypatch):
     assert not gpu.mixed
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_a_gpu_finds_what_a_cpu_finds(name):
-    seeds = {"seeds": list(range(ROWS))}
-    expected = generator_of(name, build_awake(VOCAB)).generate(None, {**photo_batch(), **seeds})
-    with PretendGPU() as gpu:
-        sample = {**gpu.move(photo_batch()), **seeds}
-        found = generator_of(name, gpu.move(build_awake(VOCAB))).generate(None, sample)
+def assert_same(found: list[list[dict]], expected: list[list[dict]]) -> None:
     for row, hypotheses in zip(found, expected, strict=True):
         assert [h["tokens"].tolist() for h in row] == [h["tokens"].tolist() for h in hypotheses]
         for one, other in zip(row, hypotheses):
             assert one["score"].item() == pytest.approx(other["score"].item(), abs=1e-6)
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> list[PretendGraph]:
+    return pretend_graphs(monkeypatch)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_gpu_finds_what_a_cpu_finds(name, graphs):
+    """Twice: the second time every step is the recorded one."""
+    expected = generator_of(name, build_awake(VOCAB)).generate(None, {**photo_batch(), **SEEDS})
+    with PretendGPU() as gpu:
+        generator = generator_of(name, gpu.move(build_awake(VOCAB)))
+        for launched in (0, 1):
+            gpu.reset()
+            found = generator.generate(None, {**gpu.move(photo_batch()), **SEEDS})
+            assert_same(found, expected)
+            longest = max(len(h["tokens"]) for row in found for h in row)
+            assert gpu.operators["graph"] >= longest - 1 + launched
+    assert len(graphs) == 1 and not gpu.mixed
+
+
+@pytest.mark.parametrize("name", ["beam", "top-k", "codes", "trie"])
+def test_a_token_takes_few_launches_at_the_depth_of_ofa_base(name, graphs, monkeypatch):
+    with PretendGPU() as gpu:
+        model = gpu.move(build_awake(VOCAB, decoder_layers=6, disable_entangle=True))
+        generator, sample = generator_of(name, model), {**gpu.move(photo_batch()), **SEEDS}
+        generator.generate(None, sample)
+        look = lambda: (sum(gpu.operators.values()), sum(gpu.waits.values()))  # noqa: E731
+        seen = steps_of(monkeypatch, look)
+        generator.generate(None, sample)
+    steps = [(more - some, later - before) for (some, before), (more, later) in pairwise(seen)]
+    assert max(launched for launched, _ in steps[1:]) <= LAUNCHES
+    assert {waits for _, waits in steps[1:]} == {1}
+
+
+def test_a_hook_is_asked_for_images_that_remain(graphs):
+    asked: list[tuple[int, int]] = []
+
+    def hook(row: int, tokens: torch.Tensor) -> list[int]:
+        asked.append((row, len(tokens)))
+        return [EOS] if row == 1 and len(tokens) > 2 else [20 + row, 30, 40]
+
+    options = GenerationOptions(beam=1, max_len_b=5, prefix_allowed_tokens_fn=hook)
+    expected = SequenceGenerator([build_awake(VOCAB)], options, VOCAB).generate(None, photo_batch())
+    on_cpu, asked = asked, []
+    with PretendGPU() as gpu:
+        generator = SequenceGenerator([gpu.move(build_awake(VOCAB))], options, VOCAB)
+        found = generator.generate(None, gpu.move(photo_batch()))
+    assert_same(found, expected)
+    assert asked == on_cpu and (1, 4) not in asked and not graphs and not gpu.mixed
+
+
+def test_graphs_can_be_switched_off(graphs, monkeypatch):
+    monkeypatch.setenv("OFA_CUDA_GRAPHS", "0")
+    with PretendGPU() as gpu:
+        generator_of("beam", gpu.move(build_awake(VOCAB))).generate(None, gpu.move(photo_batch()))
+    assert not graphs
 
 
 def test_hypotheses_are_copied_to_the_host_in_two_pieces(monkeypatch):

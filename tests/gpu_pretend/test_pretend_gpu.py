@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pretend_gpu import GPU, PretendGPU, host
+from pretend_graph import PretendGraph, pretend_graphs
 
 
 @pytest.fixture
@@ -112,3 +113,28 @@ def test_outside_nothing_is_counted():
     with gpu:
         x = gpu.move(torch.ones(2))
     assert x[0].item() == 1 and not gpu.waits
+
+
+def test_a_graph_repeats_operators_on_the_memory_that_it_was_recorded_with(gpu, monkeypatch):
+    pretend_graphs(monkeypatch)
+    x, graph, number = gpu.move(torch.zeros(3)), PretendGraph(), 1
+    graph.capture_begin()
+    y = x[1:] + number
+    x.mul_(2)
+    graph.capture_end()
+    assert host(x).tolist() == [0, 0, 0]
+    x.copy_(gpu.move(torch.tensor([1.0, 2.0, 3.0])))
+    gpu.reset()
+    for expected in ([3, 4], [5, 7]):
+        graph.replay()
+        assert host(y).tolist() == expected
+    assert gpu.operators == {"graph": 2}
+
+
+def test_waiting_while_a_graph_is_recorded_is_an_error(gpu, monkeypatch):
+    pretend_graphs(monkeypatch)
+    graph, x = PretendGraph(), gpu.move(torch.ones(2))
+    graph.capture_begin()
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        bool((x > 0).any())
+    graph.capture_end()
