@@ -7,7 +7,9 @@ model are in ``net_input``, with ``src_lengths`` int64[B], without padding; ``ns
 
 A key is there if the samples have it, and None if their value is None. Samples of different tasks
 may lie in one batch; for a key that only some of them have the others get a neutral value, which
-changes nothing. The names of the samples' tasks stay out. A batch of pretraining has ``image_rows``
+changes nothing. The names of the samples' tasks stay out. Images of uint8 come with their
+``image_statistics``, float32[B, 2, 3] (``normalize_images``); beside images that are float they are
+normalized here. A batch of pretraining has ``image_rows``
 int64[B], too (``rows_of_images``).
 
 ``facts`` is what is known here and would be asked of the GPU again and again, each time with a wait
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ofa.data.images import IMAGE_STATISTICS, normalized
 from ofa.data.sample import TASK, Sample
 
 FACTS = "facts"
@@ -39,6 +42,7 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
     """
     if not samples:
         return {}
+    samples = with_images_of_one_type(samples)
     batch: dict[str, Any] = {"net_input": {}}
     for key in dict.fromkeys(key for sample in samples for key in sample if key != TASK):
         name, join, neutral = FIELDS[key]
@@ -68,6 +72,20 @@ def facts_of(net_input: dict[str, Any], pad: int) -> dict[str, Any]:
         "target_padding": bool(net_input["prev_output_tokens"].eq(pad).any()),
         "image_codes": every if every == some else None,
     }
+
+
+def with_images_of_one_type(samples: list[Sample]) -> list[Sample]:
+    """The samples, their images normalized unless all are uint8."""
+    images = (sample.get("patch_image") for sample in samples)
+    types = {image.dtype for image in images if image is not None}
+    if len(types) < 2 or torch.uint8 not in types:
+        return samples
+    found: list[Any] = [dict(sample) for sample in samples]
+    for sample in found:
+        statistics = sample.pop(IMAGE_STATISTICS, None)
+        for name in IMAGES & sample.keys() if statistics is not None else ():
+            sample[name] = normalized(sample[name], statistics)
+    return found
 
 
 def rows_of_images(samples: list[Sample]) -> torch.Tensor:
@@ -104,6 +122,8 @@ def join_objects(values: list) -> np.ndarray:
     return array
 
 
+IMAGES = {"patch_image", "patch_image_2"}
+NO_CHANGE = torch.tensor([[0.0] * 3, [1.0] * 3])  # mean and deviation: a filler of zeros stays so
 Neutral = Callable[[Any, Sample], Any]  # (the value of another sample, the sample) -> value
 # Key of a sample -> key of the batch, how values are joined, what stands for one that is missing.
 FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
@@ -111,6 +131,7 @@ FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
     "source": ("src_tokens", join_tokens, None),
     "patch_image": ("patch_images", torch.stack, lambda other, _: torch.zeros_like(other)),
     "patch_image_2": ("patch_images_2", torch.stack, None),
+    IMAGE_STATISTICS: (IMAGE_STATISTICS, torch.stack, lambda other, _: NO_CHANGE),
     "patch_mask": ("patch_masks", torch.cat, lambda other, _: torch.tensor([False])),
     "code_mask": ("code_masks", torch.cat, lambda other, _: torch.tensor([False])),
     "prev_output_tokens": ("prev_output_tokens", join_tokens, None),

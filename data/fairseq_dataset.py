@@ -15,26 +15,33 @@ from ofa.data.collate import collate
 from ofa.data.rows import NamedRows, Rows, row_order
 from ofa.data.sample import Sample, SampleBuilder, blank_image, text_ids
 from ofa.errors import UserError
-from ofa.task.task_spec import Example, TaskOptions
+from ofa.task.task_spec import Example
 
 logger = logging.getLogger(__name__)
 
 
 class RowsDataset(FairseqDataset):
     """What datasets of rows have in common: batches of a fixed number of rows, made anew in every
-    epoch. Args: options: of their tasks. Attributes: row_files: the rows of this epoch, by the
-    task's names for its files (``training_files``)."""
+    epoch. Args: builders: what makes their samples. Attributes: row_files: the rows of this epoch,
+    by the task's names for its files (``training_files``)."""
 
     # batches are made anew for every pass: workers see the new epoch, order and shard
     can_reuse_epoch_itr_across_epochs = False
 
-    def __init__(self, options: Sequence[TaskOptions]):
-        self.epoch = 1
+    def __init__(self, builders: Sequence[SampleBuilder]):
+        self.epoch, self.builders = 1, builders
         self.row_files: dict[str, Rows] = {}
         # the true length of a row is only known once it is read
         self.most_tokens = 2 + max(
-            length for one in options for length in (one.max_src_length, one.max_tgt_length)
+            length
+            for options in (builder.options for builder in builders)
+            for length in (options.max_src_length, options.max_tgt_length)
         )
+
+    def send_uint8(self) -> None:
+        """From now on images are uint8 where they can be; batches go to ``normalize_images``."""
+        for builder in self.builders:
+            builder.sends_uint8 = True
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -82,7 +89,7 @@ class OFADataset(RowsDataset):
         shuffle: bool = False,
         shuffle_buffer: int | None = None,
     ):
-        super().__init__([builder.options])
+        super().__init__([builder])
         self.row_files = {"train": file}
         self.rows = NamedRows(file, builder.spec)
         self.file, self.builder = file, builder

@@ -20,7 +20,7 @@ from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.pretraining import PretrainingBuilder, RandomStreams
 from ofa.data.rows import NamedRows, cached_order, shuffled, uses_shuffle_buffer
-from ofa.data.sample import TASK, Sample
+from ofa.data.sample import TASK, Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import (
     GROUP,
@@ -30,7 +30,6 @@ from ofa.task.pretraining_tasks import (
     RowKind,
     whole_times,
 )
-from ofa.task.task_spec import TaskOptions
 
 # key of a batch: int64[B], the task of each sample as its number in TASKS
 TASK_IDS = "tasks"
@@ -73,12 +72,12 @@ class MixtureDataset(RowsDataset):
     def __init__(
         self,
         parts: Mapping[str, Part],
-        options: Sequence[TaskOptions],
+        builders: Sequence[SampleBuilder],
         training: bool,
         shuffle: bool = True,
         shuffle_buffer: int | None = None,
     ):
-        super().__init__(options)
+        super().__init__(builders)
         self.parts, self.training, self.seed = dict(parts), training, 1
         self.shuffle, self.shuffle_buffer = shuffle and training, shuffle_buffer
         counts = [part.count if training else len(part.rows) for part in parts.values()]
@@ -159,8 +158,8 @@ class JointDataset(MixtureDataset):
             name: Part(member.file, rates[name] if rates else 1.0, (number,))
             for number, (name, member) in enumerate(members.items())
         }
-        options = [member.builder.options for member in members.values()]
-        super().__init__(parts, options, rates is not None, shuffle, shuffle_buffer)
+        builders = [member.builder for member in members.values()]
+        super().__init__(parts, builders, rates is not None, shuffle, shuffle_buffer)
         self.row_files = {name: member.file for name, member in members.items()}
 
     def __getitem__(self, index: int) -> Sample:
@@ -209,7 +208,7 @@ class PretrainingDataset(MixtureDataset):
             groups = max(math.ceil(len(extras[task]) / self.rates[task]) for task in extras)
             buffered = any(uses_shuffle_buffer(f.file, shuffle_buffer) for f in extras.values())
             parts = {"groups": Part(range(groups), seed=seed, first=1, shuffle=not buffered)}
-        super().__init__(parts, [builder.options], training, shuffle, shuffle_buffer)
+        super().__init__(parts, [builder], training, shuffle, shuffle_buffer)
         self.row_files = {name: rows.file for name, rows in files.items()}
         self.kept_rows: dict[str, np.ndarray] = {}
 

@@ -1,23 +1,25 @@
-"""Whatever a caller has as an image -> PIL image in RGB -> float32[3, S, S]. Files and fields are
-opened by ``ofa.io.images``.
+"""Whatever a caller has as an image -> PIL image in RGB -> uint8[3, S, S] -> float32, normalized.
+Files and fields are opened by ``ofa.io.images``.
 
 As upstream: an image is squashed to a square, its aspect not kept.
 """
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import transforms
 
 from ofa.errors import UserError
 from ofa.io.images import open_image, read_image_file, to_rgb, upright_image
 
 OFA_MEAN = OFA_STD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGE_STATISTICS: Final = "image_statistics"  # of a batch with images of uint8: float32[B, 2, 3]
 
 
 def mean_and_std(imagenet: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -27,11 +29,51 @@ def mean_and_std(imagenet: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def image_transform(
     size: int, mean: tuple[float, ...] = OFA_MEAN, std: tuple[float, ...] = OFA_STD
-) -> transforms.Compose:
-    """PIL image in RGB -> float32[3, size, size], normalized; picklable. Squashed to a square by
-    PIL's bicubic filter: matches upstream's checkpoints (tests/parity/test_images.py)."""
-    squash = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
-    return transforms.Compose([squash, transforms.ToTensor(), transforms.Normalize(mean, std)])
+) -> Callable[[Image.Image], torch.Tensor]:
+    """PIL image in RGB -> float32[3, size, size], normalized; picklable."""
+    return partial(_transformed, size=size, statistics=torch.tensor([mean, std]))
+
+
+def _transformed(image: Image.Image, size: int, statistics: torch.Tensor) -> torch.Tensor:
+    return normalized(pixels_of(squashed(image, size)), statistics)
+
+
+def squashed(image: Image.Image, size: int) -> Image.Image:
+    """A square by PIL's bicubic filter: matches upstream's checkpoints
+    (tests/parity/test_images.py)."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """PIL image in RGB -> uint8[3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def normalized(pixels: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
+    """The same numbers on every device: those of torchvision's ``ToTensor`` and ``Normalize``.
+
+    Args: pixels: uint8[..., 3, H, W]. statistics: float32[..., 2, 3], mean and deviation of the
+        colors, on that device. Returns: float32[..., 3, H, W].
+    """
+    mean, std = statistics[..., None, None].unbind(-4)
+    found = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    # a tensor: of a number a GPU would multiply by the reciprocal, which rounds differently
+    return found.div_(statistics.new_full((), 255.0)).sub_(mean).div_(std)
+
+
+def normalize_images(batch: Any) -> Any:
+    """A batch, or several, that went to its device with images as uint8, as the network takes it:
+    images normalized in float32. Batches with float images are returned as they are."""
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(map(normalize_images, batch))
+    if not isinstance(batch, dict) or batch.get(IMAGE_STATISTICS) is None:
+        return batch
+    net_input = dict(batch["net_input"])
+    for name in ("patch_images", "patch_images_2"):
+        if net_input.get(name) is not None:
+            net_input[name] = normalized(net_input[name], batch[IMAGE_STATISTICS])
+    rest = {key: value for key, value in batch.items() if key != IMAGE_STATISTICS}
+    return {**rest, "net_input": net_input}
 
 
 def as_image(image: Any, where: str = "") -> Image.Image:

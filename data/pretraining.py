@@ -22,7 +22,7 @@ from ofa.data.augment import (
     square_around,
     visible,
 )
-from ofa.data.images import image_transform
+from ofa.data.images import normalized, pixels_of, squashed
 from ofa.data.negatives import NegativeSampler
 from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
@@ -92,7 +92,6 @@ class PretrainingBuilder(SampleBuilder):
             options.random_ratio,
             options.keep_ratio,
         )
-        self.code_square = image_transform(2 * options.code_image_size, *self.statistics)
 
     def streams(self, epoch: int, index: int, purpose: str) -> RandomStreams:
         return RandomStreams.of(
@@ -129,19 +128,20 @@ class PretrainingBuilder(SampleBuilder):
 
 class EvaluationImages:
     """Images squashed to a square, with all of their boxes. Location bins are those of a box in
-    pixels of what the model sees; its squares have the side S, those of auxiliary rows S'."""
+    pixels of what the model sees; its squares have the side S, those of auxiliary rows S'.
+    Auxiliary rows, which may have no image or an image without its middle, are float32 always."""
 
     def __init__(self, builder: PretrainingBuilder, streams: RandomStreams):
         self.builder, self.options, self.streams = builder, builder.options, streams
 
     def full_view(self, image: Image.Image) -> Tensor:
-        """float32[3, S, S] of an image with a text."""
-        return self.builder.transform(image)
+        """[3, S, S] of an image with a text."""
+        return self.builder.square(image)
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
-        """float32[3, S, S] that shows the box, and its bins."""
+        """[3, S, S] that shows the box, and its bins."""
         side = self.options.patch_image_size
-        return self.builder.transform(image), self.bins(scaled([box], image.size, (side, side))[0])
+        return self.builder.square(image), self.bins(scaled([box], image.size, (side, side))[0])
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
@@ -149,14 +149,20 @@ class EvaluationImages:
         """float32[3, S', S'], and those boxes that are in it: number and bins."""
         side = 2 * self.options.code_image_size
         squashed = scaled(boxes, image.size, (side, side))
-        return self.builder.code_square(image), list(enumerate(map(self.bins, squashed)))
+        return self.code_square(image), list(enumerate(map(self.bins, squashed)))
 
     def mask_center(self, image: Image.Image) -> Tensor:
         """float32[3, S', S'] whose middle is gray."""
-        pixels = self.builder.code_square(image)
+        pixels = self.code_square(image)
         middle = slice(self.options.code_image_size // 2, self.options.code_image_size * 3 // 2)
         pixels[:, middle, middle] = 0
         return pixels
+
+    def code_square(self, image: Image.Image) -> Tensor:
+        return self.pixels(squashed(image, 2 * self.options.code_image_size))
+
+    def pixels(self, square: Image.Image) -> Tensor:
+        return normalized(pixels_of(square), self.builder.statistics)
 
     def blank_image(self) -> Tensor:
         """What stands for an image where there is none: float32[3, S', S']."""
@@ -187,13 +193,13 @@ class TrainingImages(EvaluationImages):
     def full_view(self, image: Image.Image) -> Tensor:
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
         changed = square if self.options.plain_images else self.augment(square, self.streams.colors)
-        return self.pixels(changed)
+        return self.builder.sent(changed)
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         larger = self.enlarge(image)
         (moved,) = scaled([box], image.size, larger.size)
         square, moved = square_around(larger, moved, self.options.patch_image_size)
-        return self.pixels(square), self.bins(moved)
+        return self.builder.sent(square), self.bins(moved)
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
@@ -210,9 +216,6 @@ class TrainingImages(EvaluationImages):
         largest, longest = self.options.enlargement
         sides = range(self.options.patch_image_size, largest + 1)
         return enlarged(image, sides, longest, self.streams.rng)
-
-    def pixels(self, square: Image.Image) -> Tensor:
-        return F.normalize(F.to_tensor(square), *self.builder.statistics)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ofa.data.augment import TrainingTransform
-from ofa.data.images import image_transform, mean_and_std
+from ofa.data.images import IMAGE_STATISTICS, mean_and_std, normalized, pixels_of, squashed
 from ofa.io.images import decode_image
 from ofa.task.answers import AnswerSet
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
@@ -29,8 +29,9 @@ class Sample(TypedDict, total=False):
 
     id: Any  # from the file, or a number
     source: torch.Tensor  # int64[S]: <s> what does the image describe? </s>
-    patch_image: torch.Tensor  # float32[3, H, W]
-    patch_image_2: torch.Tensor  # float32[3, H, W], second image of a pair
+    patch_image: torch.Tensor  # float32[3, H, W], normalized; or uint8 (``sends_uint8``)
+    patch_image_2: torch.Tensor  # the same, second image of a pair
+    image_statistics: torch.Tensor  # float32[2, 3], to normalize images of uint8 by
     patch_mask: torch.Tensor  # bool[1], False: no image, patch_image is a filler
     code_mask: torch.Tensor  # bool[1], True: the target is image codes
     code_image: Any  # image that the codes of the target were made from
@@ -64,8 +65,12 @@ def text_ids(text: Text, vocabulary: Vocabulary, bpe: Bpe) -> list[int]:
 class SampleBuilder:
     """Turns rows of one split into samples, as a task declares it.
 
-    Args: split: ``train`` or the name of an evaluation split. seed: of the run. answers: the set
-        of the task, if it has one; made here when left out.
+    Args:
+        split: ``train`` or the name of an evaluation split.
+        seed: of the run.
+        answers: the set of the task, if it has one; made here when left out.
+        sends_uint8: images stay as decoded, a quarter of the bytes and less work for who reads
+            rows; whoever asks for it gives batches to ``normalize_images`` on their device.
     """
 
     spec: TaskSpec
@@ -75,13 +80,14 @@ class SampleBuilder:
     split: str
     seed: int = 1
     answers: Optional[AnswerSet] = None
+    sends_uint8: bool = False
 
     def __post_init__(self):
         if self.answers is None:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
-        self.statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
-        self.transform = image_transform(self.options.patch_image_size, *self.statistics)
-        self.augmenting = TrainingTransform(self.options.patch_image_size, *self.statistics)
+        statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
+        self.statistics = torch.tensor(statistics)  # float32[2, 3]
+        self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
 
     def __call__(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
@@ -130,6 +136,8 @@ class SampleBuilder:
         if example.image is not None:
             sample["patch_image"] = self.pixels(example.image, augmented)
             sample["patch_mask"] = torch.tensor([True])
+            if sample["patch_image"].dtype == torch.uint8:
+                sample[IMAGE_STATISTICS] = self.statistics
         if example.image_2 is not None:
             sample["patch_image_2"] = self.pixels(example.image_2, augmented)
         given = len(prompt) - 1  # not predicted: no target there
@@ -161,10 +169,19 @@ class SampleBuilder:
     def pixels(
         self, image: Image.Image | torch.Tensor, rng: Optional[random.Random] = None
     ) -> torch.Tensor:
-        """float32[3, S, S] of an image, changed by ``rng``; a tensor is taken as it is."""
+        """[3, S, S] of an image, changed by ``rng``; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
             return image
-        return self.transform(image) if rng is None else self.augmenting(image, rng)
+        return self.square(image) if rng is None else self.augmenting(image, rng)
+
+    def square(self, image: Image.Image) -> torch.Tensor:
+        """[3, S, S] of an image that is squashed to the side S."""
+        return self.sent(squashed(image, self.options.patch_image_size))
+
+    def sent(self, square: Image.Image) -> torch.Tensor:
+        """[3, H, W] of an image that has the size that the model sees."""
+        pixels = pixels_of(square)
+        return pixels if self.sends_uint8 else normalized(pixels, self.statistics)
 
     def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may continue with at each position: bool[given + T + 1, V];

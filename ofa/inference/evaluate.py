@@ -127,8 +127,11 @@ def open_rows(task: Any, options: EvaluationOptions) -> Any:
                 "expected a TSV file or a folder of images to evaluate, found neither; give one"
             )
         task.load_dataset(split)
-        return task.datasets[split]
-    return task.dataset_of(ImageFolder(options.images, task.spec), split)
+        dataset = task.datasets[split]
+    else:
+        dataset = task.dataset_of(ImageFolder(options.images, task.spec), split)
+    dataset.send_uint8()
+    return dataset
 
 
 def warn_of_another_task(options: EvaluationOptions, spec: TaskSpec) -> None:

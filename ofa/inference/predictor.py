@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from torch.utils.data import DataLoader
 
+from ofa.data.images import normalize_images
 from ofa.data.sample import SampleBuilder
 from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
@@ -146,7 +147,9 @@ class Predictor:
                 if not self.was_trained_on(name):
                     logger.warning(FOREIGN_TASK, name, ", ".join(self.checkpoint.trained))
                 task = self.checkpoint.task(name, **changes)
-                self._tasks[key] = task, task.builder("predict")
+                builder = task.builder("predict")
+                builder.sends_uint8 = True
+                self._tasks[key] = task, builder
             self._tasks[key] = self._tasks.pop(key)  # the last one now
             while len(self._tasks) > KEPT_TASKS:
                 self._tasks.pop(next(iter(self._tasks)))
@@ -256,13 +259,22 @@ def choose_device(name: str | None = None, precision: str = "fp32") -> torch.dev
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A batch on the device. What the network sees has its precision; boxes and confidences keep
-    theirs: in half precision a corner would be off by a pixel or more."""
+    """A batch on the device, its images normalized. What the network sees has its precision; boxes
+    and confidences keep theirs: in half precision a corner would be off by a pixel or more.
 
-    def moved(value: Any, dtype: torch.dtype | None = None) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    Pinned memory is copied while the device computes.
+    """
+    overlaps = device.type == "cuda"
 
-    seen = {key: moved(value, dtype) for key, value in batch["net_input"].items()}
-    return {**{key: moved(value) for key, value in batch.items()}, "net_input": seen}
+    def moved(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: value.to(device, non_blocking=overlaps) if torch.is_tensor(value) else value
+            for key, value in values.items()
+        }
+
+    there = normalize_images({**moved(batch), "net_input": moved(batch["net_input"])})
+    seen = {
+        key: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+        for key, value in there["net_input"].items()
+    }
+    return {**there, "net_input": seen}

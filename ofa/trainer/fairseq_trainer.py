@@ -21,6 +21,7 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from omegaconf import DictConfig, open_dict
 
+from ofa.data.images import normalize_images
 from ofa.errors import UserError
 from ofa.io.atomic import remove_abandoned, replacing
 from ofa.io.folder_lock import lock_folder
@@ -176,6 +177,7 @@ class OFATrainer(Trainer):
     def get_train_iterator(self, epoch, combine=True, load_dataset=True, **kwargs):
         """The batches of an epoch; the schedule learns how many there are."""
         batches = super().get_train_iterator(epoch, combine, load_dataset, **kwargs)
+        send_uint8(batches.dataset)
         if load_dataset:
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
             self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
@@ -185,6 +187,11 @@ class OFATrainer(Trainer):
         if isinstance(schedule, optim.WarmupRatioSchedule) and not schedule.knows_total:
             known = schedule.total_num_update if total == math.inf else int(total)
             schedule.reinit(known, self.get_num_updates())
+        return batches
+
+    def get_valid_iterator(self, subset, **kwargs):
+        batches = super().get_valid_iterator(subset, **kwargs)
+        send_uint8(batches.dataset)
         return batches
 
     def begin_epoch(self, epoch) -> None:
@@ -228,7 +235,9 @@ class OFATrainer(Trainer):
         return (mark(prepared), False) if marks else (prepared, is_filler)
 
     def _fp_convert_sample(self, sample):
-        """Round floats for ``--fp16`` and ``--bf16``, but no boxes: they would move by pixels."""
+        """Images normalized; floats rounded for ``--fp16`` and ``--bf16``, but no boxes: they would
+        move by pixels."""
+        sample = normalize_images(sample)
         converted = super()._fp_convert_sample(sample)
         if isinstance(sample, dict):
             converted.update({key: sample[key] for key in BOXES if key in sample})
@@ -243,6 +252,12 @@ class OFATrainer(Trainer):
         *sums, asked = sums
         Request.agreed = Request.agreed or float(asked) > 0
         return logging_outputs, sums
+
+
+def send_uint8(dataset: Any) -> None:
+    """Images travel to the device as uint8 and are normalized there (``_fp_convert_sample``)."""
+    if hasattr(dataset, "send_uint8"):  # a task may be one of fairseq's own
+        dataset.send_uint8()
 
 
 # --- the run

@@ -2,6 +2,8 @@
 of different tasks."""
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,8 @@ def mixture_of(
         number: Part(range(count), rate, (number,))
         for number, (count, rate) in enumerate(zip(rows, rates))
     }
-    dataset = MixtureDataset(parts, [TaskOptions()], True, shuffle, buffer)
+    builder: Any = SimpleNamespace(options=TaskOptions())
+    dataset = MixtureDataset(parts, [builder], True, shuffle, buffer)
     dataset.set_seed(seed)
     return dataset
 

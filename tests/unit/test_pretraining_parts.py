@@ -10,7 +10,7 @@ from PIL import Image
 
 from ofa.data.augment import enlarged, flipped, jittered, square_around, visible
 from ofa.data.bad_rows import BadRows
-from ofa.data.images import OFA_MEAN, OFA_STD
+from ofa.data.images import OFA_MEAN, OFA_STD, normalized, pixels_of
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import RandomStreams, TrainingImages
 from ofa.data.rows import shuffled
@@ -161,6 +161,16 @@ def test_a_run_that_goes_on_remembers_its_broken_rows():
     BadRows(0).restore(first.names())  # the files were fixed: no row may be broken any more
 
 
+def sender(options: PretrainingOptions) -> SimpleNamespace:
+    """What readers of images need of a builder."""
+    statistics = torch.tensor([OFA_MEAN, OFA_STD])
+    return SimpleNamespace(
+        options=options,
+        statistics=statistics,
+        sent=lambda square: normalized(pixels_of(square), statistics),
+    )
+
+
 def test_plain_images_are_cut_but_not_changed_otherwise():
     colors = torch.randint(
         0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
@@ -172,7 +182,7 @@ def test_plain_images_are_cut_but_not_changed_otherwise():
         options = PretrainingOptions(
             patch_image_size=32, max_resize=32, max_image_size=32, plain_images=plain
         )
-        builder = SimpleNamespace(options=options, statistics=(OFA_MEAN, OFA_STD))
+        builder = sender(options)
         readers = [
             TrainingImages(builder, RandomStreams.of(f"row {number}")) for number in range(8)
         ]
@@ -184,8 +194,5 @@ def test_plain_images_are_cut_but_not_changed_otherwise():
             for reader in readers
         ), "those of boxes always are"
     assert all(unchanged[True]) and not all(unchanged[False])
-    larger = SimpleNamespace(
-        options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_images=True),
-        statistics=(OFA_MEAN, OFA_STD),
-    )
+    larger = sender(PretrainingOptions(patch_image_size=16, max_resize=32, plain_images=True))
     assert TrainingImages(larger, RandomStreams.of("a row")).full_view(whole).shape == (3, 16, 16)
