@@ -21,7 +21,7 @@ from ofa.trainer.auto import Fit, fit, words
 from ofa.trainer.checks import Facts, look_at
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import Plan
-from ofa.trainer.processes import Processes, ProcessOptions, become
+from ofa.trainer.processes import Processes, ProcessOptions, become, data_workers
 
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
 RUN = "runs/last"  # folder of a run that is given none
@@ -71,7 +71,10 @@ class LaunchOptions(ProcessOptions):
         None, "what a recipe prefers on GPUs", env="GPU_PRECISION"
     )
     num_workers: int | None = option(
-        None, "processes that read data (default: 2)", least=0, env="NUM_WORKERS"
+        None,
+        "processes that read data (default: 2; 2 to 8 for each GPU, by cores)",
+        least=0,
+        env="NUM_WORKERS",
     )
     fresh: bool = option(False, "start over; what the folder holds is moved aside", env="FRESH")
     auto: bool | None = option(
@@ -188,9 +191,11 @@ def common_flags(
     """The flags of ``fairseq-train`` that all recipes have in common, and those that the options
     stand for. Args: flags: of the recipe, which follow them."""
     batch, workers = options.batch_size or 8, options.num_workers
+    if workers is None:
+        workers = data_workers(options.jobs or gpus) if gpus else 2
     folder, start = options.out or RUN, checkpoint_to_start_from(options, flags)
     words = [f"--user-dir={PLUGIN}", *COMMON]
-    words += [f"--batch-size={batch}", f"--num-workers={2 if workers is None else workers}"]
+    words += [f"--batch-size={batch}", f"--num-workers={workers}"]
     if value_of("--update-freq", flags) is None:
         step = batch * processes
         words.append(f"--update-freq={-(-(options.effective_batch or batch) // step)}")

@@ -55,7 +55,6 @@ CORE = 55e9  # FLOP/s of a processor core in training
 UPDATE = 0.03  # seconds of an update besides its rows, on a CPU
 STEP = 0.04  # seconds that the processor needs for a step on a GPU, which may be waiting for it
 IMAGE = 0.006  # seconds of a core to read an image
-WORKERS = 2  # processes that do it for a GPU
 START = 15  # seconds until the first update
 UTILIZATION = 0.15  # share of a GPU's peak that a training reaches
 GPUS = {16: "V100", 24: "A10", 40: "A100", 80: "H100"}  # GB of memory -> a GPU with it
@@ -195,7 +194,8 @@ class Plan:
         nearest = min(GPUS, key=lambda memory: abs(memory - gpu_memory))
         peak = peak_flops(GPUS[nearest], self.precision != "fp32")
         assert peak is not None  # the table has these GPUs
-        row = max(self.row_flops / (peak * UTILIZATION), reading / WORKERS, STEP / self.batch)
+        reading /= max(self.number("--num-workers"), 1)
+        row = max(self.row_flops / (peak * UTILIZATION), reading, STEP / self.batch)
         return START + rows / self.processes * row
 
     # --- disk

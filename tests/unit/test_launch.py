@@ -13,7 +13,7 @@ from ofa.trainer.auto import Fit
 from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
 from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train
-from ofa.trainer.processes import Processes, ProcessOptions
+from ofa.trainer.processes import Processes, ProcessOptions, data_workers
 
 
 class Became(Exception):
@@ -107,6 +107,24 @@ def test_flags_of_the_recipe_go_before_the_options():
     started_from = LaunchOptions(start="a.pt")
     assert "--finetune-from-model=a.pt" in common_flags(started_from, [])
     assert not any("finetune" in word for word in common_flags(started_from, ["--restore-file=b"]))
+
+
+def test_gpus_get_data_workers_by_cores_and_the_cpu_two(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(24))
+
+    def workers(gpus: int, **options) -> str | None:
+        return value_of("--num-workers", common_flags(LaunchOptions(**options), [], gpus=gpus))
+
+    assert (workers(0), workers(8), workers(4), workers(1)) == ("2", "3", "6", "8")
+    assert (workers(8, num_workers=1), workers(8, jobs=4)) == ("1", "6")
+
+
+@pytest.mark.parametrize(
+    "cores, processes, workers", [(2, 1, 2), (16, 1, 8), (64, 8, 8), (32, 8, 4), (4, 8, 2)]
+)
+def test_data_workers_of_a_gpu_share_the_cores(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores))
+    assert data_workers(processes) == workers
 
 
 def test_the_last_value_of_a_flag_counts():
