@@ -1,6 +1,6 @@
 """Core time of a row on its way to the network, from the base64 of a 640 x 480 JPEG to a batch of
 16: images as float32, normalized by who reads the rows, and as uint8, normalized on the device
-(here the CPU); and of its stages.
+(here the CPU); of images that ``ofa pack --image-size`` made squares of; and of its stages.
 """
 
 import time
@@ -12,7 +12,8 @@ from frame import Args, photo_fields, print_figures, program
 from ofa.data.collate import collate
 from ofa.data.images import normalize_images, pixels_of, squashed
 from ofa.data.sample import SampleBuilder
-from ofa.io.images import decode_base64, decode_image, open_image
+from ofa.data.shard_writer import squashed_file
+from ofa.io.images import decode_base64, decode_image, encode_image, open_image
 from ofa.task.task_spec import Example
 from ofa.tasks.caption import SPEC, CaptionOptions
 
@@ -49,6 +50,7 @@ def fastest_in_turn(works: dict, rows: int, repeats: int) -> dict[str, float]:
 def measure(pixels: int, fields: list[str], repeats: int) -> dict[str, float]:
     as_float, as_uint8 = (rows_of(pixels, sends) for sends in (False, True))
     files = list(map(decode_base64, fields))
+    packed = [encode_image(squashed_file(file, pixels, "")) for file in files]
     images = list(map(open_image, files))
     squares = [squashed(image, pixels) for image in images]
     tensors = list(map(pixels_of, squares))
@@ -62,6 +64,7 @@ def measure(pixels: int, fields: list[str], repeats: int) -> dict[str, float]:
     works = {
         "float32_batch": lambda: as_float(fields),
         "uint8_batch": lambda: as_uint8(fields),
+        "uint8_batch_packed": lambda: as_uint8(packed),
         "uint8_normalized_later": lambda: normalize_images(sent),
         "base64": each(decode_base64, fields),
         "jpeg": each(open_image, files),

@@ -4,8 +4,10 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ofa.errors import UserError
 from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options, task_options
 from ofa.io.flags import action, flags_of, option, options_of
 from ofa.io.text_files import read_lines
+from ofa.trainer.processes import data_workers
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +89,14 @@ class DemoOptions(ModelOptions, PrecisionOptions):
 def load(options: ModelOptions, **overrides: Any) -> Any:
     """The model of a command. Args: overrides: as of ``OFA.load``; None counts as left out."""
     from ofa.inference.api import OFA
+    from ofa.inference.predictor import use_tf32
 
     names = "bpe_dir", "device", "ema", "base", "precision", "ans2label_file"
     given = {name: getattr(options, name, None) for name in names} | overrides
     known = {name: value for name, value in given.items() if value is not None}
-    return OFA.load(options.checkpoint, **known)
+    model = OFA.load(options.checkpoint, **known)
+    use_tf32(model.device)
+    return model
 
 
 @action
@@ -153,10 +159,10 @@ def lines_of(model: Any, requests: Sequence[Any], args: PredictOptions) -> Itera
     from ofa.report.annotate import AnnotatedImageWriter
 
     drawer = AnnotatedImageWriter(args.draw) if args.draw else None
-    size = WINDOW * args.batch_size
-    for start in range(0, len(requests), size):
-        window = requests[start : start + size]
-        images = [images_of(request, args.stop_on_broken) for request in window]
+    threads = data_workers(1) if model.device.type == "cuda" else 0
+    for window, images in windows_of(
+        requests, WINDOW * args.batch_size, args.stop_on_broken, threads
+    ):
         predictions = predictions_of(model, window, images, args)
         for request, image, prediction in zip(window, images, predictions):
             about = {"image": request.name} if request.image else {}
@@ -170,6 +176,22 @@ def lines_of(model: Any, requests: Sequence[Any], args: PredictOptions) -> Itera
             if drawer and image:
                 about["drawn"] = drawer.draw(request, image[""], prediction)
             yield {**about, **prediction.as_json()}
+
+
+def windows_of(
+    requests: Sequence[Any], size: int, stop_on_broken: bool, threads: int
+) -> Iterator[tuple[Sequence[Any], list[dict[str, Any] | UserError]]]:
+    """Some requests at a time with their images, as ``images_of``. Args: threads: read those of the
+    next requests meanwhile; 0: nobody does."""
+    windows = [requests[start : start + size] for start in range(0, len(requests), size)]
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        read = pool.map if threads else map  # at once, or when the images are asked for
+        opened = partial(images_of, stop_on_broken=stop_on_broken)
+        begun = ((window, read(opened, window)) for window in windows)
+        ahead = next(begun, None)
+        while ahead is not None:
+            (window, images), ahead = ahead, next(begun, None)
+            yield window, list(images)
 
 
 def images_of(request: Any, stop_on_broken: bool) -> dict[str, Any] | UserError:

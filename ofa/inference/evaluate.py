@@ -21,7 +21,7 @@ from ofa.errors import UserError
 from ofa.failures import message_of
 from ofa.inference.image_writer import ImageWriter
 from ofa.inference.options import EvaluationOptions
-from ofa.inference.predictor import Predictor, cut
+from ofa.inference.predictor import Predictor, cut, use_tf32
 from ofa.io.image_files import list_images, readable
 from ofa.io.images import encode_image, read_image_file, upright_file
 from ofa.task.prediction import Prediction
@@ -29,6 +29,7 @@ from ofa.task.results import check_folder, merge_predictions, write_predictions
 from ofa.task.scoring import Evaluation, references_of
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.tasks import declared_specs
+from ofa.trainer.processes import data_workers
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     started, batches = time.monotonic(), cut(count, size)[rank::world]
     best = options.n_best or decoding.best
     predicted = predictor.predict(
-        task, dataset, batches, decoding, generation, best, seeds, options.num_workers
+        task, dataset, batches, decoding, generation, best, seeds, workers_of(predictor, options)
     )
     found: list[tuple[int, tuple[Any, Prediction]]] = []
     with tqdm(total=count, desc=options.subset, unit="row", disable=rank > 0) as bar:
@@ -113,8 +114,16 @@ def load(options: EvaluationOptions) -> tuple[Predictor, Any]:
     predictor = Predictor.load(options.checkpoint.split(":"), **given)
     if predictor.device.type == "cuda":
         torch.cuda.set_device(predictor.device)
+        use_tf32(predictor.device)
     checkpoint = predictor.checkpoint
     return predictor, checkpoint.task(checkpoint.evaluated(options.task))
+
+
+def workers_of(predictor: Predictor, options: EvaluationOptions) -> int:
+    """Data workers of this process: on a GPU they read rows while it computes."""
+    if options.num_workers is not None or predictor.device.type != "cuda":
+        return options.num_workers or 0
+    return data_workers(int(os.environ.get("LOCAL_WORLD_SIZE", options.jobs)))
 
 
 def open_rows(task: Any, options: EvaluationOptions) -> Any:

@@ -44,9 +44,9 @@ class DeviceOptions:
 class PrecisionOptions:
     TITLE = "machine"
 
-    precision: Literal["fp32", "fp16", "bf16"] = option(
-        "fp32",
-        "number format of weights and activations",
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(
+        None,
+        "of weights and activations, if not bf16 or fp16 on GPUs and fp32 elsewhere",
         const={"--fp16": "fp16", "--bf16": "bf16"},
     )
 
@@ -140,7 +140,9 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         also=("--nproc", "--processes"),
         env="NPROC GPUS_PER_NODE",
     )
-    num_workers: int = option(0, "data workers per process")
+    num_workers: int | None = option(
+        None, "data workers per process, if not by cores on GPUs and 0 on a CPU", least=0
+    )
     seed: int = option(7, "seed of sampling")
     image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS, title="text to image")
     generation: dict[str, Any] = options_of(

@@ -19,6 +19,7 @@ from ofa.tasks import declared_specs, spec_of
 
 LINE = "[image] what is on the [text:thing]? -> [text:answer]"
 NAMES = [*(spec.name for spec in declared_specs()), LINE]
+LONG = {"fp16": "float16", "bf16": "bfloat16"}
 VALUES = {"text": "a cube", "texts": "a cube", "box": "1,2,20,30", "answer": "1.0|!+yes"}
 
 
@@ -96,6 +97,22 @@ def test_the_same_row_gets_the_same_answer_and_score(name, given, content, image
     predictions = evaluated(name, path, images, tmp_path, generation=given)
     boxes = any(column.kind == "box" for column in spec_of(name).targets)
     assert told(predictions, boxes) == told(asked(name, path, images, **given), boxes)
+
+
+@pytest.mark.parametrize("precision, close", [("fp16", 0.005), ("bf16", 0.02)])
+def test_in_16_bits_texts_and_boxes_are_those_of_float32(
+    precision, close, content, images, tmp_path
+):
+    path = checkpoint_of("caption", content, tmp_path)
+    exact, rounded = (OFA.load(path, device="cpu", precision=given) for given in (None, precision))
+    assert (exact.dtype, str(rounded.dtype)) == (torch.float32, f"torch.{LONG[precision]}")
+    for name, *words in (("caption",), ("refcoco", "a cube")):
+        expected, found = (
+            zip(*told(model.ask(name, images, *words, beam=2, max_len_b=4), name == "refcoco"))
+            for model in (exact, rounded)
+        )
+        answers, scores = expected
+        assert next(found) == answers and next(found) == pytest.approx(scores, abs=close)
 
 
 def test_without_stored_options_both_take_those_of_the_task(content, images, tmp_path):

@@ -1,7 +1,11 @@
 """What an evaluation in half precision rounds, and what it must not."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
+from ofa.inference import predictor
 from ofa.inference.predictor import to_device
 
 
@@ -26,3 +30,32 @@ def test_only_what_the_network_sees_has_its_precision():
     assert batch["net_input"]["patch_images"].dtype == torch.float32, (
         "the given batch stays as it is"
     )
+
+
+@pytest.mark.parametrize(
+    "device, wanted, expected",
+    [
+        ("cpu", None, "fp32"),
+        ("mps", None, "fp32"),
+        ("cuda", None, "fp16"),
+        ("cuda:1", None, "bf16"),
+        ("cuda:1", "fp32", "fp32"),
+        ("cuda", "fp32", "fp32"),
+        ("cpu", "bf16", "bf16"),
+    ],
+)
+def test_predictions_are_made_in_16_bits_on_gpus_unless_another_format_is_given(
+    monkeypatch, device, wanted, expected
+):
+    monkeypatch.setattr(predictor, "has_bf16", lambda device: device.index == 1)
+    assert predictor.inference_precision(torch.device(device), wanted) == expected
+
+
+def test_tf32_is_for_gpus_alone(monkeypatch):
+    matmul, cudnn = SimpleNamespace(allow_tf32=False), SimpleNamespace(allow_tf32=False)
+    monkeypatch.setattr(torch.backends, "cuda", SimpleNamespace(matmul=matmul))
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    predictor.use_tf32(torch.device("cpu"))
+    assert not matmul.allow_tf32 and not cudnn.allow_tf32
+    predictor.use_tf32(torch.device("cuda"))
+    assert matmul.allow_tf32 and cudnn.allow_tf32

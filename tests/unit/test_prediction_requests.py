@@ -3,11 +3,12 @@ with file and row."""
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from ofa.cli.predict import text_of_line
+from ofa.cli.predict import text_of_line, windows_of
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.requests import read_requests, tasks_called, usual_tasks
@@ -250,6 +251,23 @@ def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="expects|expected"):
         read_requests(name if ":" in name else str(tmp_path / name), usual_tasks(), {})
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_images_of_the_next_requests_are_read_ahead_in_order(tmp_path, threads):
+    for number in range(5):
+        Image.new("RGB", (number + 1, 3)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"none")
+    requests = [SimpleNamespace(images={"": tmp_path / f"{number}.png"}) for number in range(5)]
+    windows = list(windows_of(requests, 2, False, threads))
+    assert [len(window) for window, _ in windows] == [2, 2, 1]
+    assert [one for window, _ in windows for one in window] == requests
+    shown = [image for _, images in windows for image in images]
+    assert isinstance(shown.pop(3), UserError)
+    assert [image[""].width for image in shown] == [1, 2, 3, 5]
+    with pytest.raises(UserError, match="3.png"):
+        list(windows_of(requests, 2, True, threads))
+    assert list(windows_of([], 2, False, threads)) == []
 
 
 def test_annotated_images_of_one_name_do_not_replace_each_other(tmp_path):
