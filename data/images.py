@@ -41,6 +41,8 @@ def _transformed(image: Image.Image, size: int, statistics: torch.Tensor) -> tor
 def squashed(image: Image.Image, size: int) -> Image.Image:
     """A square by PIL's bicubic filter: matches upstream's checkpoints
     (tests/parity/test_images.py)."""
+    if image.size == (size, size):
+        return image
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 

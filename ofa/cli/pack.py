@@ -15,6 +15,9 @@ class PackOptions(JobsOptions):
     name: str | None = option(None, "shards are called NAME-000000.tar, if not as the TSV")
     shard_size: float = option(256.0, "size of a shard in MB, about", least=0.001)
     shard_rows: int | None = option(None, "rows of a shard, instead of its size", least=1)
+    image_size: int | None = option(
+        None, "side of the square to which images are squashed, once; pixels change", least=16
+    )
 
 
 @action
@@ -26,9 +29,15 @@ def pack(args: PackOptions) -> None:
     x-{000000..000009}.tar or 'x-*.tar'. NAME.shards.json lists them with rows, bytes and SHA-256.
     An interrupted call is resumed by the same call.
 
+    --image-size: with the --patch-image-size of a training its workers need not resize images, half
+    of their work. They become JPEGs, whose pixels differ by 1 to 2 gray levels on average, and the
+    manifest says so. Not for rows with boxes, which are refused, nor for tasks that need the image
+    as it is: ocr, and the pretraining's.
+
     examples:
       ofa pack examples.tsv --out shards                    shards/examples-000000.tar, ...
       ofa pack 'shards/examples-*.tar' --out rows.tsv       and back (patterns in quotes)
+      ofa pack caption_train.tsv --out small --image-size 480
     """
     from ofa.data import shard_writer
     from ofa.data.shards import names_shards
@@ -45,10 +54,17 @@ def pack(args: PackOptions) -> None:
             f"--out {args.out}: expected a name ending in .tsv for rows of shards and a folder for"
             f" those of a TSV, found {path} to be written there"
         )
+    if unpacks and args.image_size:
+        raise UserError(
+            "--image-size: expected a TSV, whose images become smaller, found shards; unpack them"
+            " first"
+        )
     if unpacks:
         print(f"{args.out}: {shard_writer.unpack(path, args.out)} rows")
         return
     name = args.name or Path(path).name.removesuffix(".tsv")
-    manifest = shard_writer.pack(path, args.out, name, args.shard_size, args.shard_rows, args.jobs)
+    manifest = shard_writer.pack(
+        path, args.out, name, args.shard_size, args.shard_rows, args.jobs, args.image_size
+    )
     sizes, rows = [one["bytes"] for one in manifest["files"].values()], manifest["counts"]["rows"]
     print(f"{args.out}: {rows} rows in {len(sizes)} shards, {sum(sizes) / 1e6:.1f} MB")

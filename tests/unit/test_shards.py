@@ -25,6 +25,7 @@ from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile
 from ofa.data.tsv import MAGIC, TsvFile
 from ofa.errors import UserError
+from ofa.io.images import decode_image
 from ofa.io.values import load_values
 from ofa.task.text import as_cell
 
@@ -232,10 +233,10 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch
     whole = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
     stock, again = shard_writer.write_shard, tmp_path / "again"
 
-    def stops(path, part):
+    def stops(path, part, **more):
         if part[0].name == "rows-000001.tar.part":
             raise KeyboardInterrupt
-        return stock(path, part)
+        return stock(path, part, **more)
 
     assert pack(tsv, again, "--shard-rows", "7") == 0  # another plan first: its shard goes
     monkeypatch.setattr(shard_writer, "write_shard", stops)
@@ -297,6 +298,7 @@ def test_shards_are_about_as_large_as_asked_and_the_same_from_several_processes(
     [
         (["x.tsv", "--out", "y.tsv"], "expected a name ending in .tsv for rows of shards"),
         (["x.tsv", "y.tsv", "--out", "s"], "expected one file or pattern, found 2"),
+        (["x-0.tar", "--out", "y.tsv", "--image-size", "32"], "--image-size: expected a TSV"),
     ],
 )
 def test_wrong_options_of_pack_are_one_message(tmp_path, capsys, monkeypatch, options, words):
@@ -304,6 +306,48 @@ def test_wrong_options_of_pack_are_one_message(tmp_path, capsys, monkeypatch, op
     write_rows(tmp_path / "x.tsv")
     assert main(["pack", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_images_become_the_square_of_a_training_once_and_the_manifest_says_so(tmp_path):
+    wide = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
+    file = io.BytesIO()
+    wide.save(file, "PNG")
+    rows = [["1", "a ball", text_of(file.getvalue())], ["2", "1,5 m, 3,4", text_of(make_image(3))]]
+    tsv, out = write_rows(tmp_path / "x.tsv", rows), tmp_path / "small"
+    assert pack(tsv, out, "--image-size", "48") == 0
+    manifest = json.loads((out / "x.shards.json").read_text())
+    assert manifest["image_size"] == 48 and "JPEG" in manifest["images"] and manifest["finished"]
+    packed = open_rows(out)
+    assert [packed[row][:2] for row in range(2)] == [row[:2] for row in rows]
+    images = [decode_image(packed[row][2]) for row in range(2)]
+    assert [image.size for image in images] == [(48, 48), (48, 48)]
+    expected = np.asarray(wide.resize((48, 48), Image.Resampling.BICUBIC), dtype=int)
+    assert np.abs(np.asarray(images[0], dtype=int) - expected).mean() < 2
+
+
+def test_an_image_that_is_the_square_stays_byte_for_byte(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    tsv = write_rows(tmp_path / "x.tsv", [["1", text_of(file.getvalue())]])
+    assert pack(tsv, tmp_path / "small", "--image-size", "32") == 0
+    assert open_rows(tmp_path / "small")[0][1] == text_of(file.getvalue())
+
+
+@pytest.mark.parametrize("box", ["10,20,300.5,400", "1,2,3,4,dog,d&&5,6,7,8,cat,c"])
+def test_rows_with_boxes_keep_their_image(tmp_path, capsys, box):
+    tsv = write_rows(tmp_path / "x.tsv", [ROWS[0], [*ROWS[1][:2], box, ROWS[1][3]]])
+    assert pack(tsv, tmp_path / "small", "--image-size", "32") == 2
+    assert "x.tsv:2: --image-size expects rows without boxes" in capsys.readouterr().err
+    assert pack(tsv, tmp_path / "small") == 0
+
+
+def test_shards_of_another_image_size_are_not_taken_for_finished(tmp_path, tsv):
+    out = tmp_path / "small"
+    assert pack(tsv, out, "--image-size", "32") == pack(tsv, out, "--image-size", "48") == 0
+    assert decode_image(open_rows(out)[0][3]).size == (48, 48)
+    assert pack(tsv, out) == 0
+    assert decode_image(open_rows(out)[0][3]).size == (20, 10)
+    assert "image_size" not in json.loads((out / "rows.shards.json").read_text())
 
 
 def test_shards_without_rows_are_refused(tmp_path, capsys):
