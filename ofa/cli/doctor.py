@@ -125,6 +125,7 @@ def _reports(paths: dict[str, list[str]], args: DoctorOptions) -> Iterator[Any]:
 
 def _show(report: Any, most: int) -> None:
     """Findings, at most a given number per rule, the classes, and a last line with the counts."""
+    from ofa.io.terminal import with_noun
     from ofa.task.answers import counts_in_words
 
     printed: Counter = Counter()
@@ -142,7 +143,9 @@ def _show(report: Any, most: int) -> None:
     if report.classes:
         print(f"{report.path}: {counts_in_words(report.classes)}")
     task = f", task {report.task}" if report.task and report.unit == "rows" else ""
-    print(f"{report.path}: {report.rows} {report.unit}{task}: {faults}, {notes}")
+    is_rows = report.unit == "rows"
+    units = with_noun(report.rows, "row") if is_rows else f"{report.rows} {report.unit}"
+    print(f"{report.path}: {units}{task}: {faults}, {notes}")
 
 
 def _repair(report: Any, copy: str, jobs: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def evaluate(args: EvaluateOptions) -> int:
     its training.
     """
     from ofa.inference.evaluate import evaluate as predict_all
-    from ofa.io.terminal import counted
+    from ofa.io.terminal import with_noun
 
     started = time.monotonic()
     if args.nodes is not None or args.dry_run or nodes_of_slurm() > 1:
@@ -109,7 +109,7 @@ def evaluate(args: EvaluateOptions) -> int:
             flag = name.replace("_", "-")
             logger.warning("--%s: task '%s' has no such option, it changes nothing", flag, task)
     count, seconds = len(evaluation.predictions), max(evaluation.seconds or 0, 1e-9)
-    rows = counted(count, "row")
+    rows = with_noun(count, "row")
     logger.info("%s in %.1f s (%.1f per second)", rows, seconds, count / seconds)
     score(args, evaluation)
     if evaluation.path:

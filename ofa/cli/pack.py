@@ -6,6 +6,7 @@ from pathlib import Path
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.jobs import JobsOptions
+from ofa.io.terminal import with_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,12 @@ def pack(args: PackOptions) -> None:
             " first"
         )
     if unpacks:
-        print(f"{args.out}: {shard_writer.unpack(path, args.out)} rows")
+        print(f"{args.out}: {with_noun(shard_writer.unpack(path, args.out), 'row')}")
         return
     name = args.name or Path(path).name.removesuffix(".tsv")
     manifest = shard_writer.pack(
         path, args.out, name, args.shard_size, args.shard_rows, args.jobs, args.image_size
     )
     sizes, rows = [one["bytes"] for one in manifest["files"].values()], manifest["counts"]["rows"]
-    print(f"{args.out}: {rows} rows in {len(sizes)} shards, {sum(sizes) / 1e6:.1f} MB")
+    shards = with_noun(len(sizes), "shard")
+    print(f"{args.out}: {with_noun(rows, 'row')} in {shards}, {sum(sizes) / 1e6:.1f} MB")

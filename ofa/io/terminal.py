@@ -13,7 +13,7 @@ def styled(text: str, style: Literal["red", "bold"], stream: TextIO) -> str:
     return text if plain or not stream.isatty() else f"\033[{CODES[style]}m{text}\033[0m"
 
 
-def counted(number: int, noun: str) -> str:
+def with_noun(number: int, noun: str) -> str:
     """``(1, "row")`` -> ``1 row``; ``(12345, "row")`` -> ``12 345 rows``."""
     digits = f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
     return f"{digits} {noun}{'' if number == 1 else 's'}"

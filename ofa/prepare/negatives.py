@@ -28,6 +28,7 @@ from ofa.io.image_files import file_state
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below
 from ofa.io.progress import counted
+from ofa.io.terminal import with_noun
 from ofa.task.results import write_json
 from ofa.task.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 
@@ -186,9 +187,8 @@ def build(args: NegativesOptions) -> None:
             found.add_detections(text, where)
         counts = found.write(out)
         write_json(out / DONE, {"made_from": made_from, "entries": counts}, indent=1)
-    print(
-        f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers"
-    )
+    nouns = {CAPTIONS: "caption", OBJECTS: "object", ANSWERS: "answer"}
+    print(f"{out}: {', '.join(with_noun(counts[file], noun) for file, noun in nouns.items())}")
 
 
 def keep_files_of_others(folder: Path) -> None:

@@ -14,6 +14,7 @@ from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.jobs import JobsOptions
 from ofa.io.resumable import ResumableFolder
+from ofa.io.terminal import with_noun
 from ofa.io.values import name_and_value
 from ofa.prepare.annotations import Problems
 from ofa.prepare.dataset import PreparedDataset, write_dataset
@@ -135,8 +136,10 @@ def summary(out: ResumableFolder) -> None:
     turned = looks.get("turned_upright")
     if turned:
         print(
-            f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and"
+            f"{with_noun(turned, 'image')} turned upright, as EXIF orientation says: PNG, WebP and"
             " TIFF lose nothing, JPEG is encoded again with its own quantization tables"
         )
     for name, entry in out.manifest["files"].items():
-        print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")
+        print(
+            f"{out.folder / name}: {with_noun(entry['rows'], 'row')}, {entry['bytes'] / 1e6:.1f} MB"
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa.io.terminal import with_noun
 from ofa.report import page
 from ofa.report.options import PageOptions
 from ofa.task.intervals import LEVEL, paired_difference
@@ -40,8 +41,8 @@ def evaluation_report(outcome: Evaluation, options: PageOptions) -> page.Report:
         curves = page.training_curves(log, outcome.spec)
     return page.Report(
         options.report_title or f"{outcome.spec.name}: {outcome.subset}",
-        f"{Path(outcome.source).name} · {rows} rows{shown} · {Path(outcome.model).name}"
-        f" · {time.strftime('%d %B %Y, %H:%M')}",
+        f"{Path(outcome.source).name} · {with_noun(rows, 'row')}{shown}"
+        f" · {Path(outcome.model).name} · {time.strftime('%d %B %Y, %H:%M')}",
         scores.overall,
         _tiles(scores.overall, outcome),
         curves,

@@ -19,6 +19,7 @@ from ofa.errors import UserError, listed
 from ofa.io.atomic import replacing
 from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
+from ofa.io.terminal import with_noun
 from ofa.io.text_files import read_text
 from ofa.io.values import RowError, read_integer, words_of
 from ofa.task.results import read_predictions, write_json
@@ -167,7 +168,7 @@ def vqa(args: VqaOptions) -> None:
     entries = upload_entries(args.results, VQA, expected)
     write_json(args.out, entries)
     whole = "" if expected is None else ", one for every question of the split"
-    print(f"{len(entries)} answers{whole}\nupload: {args.out}")
+    print(f"{with_noun(len(entries), 'answer')}{whole}\nupload: {args.out}")
 
 
 @action
@@ -187,7 +188,7 @@ def muge(args: MugeOptions) -> None:
             line = {"image_id": entry["image_id"], "text": entry["caption"]}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     whole = "" if expected is None else ", one for every image of the split"
-    print(f"{len(entries)} captions{whole}\nupload: {args.out}")
+    print(f"{with_noun(len(entries), 'caption')}{whole}\nupload: {args.out}")
 
 
 @action

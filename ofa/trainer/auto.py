@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from ofa.errors import UserError
-from ofa.io.terminal import in_units
+from ofa.io.terminal import in_units, with_noun
 from ofa.trainer.flags import given, value_of
 from ofa.trainer.plan import Plan, gpu_memory, usable_memory
 
@@ -184,7 +184,8 @@ def words(plan: Plan, found: Fit, updates: int | None) -> str:
         return ""
     why, few = "", ""
     if plan.updates and plan.updates < ENOUGH and not found.own & set(LENGTH):
-        why = f"the recipe would make {plan.updates} updates of {plan.facts.rows} rows: "
+        rows = with_noun(plan.facts.rows or 0, "row")
+        why = f"the recipe would make {with_noun(plan.updates, 'update')} of {rows}: "
     if updates and updates < ENOUGH:
-        few = f"; {updates} updates are few, more rows or --max-epoch make more"
+        few = f"; {with_noun(updates, 'update')}: more rows or --max-epoch make more"
     return f"{why}{', '.join(found.changes)}{few} (--no-auto keeps the recipe)"

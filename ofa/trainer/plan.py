@@ -11,7 +11,7 @@ from typing import Any
 
 from ofa.devices import ask_nvidia_smi, count_threads
 from ofa.errors import UserError
-from ofa.io.terminal import counted, in_time, in_units
+from ofa.io.terminal import in_time, in_units, with_noun
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions
 from ofa.tokens.vocabulary import count_entries
@@ -285,15 +285,15 @@ class Plan:
         parts = []
         if self.facts.rows:
             about = "" if self.facts.exact else "about "
-            parts.append(f"{about}{counted(self.facts.rows, 'row')}")
+            parts.append(f"{about}{with_noun(self.facts.rows, 'row')}")
         parts.append(f"batch {self.effective_batch}")
         if self.epochs:
-            parts.append(counted(self.epochs, "epoch"))
+            parts.append(with_noun(self.epochs, "epoch"))
         if self.updates:
-            parts.append(counted(self.updates, "update"))
+            parts.append(with_noun(self.updates, "update"))
         seconds = self.seconds(gpu_memory() if self.gpus else None)
         if seconds is not None:
-            where = counted(self.processes, "GPU") if self.gpus else _cores()
+            where = with_noun(self.processes, "GPU") if self.gpus else _cores()
             parts.append(f"about {in_time(seconds)} on {where}")
         disk, kept = self.expected_checkpoint_bytes, self.kept_checkpoints
         text = ", ".join(parts)
@@ -329,7 +329,7 @@ class Plan:
 
 
 def _cores() -> str:
-    return counted(count_threads(), "core")
+    return with_noun(count_threads(), "core")
 
 
 def gpu_memory() -> int | None:

@@ -4,6 +4,7 @@ pixels, a TSV is read as it is."""
 import base64
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ofa.io.images import (
     upright_file,
     upright_size,
 )
+from ofa.prepare.source import summary
 from ofa.report.page import Item, Report, write_report
 from ofa.tasks import spec_of
 
@@ -192,7 +194,7 @@ def test_prepared_rows_are_upright_counted_and_their_boxes_fit(tmp_path, capsys)
         == 0
     )
     # Pillow turns TIFF itself
-    assert "21 images are turned upright, as their EXIF orientation says" in capsys.readouterr().out
+    assert "21 images turned upright, as EXIF orientation says" in capsys.readouterr().out
     assert (
         json.loads((tmp_path / "out/manifest.json").read_text())["images"]["turned_upright"] == 21
     )
@@ -303,3 +305,13 @@ def test_boxes_of_a_published_file_count_the_stored_pixels(tmp_path, orientation
     assert main(["prepare", "refcoco-cn", *options]) == 0
     *_, box, field = (tmp_path / "out/refcoco_cn_val.tsv").read_text().rstrip("\n").split("\t")
     assert box == "8.0,4.0,24.0,16.0" and close(decode_image(field), shown())
+
+
+@pytest.mark.parametrize("name", ["images", "pictures"])  # the second as of earlier manifests
+def test_the_summary_reads_what_a_manifest_says_of_its_images(tmp_path, capsys, name):
+    manifest = {name: {"turned_upright": 1}, "files": {"a.tsv": {"rows": 1, "bytes": 2e6}}}
+    summary(SimpleNamespace(folder=tmp_path, manifest=manifest))
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 image turned upright") and printed.endswith(
+        "a.tsv: 1 row, 2.0 MB\n"
+    )

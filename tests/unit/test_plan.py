@@ -8,7 +8,7 @@ import pytest
 
 from ofa.checkpoints.header import Header
 from ofa.errors import UserError
-from ofa.io.terminal import in_time, in_units
+from ofa.io.terminal import in_time, in_units, with_noun
 from ofa.tasks import spec_of
 from ofa.trainer import auto
 from ofa.trainer.auto import fit, words
@@ -189,7 +189,7 @@ def test_what_is_changed_is_said():
 def test_updates_that_stay_few_are_said():
     own = ["--max-epoch=2"]
     line = words(planned(*own), fit(planned(*own), own, False)[2], 22)
-    assert line.startswith("batch 16") and "; 22 updates are few" in line
+    assert line.startswith("batch 16") and "; 22 updates: more rows" in line
 
 
 def test_enough_rows_keep_the_recipe_but_for_memory():
@@ -314,3 +314,10 @@ def test_a_task_of_texts_has_no_images_to_fit():
     found = planned(task="gigaword")
     assert found.pixels == 0 and "--patch-image-size" not in flags_of(found)[2]
     assert replace(found, facts=Facts()).line().startswith("batch 512")
+
+
+@pytest.mark.parametrize(
+    "number, text", [(0, "0 rows"), (1, "1 row"), (9999, "9999 rows"), (12345, "12 345 rows")]
+)
+def test_a_number_has_its_noun_in_the_singular_or_the_plural(number, text):
+    assert with_noun(number, "row") == text
