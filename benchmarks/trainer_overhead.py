@@ -3,6 +3,9 @@ trainer and by a bare loop, on batches that were read before.
 
 They take turns in one process; the median ratio of processor times is given, which other programs
 hardly change. Target: at most 10 % with ofa_nano.
+
+``--ema ofa_base`` gives what an update of the averages of an fp16 model costs the host (--store-ema
+--ema-fp32): each of its tensors has one element, so hardly any arithmetic. Target: at most 3 ms.
 """
 
 import statistics
@@ -12,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from frame import Args, program, seconds, trainer_of
+from frame import Args, program, random_model, seconds, trainer_of
 from torch.nn.utils import clip_grad_norm_
 
 WARM_UP = 5
@@ -59,8 +62,52 @@ def trainer_update(trainer, batch) -> None:
         metrics.reset_meters("train_inner")
 
 
-@program(threads=1, updates=(100, "of each of the two"), batch=32, pixels=96)
+def averages(arch: str, updates: int) -> dict:
+    """Processor time and operators of an update of the averages."""
+    from fairseq.dataclass.configs import EMAConfig
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    import ofa
+    from ofa.trainer.fairseq_weights import ModelAverages
+
+    class Operators(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += 1
+            return function(*args, **(kwargs or {}))
+
+    ofa.register_fairseq_plugin()
+    with torch.device("meta"):
+        model = random_model(arch)
+    small: dict[int, torch.nn.Parameter] = {}  # shared ones stay shared
+    for module in model.modules():
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                one = torch.nn.Parameter(torch.zeros(1, dtype=torch.float16))
+                module._parameters[name] = small.setdefault(id(tensor), one)
+        for name, tensor in module._buffers.items():
+            module._buffers[name] = torch.zeros(1, dtype=tensor.dtype)
+    ema = ModelAverages(model, EMAConfig(store_ema=True, ema_fp32=True, ema_decay=0.999))
+    ema.step(model, updates=1)
+    times = [seconds(ema.step, model, 2, clock=time.process_time) for _ in range(updates)]
+    with Operators() as operators:
+        ema.step(model, updates=2)
+    host = min(times) * 1000
+    print(f"{arch}: averages {host:.1f} ms of the host an update, {operators.count} operators")
+    return {"ema_ms": host, "ema_operators": operators.count}
+
+
+@program(
+    threads=1,
+    updates=(100, "of each of the two"),
+    batch=32,
+    pixels=96,
+    ema=(str, "size whose averages are measured instead"),
+)
 def main(args: Args) -> dict:
+    if args.ema:
+        return averages(args.ema, args.updates)
     with tempfile.TemporaryDirectory() as folder:
         trainer, batches = build(Path(folder), args.batch, args.pixels)
         model = trainer.get_model()

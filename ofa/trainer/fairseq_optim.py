@@ -1,18 +1,16 @@
-"""The optimizer and the learning rate: ``--optimizer adam`` in one pass over all parameters, its
-state on another machine or of upstream's trainer (OFA-Sys/OFA), ``polynomial_decay`` with
-``--warmup-ratio``, and a plateau that saves all it counts."""
+"""The state of an optimizer on another machine or of upstream's trainer (OFA-Sys/OFA), and the
+learning rate: ``polynomial_decay`` with ``--warmup-ratio``, and a plateau that saves all it
+counts."""
 
 import copy
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fairseq.optim import FairseqOptimizer, lr_scheduler
-from fairseq.optim.adam import Adam
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRSchedule,
     PolynomialDecayLRScheduleConfig,
@@ -28,67 +26,6 @@ NAME = "polynomial_decay"
 PLATEAU_COUNTS = ("best", "last_epoch", "num_bad_epochs", "cooldown_counter")
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 REMEDY = "train with the flags of that run, or start the optimizer anew by --reset-optimizer"
-
-
-# --- Adam -----------------------------------------------------------------------------------------
-
-
-class OnePassAdam(Adam):
-    """Adam by torch's kernel, where fairseq's loop makes eight passes: the same update, the same
-    state. 16-bit parameters and ``amsgrad`` are left to that loop. On GPUs an installed apex goes
-    first, as in fairseq."""
-
-    def step(self, closure=None):
-        if not all(map(is_plain, self.param_groups)):
-            return super().step(closure)
-        loss = None if closure is None else closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                update_group(group, self.state)
-        return loss
-
-
-def is_plain(group: dict) -> bool:
-    """Whether torch has its kernel, and the group dense fp32 gradients."""
-    grads = [param.grad for param in group["params"] if param.grad is not None]
-    dense = all(grad.dtype == torch.float32 and not grad.is_sparse for grad in grads)
-    return dense and hasattr(torch, "_fused_adamw_") and not group["amsgrad"]
-
-
-def update_group(group: dict, state: dict[Tensor, dict]) -> None:
-    """One update of the parameters that have a gradient, those of equal age together. torch adds
-    ``eps`` to the corrected second moment and fairseq to the uncorrected one."""
-    by_age: dict[tuple[int, torch.device], list[Tensor]] = defaultdict(list)
-    for param in group["params"]:
-        if param.grad is not None:
-            by_age[advance(param, state[param]), param.device].append(param)
-    beta1, beta2 = group["betas"]
-    for (age, device), params in by_age.items():
-        torch._fused_adamw_(
-            params,
-            [param.grad for param in params if param.grad is not None],
-            [state[param]["exp_avg"] for param in params],
-            [state[param]["exp_avg_sq"] for param in params],
-            [],
-            [torch.tensor(float(age), device=device)] * len(params),
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=group["weight_decay"],
-            eps=group["eps"] / math.sqrt(1 - beta2**age),
-            amsgrad=False,
-            maximize=False,
-        )
-
-
-def advance(param: Tensor, state: dict) -> int:
-    """Count an update of a parameter. Returns: how many it had."""
-    if not state:
-        state.update(step=0, exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
-    for name in ("exp_avg", "exp_avg_sq"):
-        state[name] = state[name].to(param)  # a checkpoint may have it in another type
-    state["step"] += 1
-    return state["step"]
 
 
 # --- stored states --------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from ofa.trainer import fairseq_checkpoint as checkpoints
 from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
+from ofa.trainer.fairseq_adam import use_few_operators
 from ofa.trainer.fairseq_console import Outcome, Progress, announce, log_best, rows_of, write_config
 from ofa.trainer.fairseq_distributed import (
     Request,
@@ -213,7 +214,7 @@ class OFATrainer(Trainer):
 
     def _build_optimizer(self) -> None:
         super()._build_optimizer()
-        specialize(self._optimizer.optimizer, optim.OnePassAdam)
+        use_few_operators(self._optimizer)
         specialize(self._lr_scheduler, optim.ExactPlateauSchedule)
         self._optimizer.load_state_dict = functools.partial(optim.load_fitting, self._optimizer)
 

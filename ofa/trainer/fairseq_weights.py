@@ -9,10 +9,11 @@ two flags that upstream added to fairseq.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Optional
 
+import torch
 from fairseq.models.ema.ema import EMA
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from ofa.checkpoints.read import ENTRY, TUNED, Checkpoint, named_base
 from ofa.models.peft import HEADS, tuned_names
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS, STATE_KEY
+from ofa.trainer.float32_copies import Float32Copies, by_type
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +112,14 @@ def only(names: set[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class ModelAverages(EMA):
-    """fairseq's averages, of the tensors that train alone.
+    """fairseq's averages, of the tensors that train alone, in a few operators for all of them.
 
     fairseq's fail on integer tables and decay a shared embedding once for each of its names. In
     parameter-efficient tuning the averages of frozen weights are these weights: both models share
     them.
     """
+
+    followed: Optional["Followed"] = None  # the model whose weights are averaged
 
     def __init__(self, model: nn.Module, config, device=None):
         # names of what parameter-efficient tuning trains; None: everything trains
@@ -129,20 +133,71 @@ class ModelAverages(EMA):
             whole = self.model.state_dict() if state_dict is None else state_dict
             state_dict = only(self.tuned, whole)
         super().build_fp32_params(state_dict)
+        for first, *others in names_of_tensors(self.model):
+            self.fp32_params.update(
+                (name, self.fp32_params[first]) for name in others if name in self.fp32_params
+            )
 
     def _step_internal(self, new_model, updates=None) -> None:
-        names: dict[int, list[str]] = {}
-        state: dict[str, Any] = {}
-        for name, tensor in new_model.state_dict().items():
-            same = names.setdefault(tensor.data_ptr(), [])
-            same.append(name)
-            trains = self.tuned is None or name in self.tuned
-            if tensor.is_floating_point() and len(same) == 1 and trains:
-                state[name] = tensor
-        super()._step_internal(SimpleNamespace(state_dict=lambda: state), updates)
-        for first, *others in names.values():
-            for other in others if first in self.fp32_params else ():
-                self.fp32_params[other].copy_(self.fp32_params[first])
+        if self.followed is None or self.followed.model is not new_model:
+            self.followed = Followed(new_model, self)
+        self.followed.average(self.decay)
+
+
+class Followed:
+    """A model in training and its averages, as lists that are made once: for each of ofa_base's
+    thousand tensors a name, a check and three operators would take longer than the arithmetic.
+
+    Args: model: in training. ema: its averages. A tensor with several names counts once.
+    """
+
+    def __init__(self, model: nn.Module, ema: ModelAverages) -> None:
+        self.model = model
+        own, copies = tensors_of(model), tensors_of(ema.model)
+        averages = ema.fp32_params if ema.config.ema_fp32 else copies
+        names = [
+            first
+            for first, *_ in names_of_tensors(model)
+            if own[first].is_floating_point() and (ema.tuned is None or first in ema.tuned)
+        ]
+        every = ([tensors[name] for name in names] for tensors in (own, averages, copies))
+        self.parts = by_type(*every)
+        self.copies = [  # of 16-bit weights with float32 averages
+            None if weights[0].dtype == averages[0].dtype else Float32Copies(weights)
+            for weights, averages, _ in self.parts
+        ]
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """``average = decay * average + (1 - decay) * weight``, of all tensors."""
+        for (weights, averages, shown), copies in zip(self.parts, self.copies):
+            # a number, as no tensor, would be rounded to 16 bits before it is multiplied
+            torch._foreach_mul_(averages, torch.tensor(decay))
+            if copies is None:
+                torch._foreach_add_(averages, weights, alpha=1 - decay)
+            else:
+                for part, precise in copies.of(weights):
+                    torch._foreach_add_(averages[part], precise, alpha=1 - decay)
+            # those of a float32 model are the tensors of its copy themselves
+            if shown[0].dtype != averages[0].dtype:
+                torch._foreach_copy_(shown, averages)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Name in the state dict -> parameter or buffer, which is one object for all its names."""
+    every = chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    stored = model.state_dict().keys()
+    return {name: tensor for name, tensor in every if name in stored}
+
+
+def names_of_tensors(model: nn.Module) -> list[list[str]]:
+    """The names of every tensor of a state dict; several where it is shared."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors_of(model).items():
+        names.setdefault(id(tensor), []).append(name)
+    return list(names.values())
 
 
 def share_frozen(averaged: nn.Module, model: nn.Module) -> None:

@@ -243,3 +243,26 @@ def test_averages_that_a_file_holds_once_decay_once(ours):
     averages.build_fp32_params(dict.fromkeys(("0.weight", "1.weight"), torch.full((4, 4), 3.0)))
     averages.step(model, updates=1)
     assert all(tensor.equal(torch.full((4, 4), 2.0)) for tensor in averages.fp32_params.values())
+
+
+@pytest.mark.parametrize("fp32", [True, False])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16], ids=str)
+def test_averages_of_all_tensors_at_once_are_those_of_fairseq_to_the_last_bit(fp32, kind):
+    from fairseq.models.ema.ema import EMA
+
+    from ofa.trainer.fairseq_weights import ModelAverages
+
+    config = SimpleNamespace(
+        ema_decay=0.9, ema_fp32=fp32, ema_seed_model=None, ema_start_update=2, ema_update_freq=1
+    )
+    found = []
+    for averages_of in (ModelAverages, EMA):
+        torch.manual_seed(5)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3)).to(kind)
+        averages = averages_of(model, config)
+        for update in range(1, 6):
+            for param in model.parameters():
+                param.data += torch.randn(param.shape).to(kind)
+            averages.step(model, updates=update)
+        found.append([*averages.get_model().state_dict().values(), *averages.fp32_params.values()])
+    assert all(map(torch.equal, *found)) and len(found[0]) == 4 + 4 * fp32
