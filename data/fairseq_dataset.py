@@ -12,7 +12,7 @@ import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
-from ofa.data.rows import NamedRows, Rows, row_order
+from ofa.data.rows import NamedRows, RowBatches, Rows, row_order
 from ofa.data.sample import Sample, SampleBuilder, blank_image, text_ids
 from ofa.errors import UserError
 from ofa.task.task_spec import Example
@@ -57,7 +57,7 @@ class RowsDataset(FairseqDataset):
 
     def batch_by_size(
         self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
-    ):
+    ) -> RowBatches:
         """Batches of exactly ``max_sentences`` rows, the last one shorter. As upstream
         ``required_batch_size_multiple`` is not applied: 8, the default, would make 8 of 12."""
         limits = (max_sentences, max_tokens and max_tokens // self.most_tokens)
@@ -68,7 +68,11 @@ class RowsDataset(FairseqDataset):
                 f" of up to {self.most_tokens} tokens per batch; raise --max-tokens or give"
                 " --batch-size"
             )
-        return [indices[start : start + size] for start in range(0, len(indices), size)]
+        return RowBatches(indices, size, self.part_ends(indices))
+
+    def part_ends(self, indices: np.ndarray) -> list[int]:
+        """Places in the order where a batch ends even if it is shorter, the end of all last."""
+        return [len(indices)]
 
 
 class OFADataset(RowsDataset):

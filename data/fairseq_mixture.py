@@ -19,7 +19,14 @@ from ofa.data.bad_rows import BadRows
 from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.pretraining import PretrainingBuilder, RandomStreams
-from ofa.data.rows import NamedRows, cached_order, shuffled, uses_shuffle_buffer
+from ofa.data.rows import (
+    NamedRows,
+    cached_order,
+    number_type,
+    permutation,
+    shuffled,
+    uses_shuffle_buffer,
+)
 from ofa.data.sample import TASK, Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import (
@@ -117,29 +124,25 @@ class MixtureDataset(RowsDataset):
         return int(cached_order(part.rows, seed, time + part.first, self.shuffle_buffer)[place])
 
     def ordered_indices(self) -> np.ndarray:
-        """int64[samples]: every index once, in the order of this epoch."""
+        """[samples]: every index once, in the order of this epoch."""
         if not self.training or len(self.parts) == 1:
             self.locate(0)  # here, so that data workers find the order of the rows made
-            return np.arange(len(self), dtype=np.int64)
+            return np.arange(len(self), dtype=number_type(len(self)))
         if not self.shuffle:
             counts = np.diff(self.starts)
             progress = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
             return np.argsort(progress, kind="stable")
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
+        order = permutation(len(self), np.random.default_rng((self.seed, self.epoch)))
         for part, start, stop in zip(self.parts.values(), self.starts, self.starts[1:]):
             # rows that are read near one another stay so
             if uses_shuffle_buffer(part.rows, self.shuffle_buffer):
                 order[(order >= start) & (order < stop)] = np.arange(start, stop)
         return order
 
-    def batch_by_size(
-        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
-    ):
-        """As for one task; batches for evaluation end where a part ends."""
-        ends = self.starts[1:1] if self.training else self.starts[1:-1]
-        parts = filter(len, np.split(indices, np.searchsorted(indices, ends)))
-        cut = super().batch_by_size
-        return [batch for part in parts for batch in cut(part, max_tokens, max_sentences)]
+    def part_ends(self, indices: np.ndarray) -> list[int]:
+        """Batches for evaluation end where a part ends."""
+        starts = [] if self.training else self.starts[1:-1]
+        return [*np.searchsorted(indices, starts).tolist(), len(indices)]
 
 
 class JointDataset(MixtureDataset):

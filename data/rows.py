@@ -23,6 +23,7 @@ from ofa.task.columns import TsvSchema
 S = TypeVar("S", bound=TsvSchema)
 DEFAULT_BUFFER = 10_000  # samples, for shards
 ROUNDS = 4  # of ``shuffled``
+STRETCH = 1 << 20  # items of a stream that are shuffled at a time, to need little memory
 
 
 def open_rows(path: str | Path, selected_cols: str | Sequence[int] | None = None) -> Rows:
@@ -73,7 +74,7 @@ def check_column(rows: Rows, number: int, flags: str) -> None:
 def row_order(
     rows: Any, seed: int | Sequence[int], epoch: int, buffer: int | None = None
 ) -> np.ndarray:
-    """int64[rows]: every row once, in the order of an epoch.
+    """uint32[rows], int64 from 2**32 rows on: every row once, in the order of an epoch.
 
     Args: rows: a ``TsvFile``, ``ShardFile`` or anything with a length. seed: one number or several.
         buffer: samples of the shuffle buffer; 0: every order is as likely as any other. None:
@@ -81,13 +82,26 @@ def row_order(
     """
     random = np.random.default_rng((*np.atleast_1d(seed).tolist(), epoch))
     if not uses_shuffle_buffer(rows, buffer):
-        return random.permutation(len(rows))
+        return permutation(len(rows), random)
     buffer = DEFAULT_BUFFER if buffer is None else buffer
     in_blocks = [*range(0, len(rows), buffer), len(rows)]
     starts = getattr(rows, "shard_starts", in_blocks)
     order = random.permutation(len(starts) - 1)
-    stream = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in order])
-    return buffered(stream, buffer, random)
+    dtype = number_type(len(rows))
+    spans = [np.arange(starts[shard], starts[shard + 1], dtype=dtype) for shard in order]
+    return buffered(np.concatenate(spans), buffer, random)
+
+
+def number_type(count: int) -> type[np.integer]:
+    """For numbers below ``count``: half the memory where that suffices."""
+    return np.uint32 if count <= 1 << 32 else np.int64
+
+
+def permutation(count: int, random: np.random.Generator) -> np.ndarray:
+    """What ``random.permutation`` gives, in half its memory."""
+    order = np.arange(count, dtype=number_type(count))
+    random.shuffle(order)
+    return order
 
 
 def uses_shuffle_buffer(rows: Any, buffer: int | None = None) -> bool:
@@ -100,8 +114,7 @@ def cached_order(
     rows: Any, seed: Sequence[int], time: int, buffer: int | None = None
 ) -> np.ndarray:
     """``row_order``, kept for whoever asks for it place by place. Args: seed: a tuple."""
-    order = row_order(rows, seed, time, buffer)
-    return order.astype(np.uint32) if len(order) < 1 << 32 else order
+    return row_order(rows, seed, time, buffer)
 
 
 def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
@@ -112,15 +125,68 @@ def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.n
     if rest <= 0:
         return random.permutation(stream)
     slots = random.integers(0, size, rest, dtype=np.uint16 if size <= 1 << 16 else np.int64)
-    # times at which a slot was given out, slot after slot
-    by_slot = np.argsort(slots, kind="stable")
-    first = np.append(True, slots[by_slot[1:]] != slots[by_slot[:-1]])
-    given = np.empty(rest, dtype=np.int64)  # place in the stream of what is given out at each time
-    given[by_slot] = np.where(first, slots[by_slot], np.append(0, by_slot[:-1]) + size)
-    kept = np.arange(size)  # of what is left at the end
-    last = by_slot[np.append(first[1:], True)]
-    kept[slots[last]] = last + size
-    return stream[np.concatenate([given, random.permutation(kept)])]
+    held, given = stream[:size].copy(), np.empty_like(stream)
+    for start in range(0, rest, STRETCH):
+        taken = slots[start : start + STRETCH]
+        items = stream[size + start : size + start + len(taken)]
+        # times at which a slot was given out, slot after slot: first what it held, then the item
+        # that had taken its place the time before
+        by_slot = np.argsort(taken, kind="stable")
+        first = np.append(True, taken[by_slot[1:]] != taken[by_slot[:-1]])
+        before = items[np.append(0, by_slot[:-1])]
+        given[start + by_slot] = np.where(first, held[taken[by_slot]], before)
+        last = by_slot[np.append(first[1:], True)]
+        held[taken[last]] = items[last]
+    given[rest:] = random.permutation(held)
+    return given
+
+
+class RowBatches(Sequence[np.ndarray]):
+    """The batches of an epoch, cut from one array of row numbers when they are asked for. A list of
+    arrays takes twenty times the memory, and data workers copy it as they touch it.
+
+    Args: order: [rows]. size: rows of a batch. part_ends: places in the order where a batch ends
+        even if it is shorter; the last is that of all rows. numbers: of the batches, all by
+        default; those beyond the last are empty.
+
+    >>> [batch.tolist() for batch in RowBatches(np.array([4, 0, 3, 1, 2]), 2)]
+    [[4, 0], [3, 1], [2]]
+    """
+
+    def __init__(
+        self,
+        order: np.ndarray,
+        size: int,
+        part_ends: Sequence[int] | None = None,
+        numbers: range | None = None,
+    ):
+        self.order, self.size = order, size
+        self.starts = np.array([0, *([len(order)] if part_ends is None else part_ends)])
+        self.first_batches = np.cumsum([0, *(-(-np.diff(self.starts) // size))])
+        self.numbers = range(int(self.first_batches[-1])) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, slice):
+            return self._chosen(self.numbers[which])
+        number = self.numbers[which]
+        rows = self.order[self.rows_before(number) : self.rows_before(number + 1)]
+        return rows.astype(np.int64)
+
+    def of_rank(self, rank: int, ranks: int) -> "RowBatches":
+        """Every ``ranks``-th batch from ``rank`` on; as many for each rank, some of them empty."""
+        return self._chosen(range(rank, -(-len(self) // ranks) * ranks, ranks))
+
+    def rows_before(self, number: int) -> int:
+        """Rows of all batches before one."""
+        part = int(np.searchsorted(self.first_batches[:-1], number, side="right")) - 1
+        place = self.starts[part] + (number - self.first_batches[part]) * self.size
+        return int(min(place, self.starts[part + 1]))
+
+    def _chosen(self, numbers: range) -> "RowBatches":
+        return RowBatches(self.order, self.size, self.starts[1:].tolist(), numbers)
 
 
 def shuffled(place: int, size: int, key: str) -> int:

@@ -32,7 +32,6 @@ from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer.fairseq_distributed import of_all_ranks
 from ofa.trainer.fairseq_resume import RowIterator
 from ofa.trainer.nonfinite import check_loss
-from ofa.trainer.patch import specialize
 
 logger = logging.getLogger(__name__)
 
@@ -143,25 +142,42 @@ class AnsweringTask(FairseqTask):
         )
 
     def get_batch_iterator(
-        self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
-    ):
-        """fairseq's iterator; it would shuffle the batches, which are cut from the rows in their
-        order for the epoch, once more. Left as they are, an update sees the same rows whether a
-        large batch is one process's, spread over ``--update-freq``, or over several processes.
+        self,
+        dataset,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        seed: int = 1,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        skip_remainder_batch: bool = False,
+        **unused: Any,
+    ) -> RowIterator:
+        """In place of fairseq's, which keeps every batch as an array of its own, and shuffles the
+        batches, which are cut from the rows in their order for the epoch, once more. Left as they
+        are, an update sees the same rows whether a large batch is one process's, spread over
+        ``--update-freq``, or over several processes.
 
         Every pass has its own workers, which end with it. Workers that outlive it would be stopped
         by the garbage collector, after the queues they listen to: each waits 5 seconds then. The
         thread that fills fairseq's buffer ends them in time, so workers always come with a buffer.
         """
         dataset.set_seed(seed)
-        size = max(data_buffer_size, int(num_workers > 0))
-        iterator = super().get_batch_iterator(
-            dataset, seed=seed, num_workers=num_workers, data_buffer_size=size, **kwargs
+        dataset.set_epoch(epoch)
+        order = dataset.ordered_indices()
+        return RowIterator(
+            dataset,
+            dataset.batch_by_size(order, max_tokens, max_sentences),
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            buffer_size=max(data_buffer_size, int(num_workers > 0)),
+            skip_remainder_batch=skip_remainder_batch,
         )
-        iterator.disable_shuffling = True
-        iterator.persistent_workers = False
-        specialize(iterator, RowIterator)
-        return iterator
 
     def valid_step(self, sample, model, criterion):
         """Loss of a batch; one that is not finite gets a warning from the trainer."""

@@ -8,15 +8,15 @@ stays finished.
 import copy
 import logging
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
 
 from ofa.checkpoints.read import BaseNotFound
-from ofa.data.rows import open_rows
+from ofa.data.rows import RowBatches, open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
@@ -190,25 +190,32 @@ class RowIterator(EpochBatchIterator):
     batch that has a row not read before.
     """
 
-    def rows_read(self) -> list[int]:
-        """Rows that all processes together have read after 0, 1, 2, ... batches each."""
-        batches, shards = self.frozen_batches, self.num_shards
-        starts = range(0, len(batches), shards)
-        return [0, *accumulate(sum(map(len, batches[start : start + shards])) for start in starts)]
+    def __init__(self, dataset: Any, batches: RowBatches, **options: Any):
+        """Args: batches: of all processes. options: of fairseq's iterator."""
+        kept = {"disable_shuffling": True, "persistent_workers": False}
+        super().__init__(dataset, dataset.collater, (), **options, **kept)
+        self._frozen_batches = batches  # fairseq would make a tuple of arrays of them
+
+    def ordered_batches(self, *_: Any) -> RowBatches:
+        return self.frozen_batches.of_rank(self.shard_id, self.num_shards)
+
+    def rows_read(self, batches: int) -> int:
+        """Rows that all processes together have read after so many batches each."""
+        return self.frozen_batches.rows_before(batches * self.num_shards)
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         if state["iterations_in_epoch"]:
-            state[ROWS] = self.rows_read()[state["iterations_in_epoch"]]
+            state[ROWS] = self.rows_read(state["iterations_in_epoch"])
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if ROWS in state:
-            read = self.rows_read()
-            batches = max(number for number, rows in enumerate(read) if rows <= state[ROWS])
-            batches = min(batches, len(read) - 2)  # of shorter data than before the last is left
+            done = state[ROWS]
+            batches = bisect_right(range(len(self) + 1), done, key=self.rows_read) - 1
+            batches = min(batches, len(self) - 1)  # of shorter data than before the last is left
             if batches != state["iterations_in_epoch"]:
-                done, again = state[ROWS], state[ROWS] - read[batches]
+                again = done - self.rows_read(batches)
                 where = f"batch {batches + 1} of each process, {again} rows again"
                 epoch = state["epoch"]
                 logger.info("%d rows of epoch %d are read: resuming with %s", done, epoch, where)

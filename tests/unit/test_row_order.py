@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ofa.data.rows import DEFAULT_BUFFER, buffered, row_order
+from ofa.data import rows as rows_module
+from ofa.data.rows import DEFAULT_BUFFER, RowBatches, buffered, row_order
 
 
 class Shards:
@@ -34,6 +35,41 @@ def test_the_order_is_that_of_a_buffer_that_is_filled_and_emptied(rows, size):
     stream = np.random.default_rng(3).permutation(rows)
     found = buffered(stream, size, np.random.default_rng(1))
     assert found.tolist() == simulated(stream, size, np.random.default_rng(1))
+
+
+def test_a_long_stream_is_shuffled_in_stretches_to_the_same_order(monkeypatch):
+    stream = np.random.default_rng(3).permutation(1000)
+    monkeypatch.setattr(rows_module, "STRETCH", 64)
+    found = buffered(stream, 30, np.random.default_rng(1))
+    assert found.tolist() == simulated(stream, 30, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("ends", [[17], [5, 5, 9, 17], [8, 17]])
+def test_batches_are_cut_from_the_order_and_end_where_parts_end(ends):
+    order = np.random.default_rng(1).permutation(17).astype(np.uint32)
+    expected = [
+        order[at : min(at + 4, stop)].tolist()
+        for start, stop in zip([0, *ends], ends)
+        for at in range(start, stop, 4)
+    ]
+    batches = RowBatches(order, 4, ends)
+    assert [batch.tolist() for batch in batches] == expected and len(batches) == len(expected)
+    read = np.cumsum([0, *map(len, expected)]).tolist()
+    assert [batches.rows_before(number) for number in range(len(read))] == read
+    assert batches.rows_before(len(read) + 5) == 17
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_take_batches_in_turn_and_all_of_them_as_many(ranks):
+    order = np.arange(17)
+    whole = [batch.tolist() for batch in RowBatches(order, 4)]
+    parts = [RowBatches(order, 4).of_rank(rank, ranks) for rank in range(ranks)]
+    assert len({len(part) for part in parts}) == 1
+    found = [[batch.tolist() for batch in part] for part in parts]
+    together = [batch for turn in zip(*found) for batch in turn]
+    assert together == whole + [[]] * (len(together) - len(whole))
+    assert [batch.tolist() for batch in parts[0][1:]] == found[0][1:]
+    assert all(part.order is order for part in parts)  # none copies it
 
 
 @pytest.mark.parametrize(
