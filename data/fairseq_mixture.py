@@ -141,7 +141,7 @@ class MixtureDataset(RowsDataset):
 
     def part_ends(self, indices: np.ndarray) -> list[int]:
         """Batches for evaluation end where a part ends."""
-        starts = [] if self.training else self.starts[1:-1]
+        starts = self.starts[1:1] if self.training else self.starts[1:-1]
         return [*np.searchsorted(indices, starts).tolist(), len(indices)]
 
 

@@ -7,6 +7,9 @@ again. What it says is checked once more at every read. Its layout (little endia
 
     8 letters naming the kind   size of the data file   its mtime in ns   number N of rows
     N row starts and the end of the last row, in bytes
+
+Several files may have one index, as if they lay one after the other: in place of size and mtime it
+has their total size and a digest of name, size and mtime of each.
 """
 
 import contextlib
@@ -18,7 +21,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -116,7 +119,8 @@ def open_offsets(
     expected: str,
     magic: int,
     fits: Callable[[np.ndarray, IO], bool],
-    make: Callable[[IO, os.stat_result], np.ndarray],
+    make: Callable[[IO, "DataStatus"], np.ndarray],
+    others: Sequence[str | Path] = (),
 ) -> np.ndarray:
     """Row starts and the end of the last row, from a file's index, which is made if it is missing
     or outdated. Many processes may call it at once: one scans while the others wait, and the index
@@ -124,9 +128,10 @@ def open_offsets(
 
     Args: expected: what the file is, for messages. fits: (offsets of an index, the open file) ->
         whether a sample of the file is as they say. make: (the open file, its status) -> offsets.
+        others: further files of the same index.
     Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing or unreadable.
     """
-    places = index_places(path)
+    places = index_places(f"{path}+{len(others)}" if others else path)
     try:
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait
@@ -139,7 +144,7 @@ def open_offsets(
                 if waits:  # for the data file itself: no lock file stays, a killed owner lets go
                     with contextlib.suppress(OSError):  # some network file systems refuse
                         fcntl.flock(file, fcntl.LOCK_EX)
-                status = os.fstat(file.fileno())
+                status = status_of(file, others)
                 for place in places:
                     offsets = stored(place, magic, status)
                     if offsets is not None and fits(offsets, file):
@@ -149,8 +154,28 @@ def open_offsets(
             return store(make(file, status), status, places, magic)
     except OSError as error:
         raise UserError(
-            f"{path}: expected {expected}, {error.strerror or error}; check the path"
+            f"{error.filename or path}: expected {expected}, {error.strerror or error}; check the"
+            " path"
         ) from error
+
+
+class DataStatus(NamedTuple):
+    """What an index says of the file it belongs to, or of several. By the names of ``os.stat``."""
+
+    st_size: int
+    st_mtime_ns: int  # a digest for several files
+
+
+def status_of(file: IO, others: Sequence[str | Path] = ()) -> DataStatus:
+    """Args: file: the first. others: of the same index."""
+    first = os.fstat(file.fileno())
+    if not others:
+        return DataStatus(first.st_size, first.st_mtime_ns)
+    every = [first, *map(os.stat, others)]
+    names = [os.path.basename(path) for path in (file.name, *others)]
+    facts = repr([(name, it.st_size, it.st_mtime_ns) for name, it in zip(names, every)])
+    digest = hashlib.sha256(facts.encode(errors="surrogatepass")).digest()[:7]
+    return DataStatus(sum(it.st_size for it in every), int.from_bytes(digest, "little"))
 
 
 def index_places(path: str | Path) -> list[Path]:
@@ -174,7 +199,7 @@ def leaving_no_index(paths: Iterable[str | Path]) -> Iterator[None]:
             place.unlink(missing_ok=True)
 
 
-def stored(place: Path, magic: int, status: os.stat_result) -> np.ndarray | None:
+def stored(place: Path, magic: int, status: DataStatus | os.stat_result) -> np.ndarray | None:
     """The memory-mapped offsets of an index that names kind, size and mtime of the data file."""
     try:
         words = np.memmap(place, dtype="<u8", mode="r")
@@ -192,7 +217,7 @@ def sampled(count: int, most: int = PROBES) -> list[int]:
 
 
 def store(
-    offsets: np.ndarray, status: os.stat_result, places: list[Path], magic: int
+    offsets: np.ndarray, status: DataStatus | os.stat_result, places: list[Path], magic: int
 ) -> np.ndarray:
     """Write an index to the first writable place, in one step. Returns: its offsets."""
     header = [magic, status.st_size, status.st_mtime_ns, len(offsets) - 1]

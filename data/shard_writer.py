@@ -21,7 +21,8 @@ import numpy as np
 
 from ofa.data.images import squashed
 from ofa.data.rows import open_rows
-from ofa.data.shards import MANIFEST, open_index, read_manifest
+from ofa.data.shard_index import first_bytes, open_index
+from ofa.data.shards import MANIFEST, read_manifest
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError, place
 from ofa.io.atomic import names_file
@@ -160,7 +161,8 @@ def pack(
     for shard, sha256 in zip(left, counted(written, len(left), f"packing {path}", "shards")):
         start, stop = parts[shard]
         folder.complete(shard, stop - start, sha256)
-        open_index(str(folder.path(shard)))
+    shards = [str(folder.path(shard)) for shard in parts]
+    open_index(shards, first_bytes(shards))
     folder.save_manifest(finished=True, rows=len(rows), columns=rows.num_columns)
     if image_size is not None:
         folder.note(image_size=image_size, images=f"squashed, JPEG of quality {QUALITY}")

@@ -1,5 +1,5 @@
-"""Rows of WebDataset shards by number: ``tarfile`` reads the members, one index per shard
-(``ofa.data.row_files``) says where the samples start.
+"""Rows of WebDataset shards by number: one index for all of them says where the samples start
+(``ofa.data.shard_index``).
 
 ``webdataset`` writes our shards, and reads them as streams alone, which know no row by its number.
 ``wids``, its random access, left the package with version 1.0; it scanned every tar again in every
@@ -22,129 +22,30 @@ import itertools
 import math
 import os
 import re
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ofa.data.row_files import Rows, column_numbers, open_offsets, sampled
+from ofa.data.row_files import Rows, column_numbers
+from ofa.data.shard_index import Members, first_bytes, first_places, open_index, read_sample
 from ofa.errors import UserError
 from ofa.io.image_files import IMAGE_SUFFIXES
 from ofa.io.images import encode_image
 from ofa.io.json_files import read_json
-from ofa.io.progress import counted
 from ofa.io.resumable import check_manifest
 from ofa.io.values import load_values
 from ofa.task.text import BREAKS, as_cell
 
-MAGIC = int.from_bytes(b"OFA-TAR3", "little")
-EXPECTED, AGAIN = "an uncompressed tar of samples", "make the shard again"
+AGAIN = "make the shard again"
 KEY, IMAGE, JSON = "key", "image", "json"
-# KEY.SUFFIX, the key up to the first dot of the name; no hidden files, no metadata of webdataset
-MEMBER = re.compile(r"((?:.*/)?(?!__)[^/.]+)\.([^/]+)", re.DOTALL)
-MOST_MEMBERS = 64  # of a sample; more are samples whose keys have dots
-MOST_HEADER = 1 << 20  # bytes of a header with long names
-OPEN_SHARDS = 64  # files and indexes that a process keeps open
+OPEN_SHARDS = 64  # files that a process keeps open
 NO_CELL = re.compile(r"[\t\n\ud800-\udfff]")  # a half of a pair is no character
 MANIFEST = "{}.shards.json"  # of the shards NAME-000000.tar, by NAME
 NUMBERED = re.compile(r"(.+)-[0-9]+\.tar", re.DOTALL)
 RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)")
 MOST_SHARDS = 1_000_000  # that a pattern stands for
-
-Members = dict[str, tarfile.TarInfo]  # by suffix, as they lie in the tar
-
-
-class _Headers:
-    """What ``TarInfo.fromtarfile`` uses of a ``TarFile`` and its file, from a byte on. It has no
-    position in the file, which forked workers would share."""
-
-    encoding, errors = "utf-8", "surrogateescape"
-
-    def __init__(self, file: int, at: int):
-        self.file, self.at, self.offset = file, at, at
-        self.fileobj, self.pax_headers = self, dict[str, str]()
-
-    def tell(self) -> int:
-        return self.at
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_HEADER:
-            raise ValueError(f"a header of {size} bytes")
-        data = os.pread(self.file, size, self.at)
-        self.at += size
-        if len(data) < size:  # a tar ends in empty blocks before the end of the file
-            raise ValueError(f"one that is cut off after {os.fstat(self.file).st_size} bytes")
-        return data
-
-
-def read_samples(
-    tar: IO, start: int = 0, stop: float = math.inf
-) -> Iterator[tuple[int, int, str, Members]]:
-    """The samples between two bytes, or to the end of the tar, each a run of members with one key:
-    its first byte, that of the next, key and members. Raises: ValueError if the tar is compressed,
-    damaged or cut off, and for a suffix twice."""
-    headers, first, key, members = _Headers(tar.fileno(), start), 0, "", Members()
-    try:
-        while headers.offset < stop:
-            headers.at = headers.offset
-            member = tarfile.TarInfo.fromtarfile(headers)  # type: ignore[arg-type]
-            if member.size < 0 or member.issparse() or "size" in member.pax_headers:
-                raise ValueError(f"other content than its size says as {member.name!r}")
-            name = MEMBER.fullmatch(member.name)
-            if name is None or not member.isreg():
-                continue
-            if name[1] != key:
-                if key:
-                    yield first, member.offset, key, members
-                first, key, members = member.offset, name[1], Members()
-            suffix = name[2].lower()
-            if suffix in members or len(members) == MOST_MEMBERS:
-                raise ValueError(f"{member.name!r} twice, or {MOST_MEMBERS} members before it")
-            members[suffix] = member
-    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-        pass
-    except (tarfile.TarError, OverflowError, RecursionError) as error:
-        raise ValueError(f"a damaged or compressed one ({error})") from None
-    if key:
-        yield first, headers.offset, key, members
-
-
-def read_sample(tar: IO, start: int, end: int) -> tuple[str, Members]:
-    """Key and members of the sample between two bytes. Raises: ValueError if it is none: the index
-    was made up, or the tar changed."""
-    if 0 <= start < end <= os.fstat(tar.fileno()).st_size:
-        *place, key, members = next(read_samples(tar, start, end), (0, 0, "", {}))
-        if place == [start, end]:
-            return key, members
-    raise ValueError("no sample")
-
-
-def open_index(path: str) -> np.ndarray:
-    """Where the samples of a shard start, and the end of the last: uint64[N + 1]. Raises:
-    UserError if the shard is missing, damaged or cut off."""
-
-    def make(tar: IO, status: os.stat_result) -> np.ndarray:
-        try:
-            places = [place for *place, _, _ in read_samples(tar)]
-            if not places:
-                raise ValueError("no member KEY.SUFFIX in it; is it a WebDataset shard?")
-        except ValueError as error:
-            raise UserError(
-                f"{path}: expected {EXPECTED}, found {error}; copy or make it again"
-            ) from None
-        return np.array([*(start for start, _ in places), places[-1][1]])
-
-    def fits(offsets: np.ndarray, tar: IO) -> bool:
-        try:
-            rows = (offsets[row : row + 2].tolist() for row in sampled(len(offsets) - 1))
-            whole = all(read_sample(tar, *row) for row in rows)
-            return whole and next(read_samples(tar, int(offsets[-1])), None) is None
-        except ValueError:  # said properly when all of the shard is read
-            return False
-
-    return open_offsets(path, EXPECTED, MAGIC, fits, make)
 
 
 class Sample:
@@ -229,10 +130,9 @@ class ShardFile(Rows):
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
         self.files, noted = zip(*find_shards(self.path))
-        sizes: Iterator[int] = (len(open_index(shard)) - 1 for shard in self.files)
-        if len(noted) > OPEN_SHARDS:
-            sizes = counted(sizes, len(noted), f"opening {self.path}", "shards")
-        self.shard_starts = np.cumsum([0, *sizes])
+        self.bases = first_bytes(self.files)
+        first = first_places(self.places, self.bases) - np.arange(len(self.files))
+        self.shard_starts = np.append(first, len(self.places) - len(self.files))
         shards = zip(self.files, self.shard_starts.tolist(), noted)
         self.checksums = {shard: (row, entry["sha256"]) for shard, row, entry in shards if entry}
         sample = self._sample(0)
@@ -244,12 +144,28 @@ class ShardFile(Rows):
         return int(self.shard_starts[-1])
 
     def __getstate__(self) -> dict:
-        return {name: self.__dict__[name] for name in self.__dict__.keys() - {"_opened", "offsets"}}
+        opened = {"_opened", "places", "offsets"}
+        return {name: self.__dict__[name] for name in self.__dict__.keys() - opened}
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """The index, memory-mapped in this process. Raises: UserError as ``open_index``, and if it
+        has another number of rows than in the first process."""
+        places = open_index(self.files, self.bases)
+        starts = getattr(self, "shard_starts", None)
+        if starts is not None and len(places) != starts[-1] + len(self.files):
+            raise UserError(
+                f"{self.path}: expects {starts[-1]} rows as when it was opened, found"
+                f" {len(places) - len(self.files)}; a shard changed: start again"
+            )
+        return places
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
-        sizes = [np.diff(open_index(shard).astype(np.int64)) for shard in self.files]
-        return np.cumsum(np.concatenate([[0], *sizes]))
+        ends = self.shard_starts[1:-1] + np.arange(len(self.files) - 1)
+        offsets = np.delete(self.places, ends)
+        offsets[0] = 0  # whatever lies before it in its shard
+        return offsets
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
         sample = self._sample(index)
@@ -286,28 +202,21 @@ class ShardFile(Rows):
 
     def _sample(self, index: int) -> Sample:
         shard, row = self._place(index)
-        tar, offsets = self._opened(shard)
-        where = f"{self.files[shard]}:{row + 1}"
+        tar, where = self._opened(shard), f"{self.files[shard]}:{row + 1}"
+        start, end = (int(at) - int(self.bases[shard]) for at in self.places[index + shard :][:2])
         try:
-            if len(offsets) - 1 != self.shard_starts[shard + 1] - self.shard_starts[shard]:
-                raise ValueError("another number of samples than in the first process")
-            sample = read_sample(tar, *offsets[row : row + 2].tolist())
+            return Sample(tar, where, *read_sample(tar, start, end))
         except ValueError as error:
             raise UserError(
                 f"{where}: expects a sample as it was indexed, found {error}; the shard changed:"
-                f" start again (if it happens again, remove {self.files[shard]}.idx)"
+                f" start again (if it happens again, remove {self.files[0]}*.idx)"
             ) from None
-        return Sample(tar, where, *sample)
 
     @functools.cached_property
-    def _opened(self) -> Callable[[int], tuple[IO, np.ndarray]]:
-        """Number of a shard -> file and index in this process; those used last stay open."""
-
-        def opened(shard: int) -> tuple[IO, np.ndarray]:
-            path = self.files[shard]
-            return open(path, "rb", buffering=0), np.asarray(open_index(path))
-
-        return functools.lru_cache(OPEN_SHARDS)(opened)
+    def _opened(self) -> Callable[[int], IO]:
+        """Number of a shard -> its file in this process; those used last stay open."""
+        opened = functools.lru_cache(OPEN_SHARDS)
+        return opened(lambda shard: open(self.files[shard], "rb", buffering=0))
 
 
 # --- which shards

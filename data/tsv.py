@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ofa.data.row_files import PROBES, Rows, column_numbers, open_offsets, sampled
+from ofa.data.row_files import PROBES, DataStatus, Rows, column_numbers, open_offsets, sampled
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED, load_plain
 
@@ -198,7 +198,7 @@ def open_index(path: str | Path) -> np.ndarray:
             not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")
         )
 
-    def make(tsv: IO, status: os.stat_result) -> np.ndarray:
+    def make(tsv: IO, status: DataStatus) -> np.ndarray:
         offsets = _upstream_index(path, tsv, status.st_size)
         offsets = _scan(path, tsv, status) if offsets is None else offsets
         for row in range(len(offsets) - 2, -1, -1):  # empty lines at the end are no rows
@@ -229,7 +229,7 @@ def _fits(offsets: np.ndarray, tsv: IO, probes: int = PROBES, whole_rows: bool =
     return True
 
 
-def _scan(path: str | Path, tsv: IO, status: os.stat_result) -> np.ndarray:
+def _scan(path: str | Path, tsv: IO, status: DataStatus) -> np.ndarray:
     """Find the rows of a TSV by reading it once."""
     head, size = os.pread(tsv.fileno(), 4, 0), status.st_size
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

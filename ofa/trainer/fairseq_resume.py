@@ -200,7 +200,7 @@ class RowIterator(EpochBatchIterator):
         return self.frozen_batches.of_rank(self.shard_id, self.num_shards)
 
     def rows_read(self, batches: int) -> int:
-        """Rows that all processes together have read after so many batches each."""
+        """Rows that all processes together have read after this number of batches each."""
         return self.frozen_batches.rows_before(batches * self.num_shards)
 
     def state_dict(self) -> dict[str, Any]:

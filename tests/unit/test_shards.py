@@ -909,16 +909,47 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
     assert int(done.stdout) < 100_000, done.stdout  # KB
 
 
-def test_rows_of_shards_are_even_and_each_index_is_opened_once_for_all_offsets(folder, monkeypatch):
-    from ofa.data import shards
+def test_rows_of_shards_are_even_and_no_row_is_read_for_all_offsets(folder, monkeypatch):
     from ofa.doctor.scan import usual_width
 
-    rows, opened, stock = ShardFile(folder), [], shards.open_index
+    rows = ShardFile(folder)
     monkeypatch.setattr(ShardFile, "raw", lambda *_: pytest.fail("rows are read"))
-    monkeypatch.setattr(shards, "open_index", lambda path: opened.append(path) or stock(path))
     assert usual_width(rows) == rows.num_columns
-    assert rows.offsets is rows.offsets and opened == list(rows.files)
-    assert "offsets" not in rows.__getstate__()
+    assert rows.offsets is rows.offsets and len(rows.offsets) == len(ROWS) + 1
+    assert rows.offsets[0] == 0 and "offsets" not in rows.__getstate__()
+
+
+def test_one_index_for_all_shards_is_made_once_and_again_when_one_of_them_changes(
+    folder, monkeypatch
+):
+    from ofa.data import shard_index
+
+    index, scanned, stock = folder / "rows-000000.tar+2.idx", [], shard_index.scan
+    assert [*folder.glob("*.idx")] == [index]  # packing made it
+    index.unlink()
+    monkeypatch.setattr(shard_index, "scan", lambda path: scanned.append(path) or stock(path))
+    for _ in range(2):
+        assert [*open_rows(folder)] == ROWS
+    assert sorted(scanned) == [str(path) for path in sorted(folder.glob("*.tar"))]
+    os.utime(folder / "rows-000001.tar", ns=(1, 1))
+    assert [*open_rows(folder)] == ROWS and len(scanned) == 6
+
+
+@pytest.mark.parametrize("number", [-1, 4, 7, 8, 12])
+def test_an_index_of_several_shards_that_does_not_fit_them_is_made_again(folder, number):
+    index = folder / "rows-000000.tar+2.idx"
+    words = np.fromfile(index, dtype="<u8")
+    assert len(words) == row_files.HEADER + len(ROWS) + 3
+    words[number] += 1
+    words.tofile(index)
+    assert [*open_rows(folder)] == ROWS
+
+
+def test_a_shard_with_other_rows_than_in_the_first_process_is_noticed(folder):
+    rows = pickle.loads(pickle.dumps(open_rows(folder)))
+    (folder / "rows-000001.tar").write_bytes((folder / "rows-000002.tar").read_bytes())
+    with pytest.raises(UserError, match="expected|expects"):
+        rows[0]
 
 
 def test_a_manifest_is_read_once(folder, monkeypatch):
