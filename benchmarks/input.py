@@ -20,14 +20,14 @@ from ofa.tasks.caption import SPEC, CaptionOptions
 BATCH = 16
 
 
-def rows_of(pixels: int, sends_uint8: bool):
+def rows_of(pixels: int, for_device: bool):
     """Function: fields -> batch. Texts are empty: images alone are measured."""
     from types import SimpleNamespace
 
     words = SimpleNamespace(kind="gpt2", encode=lambda text: "")
     vocabulary = SimpleNamespace(ids=lambda text: [], bos=0, pad=1, eos=2, specials=range(4))
     options = CaptionOptions(patch_image_size=pixels)
-    builder = SampleBuilder(SPEC, options, vocabulary, words, "train", sends_uint8=sends_uint8)
+    builder = SampleBuilder(SPEC, options, vocabulary, words, "train", for_device=for_device)
 
     def batch(fields: list[str]) -> dict:
         images = map(decode_image, fields)

@@ -12,8 +12,8 @@ changes nothing. The names of the samples' tasks stay out. Images of uint8 come 
 normalized here. A batch of pretraining has ``image_rows``
 int64[B], too (``rows_of_images``).
 
-``facts`` is what is known here and would be asked of the GPU again and again, each time with a wait
-until it has caught up:
+``facts``, in batches for a device alone, is what is known here and would be asked of the GPU again
+and again, each time with a wait until it has caught up:
 
     source_padding: bool, some source token or image is padding
     target_padding: bool, some of prev_output_tokens is
@@ -35,10 +35,11 @@ FACTS = "facts"
 IMAGE_ROWS = "image_rows"  # int64[B]: see ``rows_of_images``
 
 
-def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
+def collate(samples: list[Sample], pad: int = 1, for_device: bool = False) -> dict[str, Any]:
     """Batch of samples, padded on the right; an empty dict of none.
 
-    Args: pad: token id. Raises: ValueError if a key needs a value where nothing is neutral.
+    Args: pad: token id. for_device: with ``facts``, which upstream has not.
+    Raises: ValueError if a key needs a value where nothing is neutral.
     """
     if not samples:
         return {}
@@ -58,8 +59,8 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
         part[name] = None if values[0] is None else join(values, *more)
     batch["net_input"]["src_lengths"] = batch["net_input"]["src_tokens"].ne(pad).sum(dim=1)
     ntokens = int(batch["target"].ne(pad).sum())
-    facts = facts_of(batch["net_input"], pad)
-    return batch | {"nsentences": len(samples), "ntokens": ntokens, FACTS: facts}
+    facts = {FACTS: facts_of(batch["net_input"], pad)} if for_device else {}
+    return batch | {"nsentences": len(samples), "ntokens": ntokens, **facts}
 
 
 def facts_of(net_input: dict[str, Any], pad: int) -> dict[str, Any]:

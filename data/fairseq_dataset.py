@@ -38,10 +38,11 @@ class RowsDataset(FairseqDataset):
             for length in (options.max_src_length, options.max_tgt_length)
         )
 
-    def send_uint8(self) -> None:
-        """From now on images are uint8 where they can be; batches go to ``normalize_images``."""
+    def prepare_for_device(self) -> None:
+        """From now on batches have images of uint8, where they can be, and ``facts``; they go to
+        ``normalize_images``."""
         for builder in self.builders:
-            builder.sends_uint8 = True
+            builder.for_device = True
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -120,7 +121,7 @@ class OFADataset(RowsDataset):
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""
-        return collate(samples, pad=self.builder.vocabulary.pad)
+        return collate(samples, self.builder.vocabulary.pad, self.builder.for_device)
 
     def set_seed(self, seed: int) -> None:
         self.builder.seed = seed

@@ -345,5 +345,5 @@ class PretrainingDataset(MixtureDataset):
         if not samples:
             return {}
         tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
-        together = collate(samples, self.builder.vocabulary.pad)
+        together = collate(samples, self.builder.vocabulary.pad, self.builder.for_device)
         return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(samples)}

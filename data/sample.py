@@ -29,7 +29,7 @@ class Sample(TypedDict, total=False):
 
     id: Any  # from the file, or a number
     source: torch.Tensor  # int64[S]: <s> what does the image describe? </s>
-    patch_image: torch.Tensor  # float32[3, H, W], normalized; or uint8 (``sends_uint8``)
+    patch_image: torch.Tensor  # float32[3, H, W], normalized; or uint8 (``for_device``)
     patch_image_2: torch.Tensor  # the same, second image of a pair
     image_statistics: torch.Tensor  # float32[2, 3], to normalize images of uint8 by
     patch_mask: torch.Tensor  # bool[1], False: no image, patch_image is a filler
@@ -69,8 +69,9 @@ class SampleBuilder:
         split: ``train`` or the name of an evaluation split.
         seed: of the run.
         answers: the set of the task, if it has one; made here when left out.
-        sends_uint8: images stay as decoded, a quarter of the bytes and less work for who reads
-            rows; whoever asks for it gives batches to ``normalize_images`` on their device.
+        for_device: images stay as decoded, a quarter of the bytes and less work for who reads
+            rows, and batches have ``facts``; whoever asks for it gives batches to
+            ``normalize_images`` on their device. Others get the batches of upstream.
     """
 
     spec: TaskSpec
@@ -80,7 +81,7 @@ class SampleBuilder:
     split: str
     seed: int = 1
     answers: Optional[AnswerSet] = None
-    sends_uint8: bool = False
+    for_device: bool = False
 
     def __post_init__(self):
         if self.answers is None:
@@ -181,7 +182,7 @@ class SampleBuilder:
     def sent(self, square: Image.Image) -> torch.Tensor:
         """[3, H, W] of an image that has the size that the model sees."""
         pixels = pixels_of(square)
-        return pixels if self.sends_uint8 else normalized(pixels, self.statistics)
+        return pixels if self.for_device else normalized(pixels, self.statistics)
 
     def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may continue with at each position: bool[given + T + 1, V];

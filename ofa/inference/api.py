@@ -237,7 +237,7 @@ class CallRows:
         return self.builder(columns, row, where=where, open_image=open_image)
 
     def collater(self, samples: list[Sample]) -> dict[str, Any]:
-        return collate(samples, self.builder.vocabulary.pad)
+        return collate(samples, self.builder.vocabulary.pad, self.builder.for_device)
 
 
 def _rows(

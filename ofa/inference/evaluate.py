@@ -139,7 +139,7 @@ def open_rows(task: Any, options: EvaluationOptions) -> Any:
         dataset = task.datasets[split]
     else:
         dataset = task.dataset_of(ImageFolder(options.images, task.spec), split)
-    dataset.send_uint8()
+    dataset.prepare_for_device()
     return dataset
 
 

@@ -149,7 +149,7 @@ class Predictor:
                     logger.warning(FOREIGN_TASK, name, ", ".join(self.checkpoint.trained))
                 task = self.checkpoint.task(name, **changes)
                 builder = task.builder("predict")
-                builder.sends_uint8 = True
+                builder.for_device = True
                 self._tasks[key] = task, builder
             self._tasks[key] = self._tasks.pop(key)  # the last one now
             while len(self._tasks) > KEPT_TASKS:

@@ -75,6 +75,7 @@ class PretrainingEvalSet:
         self.task.spec = replace(self.task.spec, prediction=in_symbols)
         self.task.load_dataset("test")
         self.dataset = self.task.datasets["test"]
+        self.dataset.prepare_for_device()
         self.samples: dict[str, list] = {task: [] for task in TASKS}
         self.collect()
 

@@ -178,7 +178,7 @@ class OFATrainer(Trainer):
     def get_train_iterator(self, epoch, combine=True, load_dataset=True, **kwargs):
         """The batches of an epoch; the schedule learns how many there are."""
         batches = super().get_train_iterator(epoch, combine, load_dataset, **kwargs)
-        send_uint8(batches.dataset)
+        prepare_for_device(batches.dataset)
         if load_dataset:
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
             self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
@@ -192,7 +192,7 @@ class OFATrainer(Trainer):
 
     def get_valid_iterator(self, subset, **kwargs):
         batches = super().get_valid_iterator(subset, **kwargs)
-        send_uint8(batches.dataset)
+        prepare_for_device(batches.dataset)
         return batches
 
     def begin_epoch(self, epoch) -> None:
@@ -255,10 +255,10 @@ class OFATrainer(Trainer):
         return logging_outputs, sums
 
 
-def send_uint8(dataset: Any) -> None:
+def prepare_for_device(dataset: Any) -> None:
     """Images travel to the device as uint8 and are normalized there (``_fp_convert_sample``)."""
-    if hasattr(dataset, "send_uint8"):  # a task may be one of fairseq's own
-        dataset.send_uint8()
+    if hasattr(dataset, "prepare_for_device"):  # a task may be one of fairseq's own
+        dataset.prepare_for_device()
 
 
 # --- the run

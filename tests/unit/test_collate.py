@@ -22,7 +22,7 @@ def test_short_rows_are_padded_on_the_right_and_counted_without_padding():
     assert batch["target"].tolist() == [[5, 6, 7, 2], [8, 2, 1, 1]]
     assert batch["net_input"]["src_lengths"].tolist() == [6, 4]
     assert (batch["ntokens"], batch["nsentences"]) == (6, 2)
-    assert set(batch) == {"nsentences", "ntokens", "net_input", "target", "facts"}
+    assert set(batch) == {"nsentences", "ntokens", "net_input", "target"}
     assert set(batch["net_input"]) == {"src_tokens", "src_lengths", "prev_output_tokens"}
 
 
@@ -93,7 +93,7 @@ def test_no_samples_give_an_empty_batch():
 
 
 def facts(*samples: dict) -> dict:
-    return collate(list(samples))["facts"]
+    return collate(list(samples), for_device=True)["facts"]
 
 
 def with_image(tokens: list[int], shown: bool, code: bool) -> dict:

@@ -33,10 +33,10 @@ def photo() -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-def builder_of(language, sends_uint8: bool, **options) -> SampleBuilder:
+def builder_of(language, for_device: bool, **options) -> SampleBuilder:
     bpe, vocabulary = language
     found = CaptionOptions(patch_image_size=SIDE, **options)
-    return SampleBuilder(SPEC, found, vocabulary, bpe, "train", sends_uint8=sends_uint8)
+    return SampleBuilder(SPEC, found, vocabulary, bpe, "train", for_device=for_device)
 
 
 def sample_of(builder: SampleBuilder, image, **more):
@@ -126,10 +126,10 @@ def test_a_data_set_gives_floats_until_somebody_normalizes_its_batches(language,
     rows = TsvFile(write_tsv(tmp_path / "rows.tsv", ["a dog"]), "0,4,2")
     dataset = OFADataset(rows, builder_of(language, False))
     before = dataset.collater([dataset[0]])
-    assert before["net_input"]["patch_images"].dtype == torch.float32
-    dataset.send_uint8()
+    assert before["net_input"]["patch_images"].dtype == torch.float32 and "facts" not in before
+    dataset.prepare_for_device()
     after = dataset.collater([dataset[0]])
-    assert after["net_input"]["patch_images"].dtype == torch.uint8
+    assert after["net_input"]["patch_images"].dtype == torch.uint8 and "facts" in after
     assert torch.equal(
         normalize_images(after)["net_input"]["patch_images"], before["net_input"]["patch_images"]
     )
