@@ -6,7 +6,7 @@ As upstream, every depth of ResNet (18 and 34 too) is built of bottleneck blocks
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,28 @@ EXPANSION = 4  # of a bottleneck
 LARGE = 192 * 192
 
 
-class FrozenBatchNorm(nn.Module):
+class Float32Statistics(nn.Module):
+    """A norm whose statistics stay float32 in a 16-bit network: a running mean of 8 bits stops
+    following the batches once they change it by less than its last bit."""
+
+    running_mean: Any  # Tensor; torch's own norms may have none
+    running_var: Any
+
+    def _apply(self, fn, recurse=True):
+        before = {name: getattr(self, name) for name in ("running_mean", "running_var")}
+        super()._apply(fn, recurse)
+        for name, exact in before.items():
+            moved = getattr(self, name)
+            if moved.element_size() < exact.element_size():
+                setattr(self, name, exact.to(moved.device))
+        return self
+
+
+class FrozenBatchNorm(Float32Statistics):
     """BatchNorm whose statistics, weight and bias never change: all four are buffers."""
 
     weight: Tensor
     bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -49,6 +64,7 @@ class FrozenBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
+        scale, shift = scale.to(x.dtype), shift.to(x.dtype)
         return x * scale[:, None, None] + shift[:, None, None]
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -56,14 +72,51 @@ class FrozenBatchNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class SyncedBatchNorm(nn.SyncBatchNorm):
+class BatchNorm(Float32Statistics, nn.BatchNorm2d):
+    """BatchNorm; kernels want weight, bias and statistics of one type, so in a 16-bit network the
+    first two are used as float32."""
+
+    float32: Optional[tuple[Tensor, Tensor]] = None  # weight and bias, see share_float32
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(self, x)
+
+
+class SyncedBatchNorm(Float32Statistics, nn.SyncBatchNorm):
     """SyncBatchNorm; ordinary BatchNorm on CPU, where torch offers none. eps as upstream."""
+
+    float32 = None
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (nn.BatchNorm2d if x.device.type == "cpu" else nn.SyncBatchNorm).forward(self, x)
+        synced = self.training and x.device.type != "cpu"
+        return nn.SyncBatchNorm.forward(self, x) if synced else batch_norm(self, x)
+
+
+def batch_norm(norm: Any, x: Tensor) -> Tensor:
+    """float[B, C, height, width] -> the same. Args: norm: BatchNorm or SyncedBatchNorm."""
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    mean, variance = norm.running_mean, norm.running_var
+    weight, bias = norm.float32 or (norm.weight.to(mean.dtype), norm.bias.to(mean.dtype))
+    return F.batch_norm(x, mean, variance, weight, bias, norm.training, norm.momentum, norm.eps)
+
+
+def share_float32(stem: nn.Module) -> list[BatchNorm]:
+    """Give the norms of a 16-bit stem their weights and biases as float32, all from one copy:
+    hundreds of small ones would take a GPU's host longer than the stem's convolutions.
+
+    Returns: the norms, whose ``float32`` is to be cleared after the pass.
+    """
+    norms = [norm for norm in stem.modules() if isinstance(norm, BatchNorm)]
+    numbers: list[Tensor] = [number for norm in norms for number in (norm.weight, norm.bias)]
+    if numbers:
+        copies = torch.cat(numbers).float().split([number.numel() for number in numbers])
+        for norm, *pair in zip(norms, copies[::2], copies[1::2]):
+            norm.float32 = pair[0], pair[1]
+    return norms
 
 
 class Bottleneck(nn.Module):
@@ -111,7 +164,7 @@ class ResNet(nn.Module):
         super().__init__()
         if kind not in DEPTHS:
             raise UserError(f"unknown image stem {kind!r}; known: {', '.join(DEPTHS)}, ViT-B/16")
-        norm = FrozenBatchNorm if frozen_bn else SyncedBatchNorm if sync_bn else nn.BatchNorm2d
+        norm = FrozenBatchNorm if frozen_bn else SyncedBatchNorm if sync_bn else BatchNorm
         depths = DEPTHS[kind]
         drop_path = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -134,9 +187,15 @@ class ResNet(nn.Module):
         """float[B, 3, height, width] -> float[B, channels, height / 16, width / 16]."""
         if images.is_cuda or images.size(2) * images.size(3) >= LARGE:
             images = images.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        return self.layer3(self.layer2(self.layer1(x)))
+        shares = self.conv1.weight.element_size() == 2 and not torch.compiler.is_compiling()
+        norms = share_float32(self) if shares else []
+        try:
+            x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+            return self.layer3(self.layer2(self.layer1(x)))
+        finally:
+            for norm in norms:
+                norm.float32 = None
 
 
 def load_imagenet_weights(stem: nn.Module, weights: dict[str, Any], path: str) -> None:
