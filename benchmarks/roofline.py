@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ofa.models import attention
+from ofa.models import attention, layers, recompute
 
 # H100 SXM in 16 bits: FLOP/s that cuBLAS, cuDNN and the attention kernel with a bias come near to,
 # FLOP/s of the data sheet, and bytes/s of a copy.
@@ -153,16 +153,18 @@ def step_costs(
             "prev_output_tokens": torch.ones(batch, target, dtype=torch.long),
             "patch_images": torch.empty(batch, 3, pixels, pixels, dtype=dtype),
             "patch_masks": torch.ones(batch, dtype=torch.bool),
+            "facts": {"source_padding": padded, "target_padding": padded},
         }
+        hook = note_kept(model, costs)
         with ExitStack() as stack:
             for owner, name, replacement in (
                 (F, "scaled_dot_product_attention", efficient_attention),
                 (attention, "choose_kernel", lambda *inputs: KERNELS[attention.CHOICE]),
-                (Tensor, "__bool__", lambda self: padded),  # asked whether there is padding
+                (layers, "recomputing_pays", lambda x: x.numel() >= recompute.LARGE),
+                (recompute, "keep", hook),
             ):
                 stack.enter_context(mock.patch.object(owner, name, replacement))
             stack.enter_context(Count(costs))
-            hook = note_kept(model, costs)
             with torch.autograd.graph.saved_tensors_hooks(hook, lambda tensor: tensor):
                 logits = model(**inputs)[0].flatten(0, 1).float()
                 expected = torch.empty(len(logits), dtype=torch.long)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ofa.errors import UserError
 from ofa.models.positions import split_heads
+from ofa.models.recompute import cheap
 
 KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
 LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a core's cache
@@ -92,14 +93,19 @@ class MultiheadAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.num_heads)
         dropout = self.dropout if self.training else 0.0
         y = attend(query, *source, bias, padding_mask, self.scale, dropout)
-        if self.c_attn is not None:
-            y = y * self.c_attn[:, None, None]
-        return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        merged = merge_heads(y) if self.c_attn is None else cheap(merge_heads, y, self.c_attn)
+        return self.out_proj(merged)
 
     def weights(self, x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         """The attention weights themselves, averaged over heads, for looking at: (B, T, S)."""
         query = split_heads(self.q_proj(x), self.num_heads) * self.scale
         return (query @ keys.mT + bias).softmax(-1).mean(1)
+
+
+def merge_heads(y: Tensor, factors: Optional[Tensor] = None) -> Tensor:
+    """(B, H, T, D) -> (B, T, C). Args: factors: (H,), of each head."""
+    scaled = y if factors is None else y * factors[:, None, None]
+    return scaled.transpose(1, 2).flatten(2)
 
 
 def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:

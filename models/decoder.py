@@ -90,7 +90,7 @@ class Decoder(TransformerStack):
             if self.skips_layer():
                 continue
             inputs = x, prompt, bias, encoder_output.states, source_bias
-            x = self.run_layer(run_in_full, layer, *inputs)
+            x = self.run_layer(partial(run_in_full, layer), *inputs)
             if return_hidden:
                 extra["inner_states"].append(x)
         if looking is not None:

@@ -26,6 +26,7 @@ from ofa.models.positions import (
     token_bucket_rows,
     token_buckets,
 )
+from ofa.models.recompute import cheap, recomputing, recomputing_pays
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # no lambdas: networks are pickled
     "gelu": F.gelu,
@@ -90,13 +91,13 @@ class Layer(nn.Module):
         self, x: Tensor, norm: nn.LayerNorm, block: Callable, scale: Optional[Tensor] = None
     ) -> Tensor:
         """``scale * x + block(x)``, normed before or at the end: (B, T, C) -> (B, T, C)."""
-        y = self.drop_path(block(norm(x) if self.normalize_before else x))
+        y = self.drop_path(block(cheap(norm, x) if self.normalize_before else x))
         x = (x if scale is None else scale * x) + y
         return x if self.normalize_before else norm(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.activation_dropout(self.activation(self.fc1(x)))
-        return self.adapter(self.dropout(self.fc2(self.ffn_layernorm(hidden))))
+        hidden = self.activation_dropout(cheap(self.activation, self.fc1(x)))
+        return self.adapter(self.dropout(self.fc2(cheap(self.ffn_layernorm, hidden))))
 
 
 def attention_of(config: ModelConfig, width: int, num_heads: int) -> MultiheadAttention:
@@ -284,10 +285,12 @@ class TransformerStack(nn.Module):
         rate = self.setting("layerdrop")
         return self.training and rate > 0 and torch.rand((), device="cpu").item() < rate
 
-    def run_layer(self, run: Callable, *inputs) -> Tensor:
-        """``run(*inputs)``; with --checkpoint-activations recomputed in the backward pass."""
+    def run_layer(self, run: Callable, x: Tensor, *inputs) -> Tensor:
+        """``run(x, *inputs)``; with --checkpoint-activations recomputed in the backward pass; else
+        what is cheap in it, where that pays."""
         offloads = self.config.offload_activations
         if not (self.config.checkpoint_activations or offloads) or not torch.is_grad_enabled():
-            return run(*inputs)
+            with recomputing() if recomputing_pays(x) else nullcontext():
+                return run(x, *inputs)
         with save_on_cpu() if offloads else nullcontext():
-            return checkpoint(run, *inputs, use_reentrant=False)
+            return checkpoint(run, x, *inputs, use_reentrant=False)
