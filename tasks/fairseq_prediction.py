@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 from fairseq.utils import strip_pad
 from torch import distributed
+from torch.nn.utils.rnn import pad_sequence
 
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.rows import Rows, open_rows
@@ -302,15 +303,13 @@ class AnsweringTask(FairseqTask):
             if self.ranker is None:
                 at_once = getattr(self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size)
                 self.ranker = AnswerRanker(self.answers.trie, bos, NODES_PER_ANSWER * at_once)
-            scores = self.ranker.scores(models, sample, prompts)
-            return [best_answers(self.answers, row, count) for row in scores]
+            return best_answers(self.answers, self.ranker.scores(models, sample, prompts), count)
         encoded, found = encode_all(inference_networks(models), sample), []
         for row, (answers, prompt) in enumerate(zip(sample["answers"], prompts, strict=True)):
-            index = torch.tensor([row], device=sample["target"].device)
+            index = torch.tensor([row]).to(sample["target"].device, non_blocking=True)
             ranker = AnswerRanker(answers.trie, bos, NODES_PER_ANSWER * len(answers))
             one = [output.select(index) for output in encoded]
-            (scores,) = ranker.scores(models, sample, [prompt], one)
-            found.append(best_answers(answers, scores, count))
+            found += best_answers(answers, ranker.scores(models, sample, [prompt], one), count)
         return found
 
     # --- tokens and words
@@ -339,11 +338,11 @@ class AnsweringTask(FairseqTask):
             return sample.get("prefix_tokens")
         device = sample["net_input"]["src_tokens"].device
         given = [
-            torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device)
+            torch.tensor(list(prompt[1:]), dtype=torch.int64)
             for prompt in sample["decoder_prompts"]
         ]
-        pad = self.vocabulary.pad
-        return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=pad)
+        padded = pad_sequence(given, batch_first=True, padding_value=self.vocabulary.pad)
+        return padded.to(device, non_blocking=True)
 
     def prompts(self, sample: Mapping[str, Any]) -> Sequence[Sequence[int]]:
         """What the decoder of each row is given before it answers, from <s> on; where the batch
@@ -365,11 +364,13 @@ class AnsweringTask(FairseqTask):
         return [BatchRow(**dict(zip(present, values))) for values in zip(*present.values())]
 
 
-def best_answers(answers: AnswerSet, scores: torch.Tensor, count: int) -> list[Hypothesis]:
-    """Args: scores: float[answers], log-probabilities."""
-    best, order = scores.topk(min(count, len(answers)))
-    found = zip(best.tolist(), order.tolist())
-    return [Hypothesis(answers.texts[answer], score) for score, answer in found]
+def best_answers(answers: AnswerSet, scores: torch.Tensor, count: int) -> list[list[Hypothesis]]:
+    """Of each row. Args: scores: float[B, answers], log-probabilities."""
+    best, order = scores.cpu().topk(min(count, len(answers)))
+    return [
+        [Hypothesis(answers.texts[answer], score) for score, answer in zip(*row)]
+        for row in zip(best.tolist(), order.tolist())
+    ]
 
 
 def score_behind(hypothesis: Mapping[str, Any], given: int, generator: SequenceGenerator) -> float:

@@ -107,7 +107,8 @@ class TrieRule:
 
     def __init__(self, trie: Trie, bos: int, prefix_length: Tensor):
         self.table: TrieTable = trie.compile(prefix_length.device)
-        root, first = prefix_length.new_tensor(ROOT), prefix_length.new_tensor(bos)
+        # with dimensions: an index without is read by the host
+        root, first = (torch.full_like(prefix_length[:1], number) for number in (ROOT, bos))
         self.start = self.table.advance(root, first)
         self.prefix_length = prefix_length
         self.states = self.start.expand(prefix_length.size(0), 1)

@@ -115,10 +115,11 @@ class Predictor:
         self._lock = threading.RLock()  # around the making; using needs none
         self._tasks: dict[tuple, Any] = {}
         self._inference: tuple[Any, list[torch.nn.Module]] = (None, [])
+        self._kept: dict[int, Any] = {}  # memory and graphs of a decoder's steps
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs; what calls have made, the copy makes again."""
-        made = ("_lock", "_tasks", "_inference")
+        made = ("_lock", "_tasks", "_inference", "_kept")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -222,6 +223,7 @@ class Predictor:
                 if "max_len_b" in options:  # callers mean what comes behind the prompt
                     options["max_len_b"] += prefix.size(1)
             generator = task.generator_for(networks, Namespace(**options), decoding)
+            generator.kept = self._kept
             with torch.inference_mode():
                 predictions = task.predict(batch, networks, generator, decoding, best)
             yield rows, batch, predictions  # outside: what the caller does in between is not ours

@@ -122,6 +122,16 @@ def test_a_token_takes_few_launches_at_the_depth_of_ofa_base(name, graphs, monke
     assert {waits for _, waits in steps[1:]} == {1}
 
 
+def test_a_trie_that_was_compiled_before_is_not_waited_for(graphs):
+    with PretendGPU() as gpu:
+        sample = {**gpu.move(photo_batch()), **SEEDS}
+        generator = generator_of("trie", gpu.move(build_awake(VOCAB)))
+        generator.generate(None, sample)
+        gpu.reset()
+        generator.generate(None, sample)
+    assert not [place for place in gpu.waits if "trie" in place or "constraints" in place]
+
+
 def test_a_hook_is_asked_for_images_that_remain(graphs):
     asked: list[tuple[int, int]] = []
 
