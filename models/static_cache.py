@@ -16,9 +16,12 @@ uses the memory and the graphs again. Without CUDA, or with ``OFA_CUDA_GRAPHS=0`
 by itself: the same operators, the same numbers. Letters as in ``cache.py``.
 """
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Optional
 
 import torch
@@ -27,6 +30,9 @@ from torch import Tensor
 from ofa.models.attention import KeyValue
 from ofa.models.cache import PositionRows
 
+logger = logging.getLogger(__name__)
+
+RECORDING = threading.Lock()
 FIRST_BLOCK, LARGEST_BLOCK = 32, 128  # positions
 SOURCE_MULTIPLE = 16  # sources of similar length share their memory; kernels want multiples of 8
 
@@ -100,6 +106,7 @@ class StaticCache:
         # of the token that is fed: its row of the block, its place in the buffer
         self.at = torch.zeros(2, dtype=torch.int64, device=keys.device)
         self.blocks: dict[int, Block] = {}  # by their end
+        self.records = can_record(keys.device)
         self.restart(sources, prompts, bias_rows)
 
     def serves(self, *arguments: Any) -> bool:
@@ -141,8 +148,8 @@ class StaticCache:
             self.parents.copy_(self.rows)
         self.reordered = False
         block = self.enter_block()
-        if block.graph is None and block.states is not None and can_record(tokens.device):
-            block.graph = record(lambda: self.compute(step, block))
+        if self.records and block.graph is None and block.states is not None:
+            self.record(step, block)
         if block.graph is not None:
             block.graph.replay()
         else:
@@ -150,6 +157,18 @@ class StaticCache:
         self.length += 1
         assert block.states is not None
         return block.states[:, : tokens.size(1)]
+
+    def record(self, step: Step, block: Block) -> None:
+        """The step of a block as a graph."""
+        try:
+            block.graph = record(lambda: self.compute(step, block), self.buffer.device)
+        except RuntimeError as error:  # nothing was computed: the step can still run
+            self.records = False
+            logger.warning(
+                "a step of the decoder cannot be recorded as a CUDA graph (%s); its operators are"
+                " launched one by one, as with OFA_CUDA_GRAPHS=0",
+                error,
+            )
 
     def compute(self, step: Step, block: Block) -> None:
         """The operators of a step, from ``self.tokens`` to ``block.states``."""
@@ -215,16 +234,27 @@ def can_record(device: torch.device) -> bool:
     return wanted and on_cuda and not torch.is_autocast_enabled("cuda")
 
 
-def record(work: Callable[[], None]) -> Any:
+def record(work: Callable[[], None], device: torch.device) -> Any:
     """What ``work`` launches, as a ``torch.cuda.CUDAGraph``; nothing is computed."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        # threads that load batches may call meanwhile what a recording forbids
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            work()
-        finally:
-            graph.capture_end()
-    torch.cuda.current_stream().wait_stream(stream)
+    with RECORDING, torch.cuda.device(device):
+        graph, outer, stream = (
+            torch.cuda.CUDAGraph(),
+            torch.cuda.current_stream(),
+            stream_of(device),
+        )
+        stream.wait_stream(outer)
+        with torch.cuda.stream(stream):
+            # threads that load batches may call meanwhile what a recording forbids
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        outer.wait_stream(stream)
     return graph
+
+
+@cache
+def stream_of(device: torch.device) -> Any:
+    """One for all recordings: cuBLAS keeps memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)

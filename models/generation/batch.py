@@ -41,7 +41,7 @@ class Ahead:
         copied = torch.empty((), dtype=torch.bool).pin_memory()
         copied.copy_(flag, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(flag.device))
         self.told.append((copied, event))
         if len(self.told) == 1:
             return True

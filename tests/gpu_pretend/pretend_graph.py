@@ -91,8 +91,9 @@ def dispatch(function, args, kwargs):
 class PretendStream:
     """A stream or an event: nothing runs ahead here."""
 
+    def __init__(self, *device: Any) -> None: ...
     def wait_stream(self, other: "PretendStream") -> None: ...
-    def record(self) -> None: ...
+    def record(self, *stream: "PretendStream") -> None: ...
     def synchronize(self) -> None: ...
 
 
@@ -106,5 +107,6 @@ def pretend_graphs(monkeypatch) -> list[PretendGraph]:
     monkeypatch.setattr(torch.cuda, "Event", PretendStream)
     monkeypatch.setattr(torch.cuda, "current_stream", PretendStream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     return PretendGraph.made

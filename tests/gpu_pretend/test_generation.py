@@ -149,6 +149,18 @@ def test_a_hook_is_asked_for_images_that_remain(graphs):
     assert asked == on_cpu and (1, 4) not in asked and not graphs and not gpu.mixed
 
 
+def test_where_recording_fails_the_steps_run_by_themselves(graphs, monkeypatch, caplog):
+    def refuse(*unused: Any, **also_unused: Any) -> None:
+        raise RuntimeError("CUDA error: operation not supported")
+
+    monkeypatch.setattr(PretendGraph, "capture_begin", refuse)
+    expected = generator_of("beam", build_awake(VOCAB)).generate(None, photo_batch())
+    with PretendGPU() as gpu:
+        generator = generator_of("beam", gpu.move(build_awake(VOCAB)))
+        assert_same(generator.generate(None, gpu.move(photo_batch())), expected)
+    assert caplog.text.count("operation not supported") == 1
+
+
 def test_graphs_can_be_switched_off(graphs, monkeypatch):
     monkeypatch.setenv("OFA_CUDA_GRAPHS", "0")
     with PretendGPU() as gpu:
