@@ -176,6 +176,14 @@ def described_gpus() -> tuple[list[Gpu], str]:
     return found, note or ("" if found or not lines else f"nvidia-smi describes no GPU: {lines[0]}")
 
 
+def half_precision() -> str:
+    """``bf16`` if every GPU of this machine has instructions for it, by nvidia-smi; else
+    ``fp16``."""
+    gpus, _ = described_gpus()
+    has = [gpu.capability is not None and gpu.capability >= BF16_CAPABILITY for gpu in gpus]
+    return "bf16" if has and all(has) else "fp16"
+
+
 # --- the build of torch
 
 

@@ -4,13 +4,14 @@ It imports neither torch nor fairseq: what can be refused is refused before they
 """
 
 import os
+import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from ofa import devices
 from ofa.io.flags import option
@@ -20,7 +21,7 @@ from ofa.task.template import is_template
 from ofa.trainer.auto import Fit, fit, words
 from ofa.trainer.checks import Facts, look_at
 from ofa.trainer.flags import value_of
-from ofa.trainer.plan import Plan
+from ofa.trainer.plan import PRECISIONS, Plan
 from ofa.trainer.processes import Processes, ProcessOptions, become, data_workers
 
 Precision = Literal["fp32", "fp16", "bf16", "amp", "memory-efficient-fp16"]
@@ -65,7 +66,9 @@ class LaunchOptions(ProcessOptions):
         env="EFFECTIVE_BATCH",
     )
     precision: Precision | None = option(
-        None, "of the computation (default: fp16 on GPUs, fp32 on CPU)", env="PRECISION"
+        None,
+        "of the computation (default: bf16 on GPUs that have it, else fp16; fp32 on CPU)",
+        env="PRECISION",
     )
     gpu_precision: Precision | None = option(
         None, "what a recipe prefers on GPUs", env="GPU_PRECISION"
@@ -203,14 +206,33 @@ def common_flags(
         words.append("--cpu")
     if processes > 1:
         words.append(f"--distributed-world-size={processes}")
-    precision = options.precision or ((options.gpu_precision or "fp16") if gpus else "fp32")
-    if precision != "fp32" and not {f"--{name}" for name in get_args(Precision)} & {*flags}:
-        words.append(f"--{precision}")
-        if precision.endswith("fp16"):
-            words.append("--fp16-scale-window=512")
+    if not {f"--{name}" for name in PRECISIONS} & {*flags}:
+        words += precision_flags(options, gpus)
     if start is not None:
         words.append(f"--finetune-from-model={start}")
     return [*words, f"--save-dir={folder}", f"--tensorboard-logdir={folder}/tensorboard"]
+
+
+def precision_flags(options: LaunchOptions, gpus: int) -> list[str]:
+    """Of the precision that the options or the recipe choose; else that of the run in the folder,
+    which is resumed, or what suits the device."""
+    precision: str | None = options.precision or (options.gpu_precision if gpus else "fp32")
+    if precision is None and not options.fresh:
+        precision = precision_of_run(Path(options.out or RUN))
+    precision = precision or devices.half_precision()
+    if precision == "fp32":
+        return []
+    return [f"--{precision}", *["--fp16-scale-window=512"] * precision.endswith("fp16")]
+
+
+def precision_of_run(folder: Path) -> str | None:
+    """That of the run in a folder; None: there is none."""
+    try:
+        options = (folder / CONFIG).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    on = re.findall(r"^(\w+): true$", options, re.MULTILINE)
+    return next((name for name in PRECISIONS if name.replace("-", "_") in on), "fp32")
 
 
 def checkpoint_to_start_from(options: LaunchOptions, flags: Sequence[str]) -> str | None:

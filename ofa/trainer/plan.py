@@ -58,6 +58,7 @@ IMAGE = 0.006  # seconds of a core to read an image
 START = 15  # seconds until the first update
 UTILIZATION = 0.15  # share of a GPU's peak that a training reaches
 GPUS = {16: "V100", 24: "A10", 40: "A100", 80: "H100"}  # GB of memory -> a GPU with it
+HAS_BF16 = ("A10", "A100", "H100")
 COUNTS = (1, 2, 4, 8)
 PEFT = ("adapter", "adapter_train_backbone", "bitfit", "encoder_prompt", "decoder_prompt")
 
@@ -293,7 +294,9 @@ class Plan:
             parts.append(with_noun(self.updates, "update"))
         seconds = self.seconds(gpu_memory() if self.gpus else None)
         if seconds is not None:
-            where = with_noun(self.processes, "GPU") if self.gpus else _cores()
+            where = _cores()
+            if self.gpus:
+                where = f"{with_noun(self.processes, 'GPU')} in {self.precision}"
             parts.append(f"about {in_time(seconds)} on {where}")
         disk, kept = self.expected_checkpoint_bytes, self.kept_checkpoints
         text = ", ".join(parts)
@@ -304,15 +307,19 @@ class Plan:
         if self.cost is None:
             raise UserError(f"--plan: expected --arch of {', '.join(COSTS)}, found '{self.arch}'")
         wanted, rest = self.effective_batch, [*self.flags]
-        half = [] if self.precision != "fp32" else ["--fp16"]
-        head = f"{'GPUs':>4}  {'memory':<18}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
+        given = self.precision != "fp32"
+        wide = max(18, len(f"16 GB (V100, {self.precision})"))
+        head = (
+            f"{'GPUs':>4}  {'memory':<{wide}}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
+        )
         lines = [f"{head}{'time':>10}"]
         for count in COUNTS:
             for memory, name in GPUS.items():
                 share = max(wanted // count, 1)
+                half = [] if given else [f"--{'bf16' if name in HAS_BF16 else 'fp16'}"]
                 trial = Plan(self.facts, [*rest, *half], count, count)
                 batch = trial.largest_batch(memory * 1e9, share)
-                where = f"{count:>4}  {f'{memory} GB ({name})':<18}"
+                where = f"{count:>4}  {f'{memory} GB ({name}, {trial.precision})':<{wide}}"
                 if not batch:
                     lines.append(
                         f"{where}{'does not fit; --checkpoint-activations needs less':>50}"

@@ -1,6 +1,7 @@
 """From options and flags to a training: what is refused, what it owns, what it becomes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ofa.trainer import launch
 from ofa.trainer.auto import Fit
 from ofa.trainer.checks import Facts
 from ofa.trainer.flags import value_of
-from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, train
+from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, precision_flags, train
 from ofa.trainer.processes import Processes, ProcessOptions, data_workers
 
 
@@ -368,3 +369,40 @@ def test_empty_settings_of_slurm_are_none(monkeypatch):
     for name in ("SLURM_NNODES", "SLURM_NODEID", "SLURM_JOB_ID"):
         monkeypatch.setenv(name, "")
     assert Processes.of(ProcessOptions(), gpus=2).count == 2
+
+
+H100, V100, UNKNOWN = (devices.Gpu("GPU", capability) for capability in ((9, 0), (7, 0), None))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "found"),
+    [([H100, H100], "--bf16"), ([H100, V100], "--fp16"), ([UNKNOWN], "--fp16"), ([], "--fp16")],
+)
+def test_the_precision_is_bf16_where_every_gpu_has_it(monkeypatch, tmp_path, gpus, found):
+    monkeypatch.setattr(devices, "described_gpus", lambda: (gpus, ""))
+    options = LaunchOptions(out=str(tmp_path))
+    assert precision_flags(options, len(gpus) or 1)[:1] == [found]
+    assert precision_flags(options, 0) == []
+
+
+def test_a_recipe_and_a_user_choose_another_precision(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "described_gpus", lambda: ([H100], ""))
+    recipe = LaunchOptions(out=str(tmp_path), gpu_precision="memory-efficient-fp16")
+    assert precision_flags(recipe, 1) == ["--memory-efficient-fp16", "--fp16-scale-window=512"]
+    assert precision_flags(replace(recipe, precision="fp32"), 1) == []
+    assert "--bf16" not in common_flags(LaunchOptions(out=str(tmp_path)), ["--fp16"], gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("bf16: false\nfp16: true\nlr: [1.0]\n", ["--fp16", "--fp16-scale-window=512"]),
+        ("bf16: false\nfp16: false\n", []),
+    ],
+)
+def test_a_run_that_is_resumed_keeps_its_precision(monkeypatch, tmp_path, options, found):
+    monkeypatch.setattr(devices, "described_gpus", lambda: ([H100], ""))
+    (tmp_path / "config.yaml").write_text(options)
+    resumed = LaunchOptions(out=str(tmp_path))
+    assert precision_flags(resumed, 1) == found
+    assert precision_flags(replace(resumed, fresh=True), 1) == ["--bf16"]
