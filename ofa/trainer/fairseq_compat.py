@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
@@ -40,6 +40,7 @@ from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
 from ofa.trainer import console, fairseq_checkpoint
+from ofa.trainer.checks import refuse_sharing
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
@@ -52,6 +53,13 @@ CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default,
     INITIAL_WEIGHTS[1]: (bool, False, "start the averages anew from the checkpoint's last weights"),
     "base": (Optional[str], None, "where the base of a checkpoint of tuned weights is now"),
     "allow_changed_data": (bool, False, "resume although the training data has changed"),
+}
+PROCESS_FLAGS: dict[str, tuple[Any, Any, str]] = {
+    "distributed_timeout": (
+        Optional[int],
+        None,
+        "minutes to wait for another process (default: torch's, 10 on GPUs, 30 on CPUs)",
+    )
 }
 TRAINER = "fairseq_cli.train"
 USAGE = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
@@ -112,7 +120,23 @@ def settle(cfg) -> None:
     cfg.dataset.ignore_unused_valid_subsets = True
     if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
         cfg.common.fp16_no_flatten_grads = True  # flattened ones fail on the CPU
+    settle_processes(cfg)
     follow_torchrun(cfg)
+
+
+def settle_processes(cfg) -> None:
+    """Raises: UserError for ways to share the work that need fairscale, which is not offered."""
+    settings = cfg.distributed_training
+    minutes = settings.distributed_timeout
+    if minutes is not None and minutes < 1:
+        raise UserError(f"--distributed-timeout: expects minutes from 1 on, found {minutes}")
+    refuse_sharing(settings.ddp_backend, settings.cpu_offload)
+    if settings.zero_sharding == "os":
+        if getattr(cfg.optimizer, "_name", None) != "adam":
+            raise UserError("--zero-sharding os: expects --optimizer adam; leave it out otherwise")
+        if cfg.common.amp:
+            raise UserError("--zero-sharding os: works without --amp; use --bf16 or --fp16")
+        cfg.common.fp16_no_flatten_grads = True  # one flat tensor cannot be divided
 
 
 def refuse_missing_path(cfg) -> None:
@@ -267,19 +291,25 @@ def with_our_names(message: str) -> str:
     return f"{flag}: expects one of {known} (or a name of fairseq's own), found {name}"
 
 
-def add_checkpoint_flags(stock: type) -> type:
-    """Flags of upstream and of this project belong to fairseq's options of checkpoints. The class
-    itself is extended: fairseq keeps references to it in other classes."""
-    known = {field.name: field for field in dataclasses.fields(stock)}
-    for name, (kind, default, text) in CHECKPOINT_FLAGS.items():
-        known[name] = dataclasses.field(default=default, metadata={"help": text})
-        stock.__annotations__[name] = kind
-    for name, field in known.items():
-        if name in stock.__annotations__:
-            setattr(stock, name, dataclasses.field(default=field.default, metadata=field.metadata))
-    dataclasses.dataclass(stock)
+def add_flags(stock: type) -> type:
+    """Flags of upstream and of this project belong to fairseq's options of checkpoints and of
+    processes. The classes themselves are extended: fairseq keeps references to them in others."""
+    extend(stock, CHECKPOINT_FLAGS)
+    extend(configs.DistributedTrainingConfig, PROCESS_FLAGS)
     hydra_init()
     return stock
+
+
+def extend(config: type, flags: Mapping[str, tuple[Any, Any, str]]) -> None:
+    """Add fields to a dataclass in place."""
+    known = {field.name: field for field in dataclasses.fields(config)}
+    for name, (kind, default, text) in flags.items():
+        known[name] = dataclasses.field(default=default, metadata={"help": text})
+        config.__annotations__[name] = kind
+    for name, field in known.items():
+        if name in config.__annotations__:
+            setattr(config, name, dataclasses.field(default=field.default, metadata=field.metadata))
+    dataclasses.dataclass(config)
 
 
 PATCHES = (
@@ -292,7 +322,7 @@ PATCHES = (
     Patch(fairseq_trainer, "torch", make_zeros_without_gpu),
     Patch(MetersDict, "get_smoothed_values", skip_figures_without_value),
     Patch(options, "parse_args_and_arch", parse_with_short_errors),
-    Patch(configs, "CheckpointConfig", add_checkpoint_flags),
+    Patch(configs, "CheckpointConfig", add_flags),
     Patch(LR_SCHEDULER_REGISTRY, "polynomial_decay", replace_polynomial_decay),
     Patch("fairseq_cli.generate", "main", begin_generation),
     *PROGRAM_PATCHES,

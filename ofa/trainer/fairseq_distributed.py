@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.distributed import utils as distributed_utils
 
 from ofa.io.folder_lock import LAUNCHER
 from ofa.trainer.processes import SIGNALS, status_of
@@ -52,6 +54,16 @@ def of_all_ranks(value: Any) -> list[Any]:
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def wait_at_most(minutes: float | None) -> None:
+    """How long this process waits for another one before it takes it for lost. Args: minutes: None:
+    torch's own time, 10 minutes for NCCL and 30 for gloo."""
+    if minutes is None or not torch.distributed.is_initialized():
+        return
+    limit = timedelta(minutes=minutes)
+    for group in (None, distributed_utils.get_data_parallel_group()):
+        torch.distributed.distributed_c10d._set_pg_timeout(limit, group)
 
 
 def end_with_launcher() -> None:

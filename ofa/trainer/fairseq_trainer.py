@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -38,8 +39,10 @@ from ofa.trainer.fairseq_distributed import (
     end_with_launcher,
     mark,
     of_all_ranks,
+    wait_at_most,
 )
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished, end_of_run
+from ofa.trainer.fairseq_sharding import shard_moments, without_fairscale
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.nonfinite import report_non_finite
 from ofa.trainer.patch import Patch, around, specialize
@@ -148,7 +151,10 @@ class OFATrainer(Trainer):
     # --- save -----------------------------------------------------------------------------------
 
     def consolidate_optimizer(self) -> None:
-        """Called by fairseq on every rank before the run is saved."""
+        """Called by fairseq on every rank before the run is saved, and on one that failed, which
+        the others, whose moments it would need, do not wait for."""
+        if self.shards and (error := sys.exc_info()[1]) is not None:
+            raise error
         self.saves += 1
         super().consolidate_optimizer()
 
@@ -212,9 +218,18 @@ class OFATrainer(Trainer):
         with report_non_finite(self):
             return super().valid_step(sample, raise_oom)
 
+    @property
+    def shards(self) -> bool:
+        """Whether each process keeps the moments of a part of the parameters."""
+        wanted = self.cfg.distributed_training.zero_sharding == "os"
+        return wanted and self.data_parallel_world_size > 1
+
     def _build_optimizer(self) -> None:
-        super()._build_optimizer()
+        with without_fairscale(self.cfg):
+            super()._build_optimizer()
         use_few_operators(self._optimizer)
+        if self.shards:
+            shard_moments(self._optimizer, self.data_parallel_process_group)
         specialize(self._lr_scheduler, optim.ExactPlateauSchedule)
         self._optimizer.load_state_dict = functools.partial(optim.load_fitting, self._optimizer)
 
@@ -328,6 +343,7 @@ class GuardedTraining:
         if getattr(cfg.task, "uses_ema", False) and not cfg.ema.store_ema:
             expected = "expects averaged weights to validate with, found no --store-ema"
             raise UserError(f"--uses-ema: {expected}; add that flag")
+        wait_at_most(cfg.distributed_training.distributed_timeout)
         first = cfg.distributed_training.distributed_rank == 0
         # The lock comes before anything is written into the folder.
         with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext(), Request.awaited():

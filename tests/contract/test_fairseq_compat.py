@@ -196,6 +196,28 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
     assert cfg.common.fp16_no_flatten_grads
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--ddp-backend=fully_sharded",), "--ddp-backend fully_sharded: needs fairscale.*--zero"),
+        (("--ddp-backend=slowmo",), "--ddp-backend slowmo: needs fairscale"),
+        (("--cpu-offload",), "--cpu-offload: needs fairscale"),
+        (("--distributed-timeout=0",), "expects minutes from 1 on, found 0"),
+        (("--zero-sharding=os", "--optimizer=sgd"), "expects --optimizer adam"),
+        (("--zero-sharding=os", "--amp"), "works without --amp"),
+    ],
+)
+def test_ways_to_share_the_work_that_are_not_offered_are_one_line(flags, message):
+    with pytest.raises(UserError, match=message):
+        fairseq_compat.settle(config(*flags))
+
+
+def test_moments_that_are_divided_keep_gradients_apart():
+    cfg = config("--zero-sharding=os", "--fp16")
+    fairseq_compat.settle(cfg)
+    assert cfg.common.fp16_no_flatten_grads
+
+
 def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)

@@ -3,13 +3,13 @@ parameters than the one before, and one rank others than the other."""
 
 import copy
 import itertools
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from pretraining_files import make_files, pretraining_flags
-from training_runs import SERVER, SMALL, start_server
+from ranks import configuration_on, run_ranks, trainer_of
+from training_runs import SMALL
 
 pytestmark = pytest.mark.slow  # processes of their own
 
@@ -41,18 +41,11 @@ def with_files(cfg, chosen: tuple[str, ...]):
     return cfg
 
 
-def updates_of(cfg, ranks: int) -> list[list[float]]:
+def updates_of(trainer, ranks: int) -> list[list[float]]:
     """Figures of the first updates. A process alone takes the batches of two."""
-    from fairseq import tasks
     from fairseq.data import iterators
     from fairseq.logging import metrics
 
-    from ofa.trainer.fairseq_trainer import OFATrainer
-
-    task = tasks.setup_task(cfg.task)
-    task.load_dataset("train")
-    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-    trainer = OFATrainer(cfg, task, model, criterion)
     reader = trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True)
     found = []
     for samples in itertools.islice(iterators.GroupedIterator(reader, 3 - ranks), UPDATES):
@@ -63,23 +56,13 @@ def updates_of(cfg, ranks: int) -> list[list[float]]:
     return found
 
 
-def run(files: SimpleNamespace, ranks: int, rank: int, meeting: str, out: str) -> None:
-    """What a process does: a short training on each choice of files."""
-    import torch
-    from fairseq_setup import configuration
-
-    torch.set_num_threads(1)
-    cfg = configuration(pretraining_flags(files, *EXACT))
-    cfg.distributed_training.distributed_world_size = ranks
-    cfg.distributed_training.distributed_rank = rank
-    if ranks > 1:
-        how = {"init_method": f"file://{meeting}", "world_size": ranks, "rank": rank}
-        torch.distributed.init_process_group("gloo", **how)
-    found = {}
-    for chosen in CHOICES:
-        torch.manual_seed(1)
-        found["+".join(chosen)] = updates_of(with_files(cfg, chosen), ranks)
-    Path(out).write_text(json.dumps(found))
+def work(files: SimpleNamespace, ranks: int, rank: int, folder: Path) -> dict:
+    """What a process does: a short training on each choice of files. Returns: their figures."""
+    cfg = configuration_on(pretraining_flags(files, *EXACT), ranks, rank)
+    return {
+        "+".join(chosen): updates_of(trainer_of(with_files(cfg, chosen)), ranks)
+        for chosen in CHOICES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +70,7 @@ def curves(tmp_path_factory):
     """Ranks -> choice of files -> figures of each update."""
     folder = tmp_path_factory.mktemp("ranks")
     files = make_files(folder / "files")
-    start_server()
-    found = {}
-    for ranks in (1, 2):
-        paths = [folder / f"{ranks}_{rank}.json" for rank in range(ranks)]
-        processes = [
-            SERVER.Process(
-                target=run, args=(files, ranks, rank, str(folder / "meeting"), str(path))
-            )
-            for rank, path in enumerate(paths)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(300)
-        assert [process.exitcode for process in processes] == [0] * ranks
-        found[ranks] = json.loads(paths[0].read_text())
-    return found
+    return {ranks: run_ranks(work, files, ranks, folder) for ranks in (1, 2)}
 
 
 @pytest.mark.parametrize("chosen", map("+".join, CHOICES))

@@ -310,3 +310,8 @@ def test_the_command_names_itself_for_an_unknown_flag(capsys):
     assert main(["train", "caption", "--epochs=3"]) == 2
     error = capsys.readouterr().err
     assert "ofa train: expected a flag" in error and "did you mean --max-epoch?" in error
+
+
+def test_ways_to_share_the_work_that_are_not_offered_are_refused_before_torch():
+    with pytest.raises(UserError, match="--ddp-backend slowmo: needs fairscale"):
+        look_at("", None, ["--ddp-backend=slowmo"])

@@ -1,0 +1,61 @@
+"""Short trainings on several processes, without the start of a program for each."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training_runs import SERVER, start_server
+
+
+def configuration_on(words: list[str], ranks: int, rank: int) -> Any:
+    """A command line's configuration in one of the processes."""
+    from fairseq_setup import configuration
+
+    cfg = configuration(words)
+    cfg.distributed_training.distributed_world_size = ranks
+    cfg.distributed_training.distributed_rank = rank
+    return cfg
+
+
+def trainer_of(cfg: Any) -> Any:
+    """The trainer of a configuration, its training file loaded; its first weights are always the
+    same."""
+    import torch
+    from fairseq import tasks
+
+    from ofa.trainer.fairseq_trainer import OFATrainer
+
+    torch.manual_seed(1)
+    task = tasks.setup_task(cfg.task)
+    task.load_dataset("train")
+    return OFATrainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+
+
+def run_ranks(work: Callable, files: Any, ranks: int, folder: Path) -> Any:
+    """What the first of ``work(files, ranks, rank, folder)`` returns, which run together and are
+    connected. Args: work: of a test module; returns what JSON has."""
+    start_server()
+    meeting, out = folder / f"meeting{ranks}", folder / f"found{ranks}.json"
+    processes = [
+        SERVER.Process(target=_run, args=(work, files, ranks, rank, folder, meeting, out))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(400)
+    assert [process.exitcode for process in processes] == [0] * ranks
+    return json.loads(out.read_text())
+
+
+def _run(work, files, ranks: int, rank: int, folder: Path, meeting: Path, out: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if ranks > 1:
+        how = {"init_method": f"file://{meeting}", "world_size": ranks, "rank": rank}
+        torch.distributed.init_process_group("gloo", **how)
+    found = work(files, ranks, rank, folder)
+    if rank == 0:
+        out.write_text(json.dumps(found))
