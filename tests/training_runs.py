@@ -202,8 +202,8 @@ class Recorder:
                     part for part in (sample if isinstance(sample, tuple) else (sample,)) if part
                 ]
                 content = [
-                    part["net_input"]["patch_images"].float().numpy().tobytes()
-                    + part["target"].numpy().tobytes()
+                    part["net_input"]["patch_images"].float().cpu().numpy().tobytes()
+                    + part["target"].cpu().numpy().tobytes()
                     for part in parts
                 ]
                 digest, names = (
