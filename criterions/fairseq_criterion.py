@@ -56,6 +56,11 @@ class OFACriterion(FairseqCriterion):
         names = {field.name for field in fields(cls.config)} - {"_name"}
         return cls(task, **{name: getattr(cfg, name) for name in names})
 
+    def prepare(self, sample: Any, training: bool) -> Any:
+        """Called by the trainer with a batch that is still on the CPU. Returns: the batch, and in
+        it what would be asked of the GPU otherwise, with a wait until it has caught up."""
+        return sample
+
     def scored_positions(self, target: Tensor, ignored: Optional[int] = None) -> Tensor:
         """int64[N]: positions of ``target.view(-1)`` that have a loss. Args: target: int64[...,
         T]; ignored: a token that has none."""

@@ -14,9 +14,11 @@ from ofa.criterions.fairseq_criterion import (
     scored_logits,
     scored_logits_of_all,
 )
-from ofa.data.collate import IMAGE_ROWS
+from ofa.data.collate import FACTS, IMAGE_ROWS
 from ofa.errors import UserError
 from ofa.io.flags import option
+
+SCORED = "scored_positions"  # key of a batch: int64[N], positions of its targets that have a loss
 
 
 @dataclass
@@ -85,21 +87,40 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         """
         if isinstance(sample, (list, tuple)):
             return self.pretraining_step(model, sample, update_num)
-        sample, positions = self.scored(sample)
+        sample, positions = self.scored(sample, is_training(model))
         logits, rows = scored_logits(model, model_inputs(model, sample), positions)
         return self.loss_and_log(model, sample, positions, logits, rows, update_num)
 
-    def scored(self, sample: dict) -> tuple[dict, Tensor]:
-        """The batch that the model sees, and the positions that have a loss: int64[N]."""
-        if self.cfg.use_rdrop:
-            sample = repeat_batch(sample)
+    def prepare(self, sample, training):
+        """Finds the positions that have a loss, int64[N]. Raises: UserError in training if a target
+        is not among the tokens that its answers may use; in a validation it has no loss: a rare
+        answer, which no training has to know."""
+        if isinstance(sample, (list, tuple)):
+            return type(sample)(self.prepare(part, training) for part in sample)
+        if not sample or SCORED in sample:
+            return sample
         eos = self.task.target_dictionary.eos() if self.cfg.ignore_eos else None
-        return sample, self.scored_positions(sample["target"], ignored=eos)
+        positions = self.scored_positions(sample["target"], ignored=eos)
+        masks = sample.get("constraint_masks")
+        if masks is not None or self.span is not None:
+            target = sample["target"].reshape(-1)[positions]
+            possible = losses.may_be_predicted(target, masks, positions, self.span)
+            if training:
+                check_targets(possible, target, positions, sample)
+            positions = positions[possible]
+        return {**sample, SCORED: positions}
+
+    def scored(self, sample: dict, training: bool) -> tuple[dict, Tensor]:
+        """The batch that the model sees, and the positions that have a loss: int64[N]."""
+        sample = dict(self.prepare(sample, training))
+        positions = sample.pop(SCORED)
+        if not self.cfg.use_rdrop:
+            return sample, positions
+        return repeat_batch(sample), torch.cat([positions, positions + sample["target"].numel()])
 
     def loss_and_log(self, model, sample, positions, logits, rows, update_num):
         """What ``forward`` returns. Args: logits, rows: see ``scored_logits``."""
-        training = is_training(model)
-        loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, training)
+        loss, counts = self.compute_loss(logits, rows, positions, sample, update_num)
         sample_size = sample["target"].size(0) if self.cfg.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
@@ -121,7 +142,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             net_input = {**first["net_input"], "sample_patch_num": self.cfg.sample_patch_num}
             first = {**first, "net_input": net_input}
         numbered = enumerate((first, *samples[1:]), 1)
-        scored = {number: self.scored(sample) for number, sample in numbered if sample}
+        scored = {number: self.scored(sample, training) for number, sample in numbered if sample}
         asked = [(model_inputs(model, sample), places) for sample, places in scored.values()]
         found = dict(zip(scored, scored_logits_of_all(model, asked)))
         parts = {
@@ -142,7 +163,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             joint |= {f"{name}_v{number}": log[name] for name in empty}
         return loss, sample_size, joint
 
-    def compute_loss(self, logits, rows, positions, sample, update_num, training):
+    def compute_loss(self, logits, rows, positions, sample, update_num):
         """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total, by_task.
 
         Args: logits, rows: see ``scored_logits``. positions: int64[N], the scored tokens.
@@ -168,19 +189,11 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             return torch.cat([columns, right[:, None].to(columns)], -1)
 
         columns = losses.by_rows(token_losses, logits, rows)
-        known = torch.arange(len(target), device=target.device)
-        if allowed is not None:
-            impossible = columns[:, 1].isinf()
-            if training:
-                check_targets(impossible, target, positions, sample)
-            else:  # a rare answer of a validation file, which no training has to know
-                known = known[~impossible]
-                columns = columns[known]
         loss, nll, rank = columns.unbind(-1)[:3]
         kept = self.kept_tokens(rank, update_num)
         total_loss = loss[kept].sum()
         if self.cfg.use_rdrop:
-            pairs = known[kept].view(2, -1).T
+            pairs = kept.view(2, -1).T
 
             def divergence(some, at):
                 return losses.symmetric_divergence(log_probabilities(some, pairs[at]))[:, None]
@@ -189,11 +202,11 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             total_loss = total_loss + self.cfg.reg_alpha * of_pairs.sum()
         counts = {"nll_loss": nll[kept].sum().detach(), "kept": len(kept)}
         if self.cfg.report_accuracy:
-            counts.update(n_correct=columns[:, 3].sum().detach(), total=len(known))
+            counts.update(n_correct=columns[:, 3].sum().detach(), total=len(target))
         if tasks is not None:
-            of_tokens = tasks[positions[known] // sample["target"].size(1)]
-            weights = at_rows(conf, known)  # which the log-probabilities were multiplied by
-            plain = nll if weights is None else nll / weights.clamp(min=1e-6)
+            of_tokens = tasks[positions // sample["target"].size(1)]
+            # conf: which the log-probabilities were multiplied by
+            plain = nll if conf is None else nll / conf.clamp(min=1e-6)
             counts["by_task"] = self.by_task(of_tokens, plain, columns[:, 3])
         return total_loss, counts
 
@@ -275,20 +288,24 @@ def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
 def repeat_batch(sample: dict) -> dict:
     """A batch that holds another one twice, one copy after the other, for two passes with different
     dropout. Both copies show the same images, which the stem sees once."""
-    images = torch.arange(len(sample["target"]), device=sample["target"].device)
+    count = len(sample["target"])
+    if IMAGE_ROWS not in sample:
+        images = torch.arange(count, device=sample["target"].device)
+        facts = {**sample.get(FACTS, {}), "num_images": count}
+        sample = {**sample, IMAGE_ROWS: images, FACTS: facts}
 
     def twice(value):
         if isinstance(value, dict):
             return {key: twice(item) for key, item in value.items()}
         return value.repeat(2, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
 
-    doubled = twice({IMAGE_ROWS: images, **sample})
+    doubled = twice(sample)
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 
-def check_targets(impossible: Tensor, target: Tensor, positions: Tensor, sample: dict) -> None:
+def check_targets(possible: Tensor, target: Tensor, positions: Tensor, sample: dict) -> None:
     """A target outside its allowed tokens has an infinite loss: stop with the sample's name."""
-    wrong = impossible.nonzero()[:, 0]
+    wrong = (~possible).nonzero()[:, 0]
     if len(wrong) == 0:
         return
     first = wrong[0]

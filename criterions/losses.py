@@ -37,6 +37,21 @@ def allowed_tokens(
     return allowed
 
 
+def may_be_predicted(
+    target: Tensor, masks: Tensor | None, positions: Tensor, span: tuple[int, int] | None
+) -> Tensor:
+    """Whether each target is one of its ``allowed_tokens``: bool[N].
+
+    Args: target: int64[N], at ``positions`` (int64[N]) of ``masks`` (bool[..., V]).
+    """
+    possible = torch.ones_like(target, dtype=torch.bool)
+    if masks is not None:
+        possible &= masks.reshape(-1, masks.size(-1))[positions, target]
+    if span is not None:
+        possible &= (target < 4) | ((target >= span[0]) & (target < span[1]))
+    return possible
+
+
 def log_probabilities(
     logits: Tensor, allowed: Tensor | None = None, conf: Tensor | None = None
 ) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ofa.data.bad_rows import BadRows
-from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
+from ofa.data.collate import FACTS, IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.pretraining import PretrainingBuilder, RandomStreams
 from ofa.data.rows import (
@@ -346,4 +346,7 @@ class PretrainingDataset(MixtureDataset):
             return {}
         tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
         together = collate(samples, self.builder.vocabulary.pad, self.builder.for_device)
-        return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(samples)}
+        rows = rows_of_images(samples)
+        if FACTS in together:
+            together[FACTS]["num_images"] = len(rows.unique())
+        return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows}

@@ -27,6 +27,19 @@ def select_rows(x: Tensor, rows: Tensor) -> Tensor:
     return x[rows] if x.size(0) > 1 else x
 
 
+def distinct_rows(rows: Tensor, count: Optional[int]) -> tuple[Tensor, Tensor]:
+    """The rows that occur, in order, and which of them each is.
+
+    Args: rows: int64[B] below B. count: how many occur, if the host knows it.
+    Returns: int64[count], int64[B].
+    """
+    if count is None:
+        return rows.unique(return_inverse=True)
+    occurs = torch.zeros_like(rows).index_fill_(0, rows, 1)
+    places = (occurs.cumsum(0) - 1)[rows]
+    return rows.new_zeros(count).scatter_(0, places, rows), places
+
+
 @dataclass
 class EncoderOutput:
     """What the decoder needs to know of the input."""
@@ -87,7 +100,7 @@ class Encoder(TransformerStack):
     ) -> EncoderOutput:
         """Arguments as those of ``OFAModel.forward``; the grid must have room for the images."""
         images = [
-            self.cut(image, patch_masks, sample_patch_num, image_rows)
+            self.cut(image, patch_masks, sample_patch_num, image_rows, facts.get("num_images"))
             for image in (patch_images, patch_images_2)
             if image is not None
         ]
@@ -120,9 +133,10 @@ class Encoder(TransformerStack):
         patch_masks: Optional[Tensor],
         sample_patch_num: Optional[int],
         image_rows: Optional[Tensor],
+        num_images: Optional[int],
     ) -> Patches:
         """Stem features and grid positions of one image per sample."""
-        features = self.stem_features(images, image_rows)
+        features = self.stem_features(images, image_rows, num_images)
         batch, _, height, width = features.shape
         features = features.flatten(2).transpose(1, 2)  # (B, P, channels)
         cells = grid_positions(height, width, self.config.image_bucket_size, images.device)[None]
@@ -138,12 +152,18 @@ class Encoder(TransformerStack):
             padding_mask = padding_mask | ~patch_masks[:, None]
         return Patches(features, cells, positions, padding_mask)
 
-    def stem_features(self, images: Tensor, image_rows: Optional[Tensor]) -> Tensor:
+    def stem_features(
+        self, images: Tensor, image_rows: Optional[Tensor], num_images: Optional[int]
+    ) -> Tensor:
         """(B, channels, height / 16, width / 16). An image of several samples goes through the stem
         (and BatchNorm's statistics) once, unless paths are dropped, which is per sample."""
-        if image_rows is None or (self.training and self.config.resnet_drop_path_rate > 0):
+        if (
+            image_rows is None
+            or num_images == len(images)
+            or (self.training and self.config.resnet_drop_path_rate > 0)
+        ):
             return self.embed_images(images)
-        shown, places = image_rows.unique(return_inverse=True)
+        shown, places = distinct_rows(image_rows, num_images)
         if len(shown) == len(images):
             return self.embed_images(images)
         return self.embed_images(images[shown]).index_select(0, places)

@@ -6,7 +6,7 @@ import math
 import resource
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,31 @@ def rows_of(samples: Sequence[Any]) -> int:
 
 def _parts(sample: Any) -> Sequence[Any]:
     return sample if isinstance(sample, (list, tuple)) else [sample]
+
+
+def on_host(figures: Any) -> Any:
+    """Lists and dicts of figures, those of a GPU on the CPU: by one copy for all of one type, where
+    looking at each makes the host wait each time."""
+    found: dict[torch.dtype, list[torch.Tensor]] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, torch.Tensor) and value.dim() == 0 and value.device.type != "cpu":
+            found.setdefault(value.dtype, []).append(value)
+
+    each_of(figures, collect)
+    copies = {
+        id(value): copy
+        for values in found.values()
+        for value, copy in zip(values, torch.stack(values).cpu())
+    }
+    return each_of(figures, lambda value: copies.get(id(value), value))
+
+
+def each_of(thing: Any, change: Callable[[Any], Any]) -> Any:
+    """A nest of lists and dicts whose values are changed."""
+    if isinstance(thing, dict):
+        return {key: each_of(value, change) for key, value in thing.items()}
+    return [each_of(v, change) for v in thing] if isinstance(thing, list) else change(thing)
 
 
 class Outcome:

@@ -31,7 +31,15 @@ from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
 from ofa.trainer.fairseq_adam import use_few_operators
-from ofa.trainer.fairseq_console import Outcome, Progress, announce, log_best, rows_of, write_config
+from ofa.trainer.fairseq_console import (
+    Outcome,
+    Progress,
+    announce,
+    log_best,
+    on_host,
+    rows_of,
+    write_config,
+)
 from ofa.trainer.fairseq_distributed import (
     Request,
     Stopped,
@@ -44,7 +52,7 @@ from ofa.trainer.fairseq_distributed import (
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished, end_of_run
 from ofa.trainer.fairseq_sharding import shard_moments, without_fairscale
 from ofa.trainer.fairseq_tensorboard import begin_to_show
-from ofa.trainer.nonfinite import report_non_finite
+from ofa.trainer.nonfinite import look_at_losses, report_non_finite
 from ofa.trainer.patch import Patch, around, specialize
 from ofa.trainer.processes import MARKER
 
@@ -244,8 +252,16 @@ class OFATrainer(Trainer):
         random.seed(seed)
         np.random.seed(seed % 2**32)
 
+    def clip_grad_norm(self, clip_norm):
+        norm = super().clip_grad_norm(clip_norm)
+        if getattr(self.optimizer, "scaler", None) is None:  # else later: the update is skipped
+            look_at_losses()  # here, where fairseq waits for the norm anyway
+        return norm
+
     def _prepare_sample(self, sample, is_dummy=False):
         """Returns: the batch, and whether it is a filler that counts as nothing."""
+        if sample and hasattr(self._criterion, "prepare") and not isinstance(sample, str):
+            sample = self._criterion.prepare(sample, self.model.training)
         prepared, is_filler = super()._prepare_sample(sample, is_dummy)
         marks = is_filler and self.model.training and hasattr(self.task, "spec")
         return (mark(prepared), False) if marks else (prepared, is_filler)
@@ -268,6 +284,11 @@ class OFATrainer(Trainer):
         *sums, asked = sums
         Request.agreed = Request.agreed or float(asked) > 0
         return logging_outputs, sums
+
+    def _reduce_and_log_stats(self, logging_outputs, sample_size, grad_norm=None):
+        """Log what an update or a batch of a validation gave; its figures come by one copy."""
+        logging_outputs, grad_norm = on_host([logging_outputs, grad_norm])
+        return super()._reduce_and_log_stats(logging_outputs, sample_size, grad_norm)
 
 
 def prepare_for_device(dataset: Any) -> None:

@@ -23,26 +23,50 @@ logger = logging.getLogger(__name__)
 SHOWN = 8  # sample ids in a message; the file has all
 
 
-class NonFiniteLoss(FloatingPointError):
-    """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it. Attributes:
-    skipped: those of this update under a loss scaler, or of this batch of a validation."""
+class NonFiniteLoss(ArithmeticError):
+    """Raised by ``look_at_losses``; ``report_non_finite`` makes a ``UserError`` of it. It is no
+    ``FloatingPointError``, after which fairseq makes the update again to find the layer.
+
+    Attributes:
+        skipped: those of this update under a loss scaler, or of this batch of a validation.
+        unseen: losses float[] of this update, their batches and whether they may be skipped. To
+            look at one makes the host wait for the GPU: all are looked at together. None: outside
+            of ``report_non_finite``, where each is looked at.
+    """
 
     skipped: list["NonFiniteLoss"] = []
+    unseen: list[tuple[Tensor, Any, bool]] | None = None
 
     def __init__(self, loss: Tensor, sample: Any):
-        super().__init__(f"found the loss {loss.detach().sum().item()}")
+        super().__init__(f"found the loss {loss.item()}")
         self.samples = [sample]
 
 
 def check_loss(loss: Any, sample: Any, skips: bool) -> None:
-    """Called with the loss of every batch. Args: skips: there is a loss scaler, or it is a
-    validation. Raises: NonFiniteLoss otherwise."""
-    loss = torch.as_tensor(loss)
-    if not bool(torch.isfinite(loss).all()):
-        error = NonFiniteLoss(loss, sample)
-        if not skips:
-            raise error
-        NonFiniteLoss.skipped.append(error)
+    """Called with the loss of every batch, before its gradient. Args: skips: there is a loss
+    scaler, or it is a validation. Raises: NonFiniteLoss otherwise, if nobody looks later."""
+    seen = torch.as_tensor(loss).detach().sum().float(), sample, skips
+    if NonFiniteLoss.unseen is None:
+        raise_or_skip([seen])
+    else:
+        NonFiniteLoss.unseen.append(seen)
+
+
+def look_at_losses() -> None:
+    """Once per update, before the weights change. Raises: NonFiniteLoss."""
+    losses = NonFiniteLoss.unseen or []
+    NonFiniteLoss.unseen = []
+    if losses and not bool(torch.stack([loss for loss, *_ in losses]).isfinite().all()):
+        raise_or_skip(losses)
+
+
+def raise_or_skip(losses: Iterable[tuple[Tensor, Any, bool]]) -> None:
+    for loss, sample, skips in losses:
+        if not bool(loss.isfinite()):
+            error = NonFiniteLoss(loss, sample)
+            if not skips:
+                raise error
+            NonFiniteLoss.skipped.append(error)
 
 
 @contextmanager
@@ -53,15 +77,19 @@ def report_non_finite(trainer, samples: Iterable | None = None) -> Iterator[None
     trains = samples is not None
     update = trainer.get_num_updates() + trains  # the first is 1
     NonFiniteLoss.skipped.clear()
+    unseen_before, NonFiniteLoss.unseen = NonFiniteLoss.unseen, []
     try:
         yield
-    except FloatingPointError as error:
+        look_at_losses()
+    except (FloatingPointError, NonFiniteLoss) as error:
         if samples is None:
             raise
         raise UserError(
             f"{describe(error, trainer, update, samples)} Lower --lr, set --clip-norm, or look at"
             " these rows of the training file; the checkpoints before it are whole"
         ) from error
+    finally:
+        NonFiniteLoss.unseen = unseen_before
     for skipped in NonFiniteLoss.skipped:
         report = describe(skipped, trainer, update, kind="" if trains else "validation_")
         if trains:
@@ -72,7 +100,7 @@ def report_non_finite(trainer, samples: Iterable | None = None) -> Iterator[None
 
 
 def describe(
-    error: FloatingPointError, trainer, update: int, samples: Iterable = (), kind: str = ""
+    error: ArithmeticError, trainer, update: int, samples: Iterable = (), kind: str = ""
 ) -> str:
     """What happened, in one sentence; all of it goes into a file of the run's folder."""
     rank, folder = trainer.data_parallel_rank, trainer.cfg.checkpoint.save_dir

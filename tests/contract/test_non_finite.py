@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.trainer.nonfinite import SHOWN, check_loss, report_non_finite
+from ofa.trainer.nonfinite import (
+    SHOWN,
+    NonFiniteLoss,
+    check_loss,
+    look_at_losses,
+    report_non_finite,
+)
 
 
 def batch(*ids) -> dict:
@@ -90,3 +96,29 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_report(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="in samples a .written to nowhere: "):
         step([float("nan")])(trainer(tmp_path / "file"), [batch("a")])
+
+
+def test_losses_of_an_update_are_looked_at_together_before_the_weights_change(tmp_path):
+    done = []
+    with pytest.raises(UserError, match="found the loss nan, in samples b"):
+        with report_non_finite(trainer(tmp_path), [batch("a"), batch("b")]):
+            for loss, sample in ((1.0, batch("a")), (float("nan"), batch("b"))):
+                check_loss(torch.tensor(loss), sample, skips=False)
+                done.append("gradient")
+            look_at_losses()
+            done.append("weights")
+    assert done == ["gradient", "gradient"]
+
+
+def test_outside_of_an_update_each_loss_is_looked_at_at_once():
+    check_loss(torch.tensor(1.0), batch("a"), skips=False)
+    with pytest.raises(NonFiniteLoss, match="found the loss inf"):
+        check_loss(torch.tensor(float("inf")), batch("a"), skips=False)
+
+
+def test_a_failed_update_leaves_no_loss_to_the_next(tmp_path):
+    with pytest.raises(RuntimeError):
+        with report_non_finite(trainer(tmp_path), [batch("a")]):
+            check_loss(torch.tensor(float("nan")), batch("a"), skips=False)
+            raise RuntimeError("out of memory")
+    assert step([1.0])(trainer(tmp_path), [batch("b")]) == "done"

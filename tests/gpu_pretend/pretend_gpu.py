@@ -106,6 +106,8 @@ def dispatch(function, args, kwargs):
     on_gpu = any(isinstance(x, PretendTensor) for x in tensors)
     device = kwargs.get("device")
     makes = device is not None and torch.device(device).type == "cuda"
+    if not tensors and torch._C._current_graph_task_id() >= 0:
+        makes = True  # autograd's own zeros, which it makes on the device of C++
     if PretendGPU.active is not None and (on_gpu or makes):
         PretendGPU.active.count(function, args, kwargs, tensors)
     on_cpu = {} if device is None else {"device": torch.device("cpu")}
@@ -286,7 +288,14 @@ def parse_to(args, kwargs) -> tuple[Optional[torch.device], Optional[torch.dtype
             device, dtype = value.device, value.dtype
         elif isinstance(value, str | torch.device):
             device = torch.device(value)
+        elif type(value) is int:  # the number of a GPU; a bool is another argument
+            device = torch.device("cuda", value)
     return device, dtype
+
+
+def new(gpu: PretendGPU, x: Tensor, *args) -> Tensor:
+    made = host(x).new(*args)
+    return wrap(made) if isinstance(x, PretendTensor) else made
 
 
 def tolist(gpu: PretendGPU, x: Tensor) -> Any:
@@ -306,6 +315,7 @@ MOVES = {
     torch.Tensor.cuda: to_gpu,
     torch.Tensor.to: to,
     torch.Tensor.type_as: to,
+    torch.Tensor.new: new,
     torch.Tensor.tolist: tolist,
     torch.Tensor.numpy: numpy,
 }
