@@ -9,7 +9,6 @@ workers share it. Targets: 150 MB of private memory per process for 20 million r
 import io
 import json
 import multiprocessing
-import resource
 import shutil
 import tarfile
 import tempfile
@@ -23,17 +22,13 @@ from frame import Args, print_figures, program, seconds
 BLOCK = 100_000  # rows written at a time
 SAMPLES = 5  # of a shard
 RANDOM_ROWS = 2000
-LENGTHS = SimpleNamespace(max_src_length=80, max_tgt_length=30)
+BUILDER = SimpleNamespace(options=SimpleNamespace(max_src_length=80, max_tgt_length=30))
 
 
 def memory_mb(field: str) -> float:
     """A field of this process's memory, such as ``Private_Dirty``: what no other process shares."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure_rows(folder: Path, count: int, ranks: int, batch: int) -> dict[str, float]:
@@ -58,8 +53,8 @@ def measure_rows(folder: Path, count: int, ranks: int, batch: int) -> dict[str, 
         def collater(self, samples: list[int]) -> list[int]:
             return samples
 
-    rows, dataset, made = TsvFile(path), Rows([LENGTHS]), []
-    private, peak = memory_mb("Private_Dirty"), peak_mb()
+    rows, dataset, made = TsvFile(path), Rows([BUILDER]), []
+    private = memory_mb("Private_Dirty")
 
     def iterate() -> None:
         batches = dataset.batch_by_size(row_order(rows, 1, 1), max_sentences=batch)
@@ -71,7 +66,6 @@ def measure_rows(folder: Path, count: int, ranks: int, batch: int) -> dict[str, 
 
     figures["batches_s"] = seconds(iterate)
     figures["batches_private_mb"] = memory_mb("Private_Dirty") - private
-    figures["batches_peak_mb"] = max(0.0, peak_mb() - peak)
     return figures
 
 
@@ -90,7 +84,7 @@ def write_shards(folder: Path, count: int) -> None:
 
 
 def measure_shards(folder: Path, count: int) -> dict[str, float]:
-    """Opening a folder of shards: the first time, again, and by two processes at once."""
+    """Opening a folder of shards, the first time and again, and reading rows of them."""
     from ofa.data.shards import ShardFile
 
     write_shards(folder, count)
