@@ -46,7 +46,7 @@ class PrecisionOptions:
 
     precision: Literal["fp32", "fp16", "bf16"] | None = option(
         None,
-        "of weights and activations, if not bf16 or fp16 on GPUs and fp32 elsewhere",
+        "of weights and activations, if not fp16 on GPUs and fp32 elsewhere",
         const={"--fp16": "fp16", "--bf16": "bf16"},
     )
 

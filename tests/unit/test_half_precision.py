@@ -38,16 +38,14 @@ def test_only_what_the_network_sees_has_its_precision():
         ("cpu", None, "fp32"),
         ("mps", None, "fp32"),
         ("cuda", None, "fp16"),
-        ("cuda:1", None, "bf16"),
         ("cuda:1", "fp32", "fp32"),
         ("cuda", "fp32", "fp32"),
         ("cpu", "bf16", "bf16"),
     ],
 )
-def test_predictions_are_made_in_16_bits_on_gpus_unless_another_format_is_given(
-    monkeypatch, device, wanted, expected
+def test_predictions_are_made_in_fp16_on_gpus_unless_another_format_is_given(
+    device, wanted, expected
 ):
-    monkeypatch.setattr(predictor, "has_bf16", lambda device: device.index == 1)
     assert predictor.inference_precision(torch.device(device), wanted) == expected
 
 
