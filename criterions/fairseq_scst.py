@@ -32,6 +32,7 @@ from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
+REFERENCES = "references"  # of a batch: texts that each row's captions are compared with
 BASELINES = ("leave-one-out", "greedy")
 # of CLIP's cosine, as upstream (CLIPScore, Hessel et al. 2021), but negative cosines stay negative
 CLIP_WEIGHT = 2.5
@@ -94,6 +95,12 @@ class ScstRewardCriterion(OFACriterion):
             return None
         weights = self.cfg.scst_cider_weight, self.cfg.scst_bleu_weight
         return CaptionReward(self.cfg.scst_cider_cached_tokens, *weights)
+
+    def prepare(self, sample, training):
+        """Reads the references of each row, unless the task has a reward of its own."""
+        if not sample or self.reward is None or REFERENCES in sample:
+            return sample
+        return {**sample, REFERENCES: list(map(self.references, sample["target"]))}
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of sampled captions. ``sample["target"]`` holds the references, joined by ``&&``.
@@ -168,8 +175,7 @@ class ScstRewardCriterion(OFACriterion):
             hint = f"does training start from {start}?"
             return self.task.rewards(answers, images, sample), lambda: hint
         texts = list(map(self.decode, answers))
-        references = [self.references(target) for target in sample["target"]]
-        found = texts, references, images
+        found = texts, self.prepare(sample, training=True)[REFERENCES], images
         return reward(*found), lambda: reward.diagnosis(*found)
 
     def decode(self, tokens: Tensor) -> str:
@@ -187,13 +193,13 @@ class ScstRewardCriterion(OFACriterion):
     ) -> tuple[Tensor, dict]:
         """Summed loss of the sampled tokens, and counts: ntokens, and kl if that is in the loss."""
         device, bos = sample["target"].device, self.task.target_dictionary.bos()
-        batch = losses.batch_of_samples(captions, bos, self.padding_idx)
-        target, previous = (tokens.to(device) for tokens in batch)
-        net_input = self.net_input(model, sample, previous)
+        target, previous = losses.batch_of_samples(captions, bos, self.padding_idx)
         positions = self.scored_positions(target)
+        earned = advantage.to(target.device)[:, :, None].expand(target.shape)
+        made = previous, positions, target.view(-1)[positions], earned.reshape(-1)[positions]
+        previous, positions, target, earned = (x.to(device, non_blocking=True) for x in made)
+        net_input = self.net_input(model, sample, previous)
         logits, rows = scored_logits(model, net_input, positions)
-        earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)[positions]
-        target = target.view(-1)[positions]
         allowed = losses.allowed_tokens((len(target), logits.size(-1)), None, self.span, device)
         start = None if self.start is None else self.start.logits(model, net_input, positions)
 
