@@ -180,6 +180,7 @@ def choose_kernel(query: Tensor, bias: Tensor, dropout: float) -> Kernel:
     if query.device.type == "cpu":
         float32 = query.dtype == bias.dtype == torch.float32
         remakes = trains and bias.requires_grad and float32 and dropout == 0
+        remakes = remakes and not torch.compiler.is_compiling()  # its gradient is no graph
         return remade_weights_attention if remakes else masked_attention
     if query.device.type != "cuda" or CHOICE in ("masked", "cudnn"):
         return masked_attention
