@@ -43,7 +43,9 @@ class RequestOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(ModelOptions, PrecisionOptions, RequestOptions):
-    input: str = option(help="an image, a folder of images, or a .jsonl file", positional=True)
+    input: tuple[str, ...] = option(
+        help="images, folders of images, or .jsonl files", positional=True
+    )
     images: tuple[str, ...] = option(
         (), "folder of images for lines of a .jsonl file; may be repeated", repeat=True
     )
@@ -101,10 +103,11 @@ def load(options: ModelOptions, **overrides: Any) -> Any:
 
 @action
 def predict(args: PredictOptions) -> int:
-    """Captions, answers, regions for one image, a folder or a file of requests, as JSON lines.
+    """Captions, answers, regions for images, folders or files of requests, as JSON lines.
 
     examples:
       ofa predict checkpoint_best.pt photos/                                 captions of every image
+      ofa predict checkpoint_best.pt a.jpg b.jpg photos/*.png                in this order
       ofa predict checkpoint_best.pt dog.jpg --question "what color is the sofa?"
       ofa predict checkpoint_best.pt dog.jpg --text "the left cushion" --draw drawn/
       ofa predict checkpoint_best.pt signs/ --task read                      the text on every image
@@ -119,14 +122,18 @@ def predict(args: PredictOptions) -> int:
     """
     from tqdm import tqdm
 
-    from ofa.inference.requests import read_requests, tasks_called, usual_tasks
+    from ofa.inference.requests import check_source, read_requests, tasks_called, usual_tasks
     from ofa.io.atomic import replacing
+    from ofa.io.checkpoint_files import check_checkpoint_file
 
     def read(tasks: Sequence[Any]) -> list[Any]:
         flags = flags_of(PredictOptions)
         return read_requests(args.input, tasks, args.columns, args.images, flags)
 
-    # what is wrong is named before the checkpoint is loaded
+    # what is wrong is named before torch and the checkpoint are loaded
+    check_checkpoint_file(args.checkpoint)
+    for source in args.input:
+        check_source(source)
     requests = read(tasks_called(args.task)) if args.task else []
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)

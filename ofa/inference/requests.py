@@ -1,4 +1,4 @@
-"""What to ask about which image: one image, a folder of them, or a file of JSON lines
+"""What to ask about which image: images, folders of them, or files of JSON lines
 (``docs/asking.md``) whose keys are the columns that a task asks with.
 """
 
@@ -19,6 +19,13 @@ from ofa.task.text import JOIN, objects_field
 
 if TYPE_CHECKING:
     from ofa.task.task_spec import TaskSpec  # imports torch
+
+# ending of a file that is not asked about -> what to do with it
+TABLES = {
+    ".csv": 'write each row as a line such as {"image": "a.jpg", "question": "what?"} of a .jsonl'
+    " file",
+    ".tsv": "predict and score its rows: ofa evaluate CHECKPOINT FILE.tsv --out FOLDER",
+}
 
 
 @dataclass
@@ -69,54 +76,80 @@ def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
     return list({spec.name: spec for spec in (*first, *specs)}.values())
 
 
+def check_source(source: str) -> None:
+    """Raises: UserError for an input that holds no requests, as far as its name and its first
+    line show: before anything is loaded."""
+    refuse_url(source)
+    path, expected = Path(source), "an image, a folder of images or a .jsonl file"
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"{source}: expects {expected}, found nothing there")
+    suffix = path.suffix.lower()
+    if suffix in TABLES and path.is_file():
+        raise UserError(f"{source}: expects {expected}, found a table; {TABLES[suffix]}")
+    for number, line in enumerate(read_lines(path) if _holds_lines(path) else (), 1):
+        if line.strip():
+            with naming(f"{path}:{number}"):
+                _object_of(line)
+            return
+
+
 def read_requests(
-    source: str,
+    sources: str | Sequence[str],
     tasks: Sequence["TaskSpec"],
     words: Mapping[str, Any],
     images: Sequence[str] = (),
     flags: Iterable[str] = (),
 ) -> list[Request]:
-    """What an input asks.
+    """What inputs ask, in their order.
 
     Args:
-        source: an image file, a folder of them, or JSON lines (``.jsonl``, ``.json``).
+        sources: image files, folders of them, or JSON lines (``.jsonl``, ``.json``).
         tasks: what may be asked where a line does not say it: the first that its words are for.
         words: for every request that does not have them itself, by name.
         images: folders besides that of the file that its lines may name images of.
         flags: what the name of a misspelled word may have meant besides a column.
     Raises: UserError if there is nothing to read or a line is wrong.
     """
-    path = Path(source)
-    refuse_url(source)
-    lines = path.suffix.lower() in (".jsonl", ".json") and path.is_file()
+    sources = [sources] if isinstance(sources, str) else sources
+    for source in sources:
+        check_source(source)
+    lines = all(_holds_lines(Path(source)) for source in sources)
     for name in () if lines else words:  # a line may name another task
         if not any(task.column(name) in task.asked for task in tasks):
             raise _unasked(name, tasks, flags)
     found: list[Request] = []
-    if lines:
-        for number, line in enumerate(read_lines(path), 1):
-            if line.strip():
-                with naming(where := f"{path}:{number}"):
-                    request = _of_line(line, path.parent, tasks, words, images)
-                found.append(replace(request, where=where))
-        if not found:
-            raise UserError(
-                f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file'
-            )
-    elif path.is_dir() or path.is_file():
+    for source in sources:
+        if _holds_lines(path := Path(source)):
+            found += _of_lines(path, tasks, words, images)
+            continue
         for file in list_images(path) if path.is_dir() else [path]:
             with naming(file):
                 request = _request({}, file, tasks, words)
-            name = file.name if path.is_dir() else source
-            found.append(replace(request, name=name, where=str(file)))
-    else:
-        raise UserError(
-            f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
-        )
+            name = file.name if path.is_dir() and len(sources) == 1 else str(file)
+            found.append(replace(request, name=name if path.is_dir() else source, where=str(file)))
     for name in filter(words.get, words):
         columns = [(request, request.task.column(name)) for request in found]
         if not any(column and column.public_name in request.words for request, column in columns):
             raise _unasked(name, [request.task for request in found], flags)
+    return found
+
+
+def _holds_lines(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".json") and path.is_file()
+
+
+def _of_lines(
+    path: Path, tasks: Sequence["TaskSpec"], words: Mapping[str, Any], images: Sequence[str]
+) -> list[Request]:
+    """The requests of a file of JSON lines."""
+    found: list[Request] = []
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            with naming(where := f"{path}:{number}"):
+                request = _of_line(line, path.parent, tasks, words, images)
+            found.append(replace(request, where=where))
+    if not found:
+        raise UserError(f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file')
     return found
 
 
@@ -138,15 +171,8 @@ def _of_line(
     images: Sequence[str],
 ) -> Request:
     """The request of a line of a file. Args: folder: of the file."""
-    try:
-        entry = load_values(line)
-    except ValueError as error:
-        raise UserError(
-            f"expects one JSON object per line, found {line[:60]!r} ({error})"
-        ) from None
+    entry = _object_of(line)
     no_image = UserError(f'expects an object with "image": "path", found {line[:60]!r}')
-    if not isinstance(entry, dict):
-        raise no_image
     asked = tasks_called(str(entry["task"])) if "task" in entry else tasks
     key = next((key for key in image_keys(asked) if key in entry), "")
     if not key and (texts := [task for task in asked if not task.has("image")]):
@@ -161,6 +187,20 @@ def _of_line(
         if column == key or (column in others and isinstance(value, str))
     }
     return replace(_request({**entry, **paths}, paths[key], asked, words), name=name)
+
+
+def _object_of(line: str) -> dict[str, Any]:
+    """Raises: UserError for a line that is no JSON object."""
+    reason = ""
+    try:
+        if isinstance(entry := load_values(line), dict):
+            return entry
+    except ValueError as error:
+        reason = f" ({error})"
+    raise UserError(
+        f'expects one JSON object per line, such as {{"image": "a.jpg"}}, found {line[:60]!r}'
+        f"{reason}; write each entry of a list or of a longer object in a line of its own"
+    )
 
 
 def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:

@@ -25,12 +25,11 @@ from safetensors import SafetensorError
 
 from ofa.errors import UserError, reason_of
 from ofa.io import tensor_files
-from ofa.io.checkpoint_files import ARCHIVE, is_safetensors
+from ofa.io.checkpoint_files import ARCHIVE, check_checkpoint_file, is_safetensors
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import DAMAGED, Name, Settings, Unfinished, Unpickler, strict
 from ofa.io.stored_options import MEMBERS
 
-CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 FILE_HEADER = 30  # bytes before the name of a record in an archive
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
@@ -47,6 +46,7 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
     Raises: UserError if the file is missing, damaged, or names a class that is not plain data.
     """
     path = str(path)
+    check_checkpoint_file(path)
     try:
         with open(path, "rb") as file:
             start = file.read(9)
@@ -61,15 +61,6 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
         if isinstance(content.get("args"), dict):
             content["args"] = argparse.Namespace(**content["args"])
         return content
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: expected a checkpoint, found no such file; check the path"
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"{path}: expected a checkpoint file, found a directory; name the .pt file in it."
-            f" {CONVERT}"
-        ) from None
     except UserError:
         raise
     except (*DAMAGED, SafetensorError, zipfile.BadZipFile, zlib.error) as error:

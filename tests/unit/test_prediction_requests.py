@@ -3,6 +3,8 @@ with file and row."""
 
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from ofa.cli.predict import text_of_line, windows_of
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
-from ofa.inference.requests import read_requests, tasks_called, usual_tasks
+from ofa.inference.requests import check_source, read_requests, tasks_called, usual_tasks
 from ofa.tasks import spec_of
 
 
@@ -146,7 +148,7 @@ def test_a_task_is_called_by_its_name_its_aliases_and_its_verb(names, task):
     ("line", "words"),
     [
         ("{", r"ask\.jsonl:2: expects one JSON object per line"),
-        ("[1]", r'ask\.jsonl:2: expects an object with "image"'),
+        ("[1]", r"ask\.jsonl:2: expects one JSON object per line, .* found '\[1\]'"),
         ({"question": "x"}, r'ask\.jsonl:2: expects an object with "image"'),
         (
             {"image": "https://a.b/c.jpg"},
@@ -379,3 +381,53 @@ def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(t
     )
     with pytest.raises(UserError, match="--draw .*: expects another folder than that of the image"):
         AnnotatedImageWriter(str(tmp_path / "x")).draw(requests[0], image, answer)
+
+
+def test_several_inputs_are_asked_about_in_their_order(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("b.jpg", "a.jpg", "more/c.jpg"):
+        (tmp_path / name).touch()
+    lines = jsonl(tmp_path, {"image": "z.jpg"})
+    sources = [str(tmp_path / "b.jpg"), lines, str(tmp_path / "a.jpg"), str(tmp_path / "more")]
+    names = [request.name for request in read_requests(sources, usual_tasks(), {})]
+    assert names == [sources[0], "z.jpg", sources[2], str(tmp_path / "more/c.jpg")]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("ask.csv", "image,question", r"ask.csv: expects an image, .* found a table; write each"),
+        ("ask.TSV", "1\ta", r"ask.TSV: .* found a table; .* ofa evaluate"),
+        ("ask.json", '[\n{"image": "a.jpg"}\n]', r"ask.json:1: expects one JSON object per line"),
+        ("ask.json", '\n{\n"image": "a.jpg"\n}', r"ask.json:2: .* in a line of its own"),
+    ],
+)
+def test_tables_and_json_of_several_lines_are_told_what_is_expected(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        check_source(str(tmp_path / name))
+
+
+def test_missing_files_are_named_before_torch_is_imported(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("checkpoint_1_10.pt", "checkpoint_best.pt", "a.jpg"):
+        (tmp_path / "run" / name).touch()
+    run = str(tmp_path / "run")
+    program = """
+import sys
+from ofa.cli.main import main
+run = sys.argv[1]
+status = [main(["predict", run, f"{run}/a.jpg"]), main(["predict", f"{run}/b.pt", f"{run}/a.jpg"])]
+status.append(main(["predict", f"{run}/checkpoint_best.pt", f"{run}/a.jpg", f"{run}/b.jpg"]))
+print(status, "torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, run], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[2, 2, 2] False"
+    messages = done.stderr.splitlines()
+    assert messages[0].endswith(f"found a directory; name the file in it: {run}/checkpoint_best.pt")
+    assert messages[1].endswith(
+        f"{run}/b.pt: expected a checkpoint, found no such file; check the path"
+    )
+    assert messages[2].endswith("found nothing there") and f"{run}/b.jpg" in messages[2]
