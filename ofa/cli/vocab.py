@@ -1,5 +1,6 @@
 """``ofa vocab build | fetch | show``: make, get and look at vocabulary folders."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from ofa.inference.options import OverwriteOptions
 from ofa.io.flags import action, option
 from ofa.io.text_files import read_lines
 
+logger = logging.getLogger(__name__)
 EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
 
 
@@ -61,6 +63,13 @@ def build(args: BuildOptions) -> None:
             "ofa vocab build: --tsv and --column go together; give both, or --text alone"
         )
     sources = [*args.text, *(f"{tsv}, column {args.column}" for tsv in args.tsv)]
+    for path in args.text:
+        if Path(path).suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+            logger.warning(
+                "%s: a table that is read as text, names and ids too; write its texts to a file of"
+                " one per line, or give --tsv FILE --column N",
+                path,
+            )
     size, out = args.size, args.out
     count = build_vocabulary(_texts(args), size, out, sources, args.overwrite, args.bert)
     fewer = f" ({size} asked for: the text has no more)" if count < size else ""

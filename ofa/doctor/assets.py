@@ -11,7 +11,7 @@ from ofa.data.negatives import ANSWERS, FILES, OTHER, read_answers
 from ofa.doctor.rule import Report, shown
 from ofa.doctor.scan import digest
 from ofa.errors import UserError
-from ofa.io.image_files import is_hidden
+from ofa.io.image_files import IMAGE_SUFFIXES, is_hidden
 from ofa.tasks.caption import PROMPTS
 from ofa.tokens.vocabulary import DICTIONARY
 
@@ -35,13 +35,18 @@ def files_of(path: str) -> list[str]:
 
 def kind_of(path: str) -> str:
     """What to check: ``checkpoint``, ``negatives``, ``vocabulary`` or ``rows``. Raises: UserError
-    for a table, of which rows are made first."""
+    for a table or an image, of which rows are made first."""
     folder = Path(path)
     if folder.suffix in TABLES:
         kind = TABLES[folder.suffix]
         raise UserError(
             f"{path}: expected training files, found the table that they are made of; make them:"
             f" ofa prepare {kind} {path} --task TASK --images FOLDER --out FOLDER"
+        )
+    if folder.suffix.lower() in IMAGE_SUFFIXES:
+        raise UserError(
+            f"{path}: expected training files, found an image; make them of a table that names"
+            " images: ofa prepare csv, or of folders of them: ofa prepare image-folder"
         )
     if folder.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return "checkpoint"

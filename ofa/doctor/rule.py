@@ -87,6 +87,8 @@ answer-grammar      repaired  confidence{CONFIDENCE}answer, several joined by {J
 answer-confidence   skipped   a confidence from 0 to 1 -> correct the number
 answer-known        skipped   a best answer that is in the answer set
     -> add it to the answer set, or leave the row out; is it the answer file of another data set?
+answer-unseen       note      a best answer that is in the answer set
+    -> none for a few rows that no training row answers alike; only free answers can match them
 text-empty          skipped   words -> fill it in, or remove the row
 text-empty/scene    skipped   the text on the image -> fill it in, or remove the row
 text-missing        note      words that somebody wrote

@@ -140,7 +140,7 @@ def answer_faults(cell: str, column: Column, settings: Settings) -> Faults:
             yield "answer-confidence", shown(confidence)
     best = best_answer(cell)
     if settings.answers is not None and not settings.evaluation and best not in settings.answers:
-        yield "answer-known", shown(best)
+        yield "answer-unseen" if settings.held_out else "answer-known", shown(best)
     yield from text_notes(best, "cut-answer", column, settings)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ofa.data.rows import open_rows
 from ofa.data.shards import name_of, names_shards
 from ofa.errors import UserError
+from ofa.inference.options import SPLIT
 from ofa.task.answers import read_label_file
 from ofa.task.columns import Column
 from ofa.task.pretraining_tasks import RowKind
@@ -46,6 +47,7 @@ class Settings:
     images: bool = True  # decode them
     # rows may be without what is to be predicted, and have answers that no model can give
     evaluation: bool = False
+    held_out: bool = False  # rows of validation: training rows need not have their answers
 
     def number_of(self, name: str) -> int | None:
         return next((number for column, number in self.columns if column.name == name), None)
@@ -86,6 +88,7 @@ def settings_of(path: str, options: Any) -> Settings:
         bpe_dir=bpe_dir,
         images=not options.no_images,
         evaluation=options.evaluation or Path(path).stem.endswith("_test"),
+        held_out=bool((split := SPLIT.search(Path(path).name)) and split[1] != "train"),
     )
 
 

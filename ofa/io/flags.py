@@ -389,6 +389,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message: the known word that is most like another one, or nothing."""
-    found = difflib.get_close_matches(word, list(known), 1)
+    """The end of a message: the known word that is most like another one, or nothing. One that
+    is the ending of a file, as in ``captions.csv``, belongs before the file."""
+    known, ending = list(known), word.rpartition(".")[2]
+    if ending != word and ending.lower() in known:
+        return f"; did you mean {ending.lower()} {word}?"
+    found = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {found[0]}?" if found else ""

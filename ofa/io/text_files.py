@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ofa.errors import UserError
 
+PROBED = 8192  # bytes; a zero among them tells a binary file
+
 
 def read_lines(path: str | Path) -> Iterator[str]:
     """Lines of a file, without their ends; only a line feed ends a line.
@@ -30,8 +32,14 @@ def not_utf8(path: str | Path) -> UserError:
     command that changes it."""
     where, found, encoding = str(path), "other bytes", "WINDOWS-1252"
     with open(path, "rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        start = file.read(PROBED)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             found, encoding = "UTF-16 (Excel's 'Unicode Text')", "UTF-16"
+        elif b"\0" in start:
+            return UserError(
+                f"{path}: expected a text file, found a binary one, such as an image or an archive;"
+                " give a file of UTF-8 text"
+            )
         file.seek(0)
         for number, line in enumerate(file if encoding != "UTF-16" else (), 1):
             try:

@@ -163,7 +163,8 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
 
 def note_without_validation(rows: Sequence[TableRow], fraction: float | None) -> None:
     """Warn where there is nothing to validate with. Args: fraction: kept for it."""
-    if fraction is None and {row.split for row in rows} == {"train"}:
+    splits = {row.split for row in rows}
+    if fraction is None and "train" in splits and "val" not in splits:
         logger.warning("no validation part: add --val-fraction 0.1, or say what belongs to it")
 
 

@@ -71,6 +71,8 @@ def test_every_command_is_in_a_module_that_is_listed():
     [
         (["evalaute"], "did you mean evaluate?"),
         (["prepare", "coco-caption"], "did you mean coco-captions?"),
+        (["prepare", "my captions.csv"], "did you mean csv my captions.csv?"),
+        (["prepare", "a.JSONL"], "did you mean jsonl a.JSONL?"),
         (["vocab", "biuld"], "did you mean build?"),
         (["vocab", "show", "folder", "--num-bin=5", "--numcodes=7"], "did you mean --num-codes?"),
         (["vocab", "fetch", "gtp2", "--out", "x"], "did you mean gpt2?"),

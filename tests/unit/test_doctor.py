@@ -515,6 +515,7 @@ def test_every_rule_has_a_damaged_file():
         "selected-cols",
         "answer-file",
         "answer-case",
+        "answer-unseen",
         "box-xywh",
         "unknown-pieces",
         "checksum",
@@ -606,6 +607,23 @@ def test_a_table_is_told_how_training_files_are_made_of_it(tmp_path, capsys):
     assert main(["doctor", str(tmp_path / "photos.csv")]) == 2
     assert f"ofa prepare csv {tmp_path}/photos.csv --task TASK" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos.csv"]
+
+
+def test_an_image_is_not_read_as_rows(tmp_path, capsys):
+    Image.new("RGB", (4, 3)).save(tmp_path / "photo.JPG", "JPEG")
+    assert main(["doctor", str(tmp_path / "photo.JPG")]) == 2
+    assert "photo.JPG: expected training files, found an image" in capsys.readouterr().err
+
+
+def test_unseen_answers_are_faults_of_training_rows_and_notes_of_validation_rows(tmp_path, capsys):
+    (tmp_path / "labels.json").write_text('{"no": 0}')
+    for name, status in (("vqa_val", 0), ("vqa_train", 1)):
+        path = tmp_path / f"{name}.tsv"
+        path.write_bytes(sound_bytes("vqa_gen"))
+        labels = "--ans2label-file", str(tmp_path / "labels.json")
+        assert main(["doctor", str(path), "--no-images", *labels]) == status
+    out = capsys.readouterr().out
+    assert "task vqa_gen: no faults, 4 notes" in out and out.count("answer-unseen") == 4
 
 
 def test_no_index_is_left_beside_a_file_of_no_task(tmp_path):

@@ -545,3 +545,15 @@ def test_rows_without_a_box_are_not_counted_among_the_boxes(folder, caplog):
     write_json_lines(folder / "t.jsonl", rows)
     assert run(folder, "t.jsonl", "refcoco") == 0
     assert "--box-format xywh" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "splits, count", [("train train", 1), ("train test", 1), ("train val", 0), ("test test", 0)]
+)
+def test_a_table_without_validation_rows_is_noted(folder, caplog, splits, count):
+    first, second = splits.split()
+    (folder / "t.csv").write_text(
+        f"image,caption,split\na.jpg,a dog,{first}\nb.jpg,a cat,{second}\n"
+    )
+    assert run(folder, "t.csv", "caption") == 0
+    assert caplog.text.count("no validation part: add --val-fraction") == count

@@ -31,6 +31,21 @@ def corpus(tmp_path):
 # build
 
 
+def test_a_binary_file_is_called_one_and_a_table_is_read_with_a_warning(
+    corpus, tmp_path, capsys, caplog
+):
+    image, table = tmp_path / "photo.jpg", tmp_path / "captions.csv"
+    image.write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(20))
+    table.write_bytes(corpus.read_bytes())
+    options = "--size", "320", "--out", str(tmp_path / "v")
+    assert main(["vocab", "build", "--text", str(image), *options]) == 2
+    message = capsys.readouterr().err
+    assert "photo.jpg: expected a text file, found a binary one" in message
+    assert "iconv" not in message and not caplog.text
+    assert main(["vocab", "build", "--text", str(table), *options]) == 0
+    assert "captions.csv: a table that is read as text" in caplog.text
+
+
 def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
     assert (
         main(
