@@ -30,6 +30,7 @@ from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.stored_options import MEMBERS
+from ofa.io.terminal import with_noun
 from ofa.task.mixture_file import TEMPLATE, given, parse_members, read_members
 from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS, PretrainingOptions, parse_weights
 from ofa.task.scoring import Metric
@@ -230,7 +231,7 @@ class UnifyTask(OFATask):
             columns = getattr(self.cfg, kind.flag.removeprefix("--").replace("-", "_"))
             file = open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols)
             rows[name] = NamedRows(file, kind)
-            logger.info("%s: %s: %s, %d rows", split, name, file.path, len(file))
+            logger.info("%s: %s: %s, %s", split, name, file.path, with_noun(len(file), "row"))
         if not rows:
             raise UserError(
                 f"{split}: task 'unify_task' expects a file to evaluate, found none; give it as the"

@@ -21,6 +21,7 @@ from ofa.data.rows import Rows, open_rows
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
+from ofa.io.terminal import with_noun
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions, parse_generation_options
 from ofa.models.generation.ranking import AnswerRanker
@@ -82,7 +83,7 @@ class AnsweringTask(FairseqTask):
                 " train.tsv,valid.tsv"
             )
         dataset = self.open_file(paths[(epoch - 1) % len(paths)], split)
-        logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
+        logger.info("%s: %s, %s", split, dataset.file.path, with_noun(len(dataset), "row"))
         kind = "training" if split == "train" else "evaluation"
         if self.answers is not None and kind not in self.checked:
             self.check_answers(dataset, self.answers)

@@ -33,7 +33,12 @@ SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 
 class RowError(Exception):
-    """Why a row cannot be used, without its place: ``a caption, found null``."""
+    """Why a row cannot be used, without its place: ``a caption, found null``. Args: remedy: what
+    often helps many rows at once, said once for them."""
+
+    def __init__(self, reason: str, remedy: str = ""):
+        super().__init__(reason + (remedy and f"; {remedy}"))
+        self.reason, self.remedy = reason, remedy
 
 
 class WrittenFloat(float):

@@ -35,6 +35,7 @@ class Problems:
 
     skip: bool
     messages: list[str] = field(default_factory=list)
+    remedies: dict[str, None] = field(default_factory=dict)  # each once, in order
     said: int = 0
 
     def add(self, message: str) -> None:
@@ -46,17 +47,23 @@ class Problems:
         try:
             yield
         except RowError as error:
-            self.add(f"{where}: expected {error}")
+            self.add(f"{where}: expected {error.reason}")
+            if error.remedy:
+                self.remedies[error.remedy] = None
 
     def settle(self) -> None:
-        """Raises: UserError with the first ones, unless they are to be skipped."""
+        """Raises: UserError with the first ones, a line each, unless they are to be skipped."""
         new = self.messages[self.said :]
         self.said = len(self.messages)
         if not new:
             return
-        text = listed(new, NAMED_AT_MOST, "; ")
+        remedies, self.remedies = list(self.remedies), {}
         if not self.skip:
-            raise UserError(f"{text}. Fix them, or skip them with --skip-broken")
+            text = listed(new, NAMED_AT_MOST, "\n")
+            them, end = ("them", ".\n") if len(new) > 1 else ("it", ". ")
+            todo = ". ".join([*remedies, f"Fix {them}, or skip {them} with --skip-broken"])
+            raise UserError(f"{text}{end}{todo}")
+        text = "; ".join([listed(new, NAMED_AT_MOST, "; "), *remedies])
         logger.warning("%d entries skipped: %s", len(new), text)
 
 

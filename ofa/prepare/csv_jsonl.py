@@ -139,7 +139,8 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             known |= dict.fromkeys(values)
             values |= {name: values.get(column) for name, column in called.items()}
             rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
-    check_columns(spec, called, known, rows[0].where)
+    is_csv = isinstance(options, CsvOptions)  # its first line names the columns
+    check_columns(spec, called, known, f"{options.files[0]}:1" if is_csv else rows[0].where)
     images = ImageFolders(options.images) if options.images else None
     placed, words = [], []
     for row in rows:
@@ -148,7 +149,7 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             found = list(words_of_programs(row, spec))
             # in CSV, null, lists and objects are words as well
             if found and isinstance(options, CsvOptions):
-                raise RowError(f"{found[0][1]}; if it is meant, write it in JSONL")
+                raise RowError(found[0][1], "if it is meant, write it in JSONL")
             words += [(name, row.where) for name, _ in found]
             placed.append(row)
     if words:
@@ -203,7 +204,7 @@ def check_columns(
 ) -> None:
     """Raises: UserError if no row has a column that the task needs.
 
-    Args: called: as of ``check_names``. known: columns of any row. where: the first row.
+    Args: called: as of ``check_names``. known: columns of any row. where: they are named.
     """
     missing, used = [], set()
     for column in columns_to_fill(spec):

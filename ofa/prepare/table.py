@@ -324,8 +324,10 @@ def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
     size = row.size or upright_size(*form)
     if not all(size):
         return "0,0,0,0"  # broken images are named later
-    box = corners_in_pixels(box, row.box_format, size)
-    return clipped(*turned_box(box, row.size, form)) if row.size else clipped(box, size)
+    corners = corners_in_pixels(box, row.box_format, size)
+    if row.size:
+        corners, size = turned_box(corners, row.size, form)
+    return clipped(corners, size, box, row.box_format)
 
 
 def corners_in_pixels(
@@ -340,25 +342,36 @@ def corners_in_pixels(
         )
     if not norm and any(box) and in_fractions(box) and max(size) > 1:
         raise RowError(
-            f"a box in pixels, found {found}: less than one pixel; are these fractions of the"
-            " image? Then add --box-format xyxy_norm, or xywh_norm"
+            f"a box in pixels, found {found}: less than one pixel",
+            "are these fractions of the image? Then add --box-format xyxy_norm, or xywh_norm",
         )
     if corners == "xywh":
         box = box[0], box[1], box[0] + box[2], box[1] + box[3]
     return tuple(number * side for number, side in zip(box, (*size, *size))) if norm else box
 
 
-def clipped(box: Sequence[float], size: tuple[int, int]) -> str:
-    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``, within the image."""
+def clipped(
+    box: Sequence[float], size: tuple[int, int], given: Sequence[float], box_format: str
+) -> str:
+    """``[10, 20.126, 30, 40]`` -> ``"10.0,20.13,30.0,40.0"``, within the image.
+
+    Args: box: xyxy in pixels. given, box_format: as it stands in the file, for messages.
+    """
     (x0, y0, x1, y1), (width, height) = box, size
-    found = ",".join(f"{number:g}" for number in box)
+    found = ",".join(f"{number:g}" for number in given)
+    is_xywh, remedy = box_format.startswith("xywh"), ""
+    if box_format == "xyxy" and may_be_xywh(box, size):
+        remedy = "x,y,width,height? Then add --box-format xywh"
+    if box_format == "xywh" and given[0] < given[2] <= width and given[1] < given[3] <= height:
+        remedy = "corners? Then leave out --box-format xywh"
     if x1 <= x0 or y1 <= y0:
-        widths = "; x,y,width,height? Then add --box-format xywh" * may_be_xywh(box, size)
-        raise RowError(
-            f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty{widths})"
-        )
+        expected = "width and height above 0" if is_xywh else "x0 < x1 and y0 < y1"
+        fault = "empty" if is_xywh else "turned round or empty"
+        raise RowError(f"a box with {expected}, found {found} ({fault})", remedy)
     inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     overhang = max(-x0, -y0, x1 - width, y1 - height)
     if overhang > BEYOND or inside[2] <= inside[0] or inside[3] <= inside[1]:
-        raise RowError(f"a box inside the image of {width} x {height} pixels, found {found}")
+        remedy = remedy if is_xywh else ""
+        where = f"the image of {width} x {height} pixels"
+        raise RowError(f"a box inside {where}, found {found}", remedy)
     return ",".join(repr(round(float(number), 2)) for number in inside)

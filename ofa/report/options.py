@@ -36,7 +36,9 @@ def named_scores(text: str) -> tuple[str, Scores]:
             for key, values in content.get("by_row", {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        found = "a folder" if Path(path).is_dir() else f"{type(error).__name__}: {error}"
+        found = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            found = "a folder" if Path(path).is_dir() else f"no file ({error.strerror})"
         raise argparse.ArgumentTypeError(
             f"expected the SUBSET_scores.json of an evaluation at {path}, found {found};"
             " ofa evaluate --out writes it"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import ArgumentTypeError
 
 import answer_files
 import pytest
@@ -11,6 +12,7 @@ from caption_files import write_tsv as write_captions
 from grounding_files import scene, write_rows
 
 from ofa.cli.main import main
+from ofa.report.options import named_scores
 from ofa.task.results import write_json
 
 NO_METEOR = ["--scores", "CIDEr,BLEU-4"]
@@ -106,6 +108,13 @@ def test_answers_outside_of_the_commonest_ones_are_counted_together(tmp_path):
     assert len(answers["rows"]) == 12 and answers["note"] == "The 12 commonest of 14 answers."
     assert confusion["head"][-1] == "(others)"
     assert [row[-1] for row in confusion["rows"]] == ["2"] * 12 + ["4"]
+
+
+def test_scores_to_compare_with_that_are_missing_are_named(tmp_path):
+    with pytest.raises(ArgumentTypeError, match=r"at .*nowhere, found no file \(No such file or"):
+        named_scores(f"old={tmp_path / 'nowhere'}")
+    with pytest.raises(ArgumentTypeError, match="found a folder; ofa evaluate --out writes it"):
+        named_scores(str(tmp_path))
 
 
 def test_boxes_are_compared_with_those_of_another_model_and_of_a_constant(tmp_path, boxes, capsys):
