@@ -398,15 +398,15 @@ class GuardedTraining:
             announce(f"nothing left to do: {finished}")
         except Stopped as stopped:
             announce(str(stopped))
-            end_data_workers()
         except BaseException as error:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
-            end_data_workers()
             raise
+        finally:
+            end_data_workers()
 
 
 def end_data_workers() -> None:
-    """End workers that Python would wait for when it ends, after an error for ever. It asks them
+    """End workers that Python would wait for, for ever, where a run ends in mid-epoch. It asks them
     once, and they ignore that. The run is saved, or failed; they may go now."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's takes a missing worker for an accident
     for child in multiprocessing.active_children():
