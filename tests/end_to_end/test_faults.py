@@ -6,6 +6,7 @@ made again.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -196,7 +197,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_samples_it_came_from(ru
     assert failed.code == 2 and len(errors) == 1 and "Traceback" not in failed.log, failed.log[
         -3000:
     ]
-    update = len(curve(run.record)) + 1
+    losses = {n: float.fromhex(batches[0][2]) for n, batches in curve(run.record).items()}
+    update = max(losses)  # the only one with such a loss: the weights did not follow it
+    assert [n for n, loss in losses.items() if not math.isfinite(loss)] == [update]
     ids = undisturbed.curve[update][0][0]
     found = (
         f"update {update}, rank 0: expected finite numbers, found the loss nan, in samples"
