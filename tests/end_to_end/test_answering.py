@@ -163,4 +163,7 @@ def test_a_result_folder_that_cannot_be_written_is_refused_at_once(run, capsys):
         )
         == 2
     )
-    assert "folder for results that can be written" in capsys.readouterr().err
+    expected = (
+        f"expected a folder for results, found the file {run.folder / 'file'}; give another --out"
+    )
+    assert expected in capsys.readouterr().err
