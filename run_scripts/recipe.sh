@@ -24,7 +24,7 @@ ofa() {
     [ -n "${OFA_EXECUTABLE:-}${DRY_RUN:-}" ] || bash "$CHECKOUT/run_scripts/setup.sh" || exit  # it has said why
     [ -x "$python" ] || python=python3  # a dry run before the set-up
     [ ! -f "$CHECKOUT/setup.py" ] || export PYTHONPATH="$CHECKOUT${PYTHONPATH:+:$PYTHONPATH}"
-    export OFA_RECIPE=1 NPROC=${NPROC:-0}
+    export OFA_RECIPE=1 NPROC=${NPROC:-${GPUS_PER_NODE:-0}}
     [ -n "$TELL" ] || exec "$python" -m ofa "$@"
     { printf '%s\0' "$#" "$@" && env -0; } >&"$TELL"
     exit

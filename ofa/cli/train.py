@@ -13,13 +13,14 @@ from typing import Literal
 import ofa
 from ofa import devices
 from ofa.checkpoints.header import read_header
+from ofa.data.shards import names_shards
 from ofa.errors import UserError
 from ofa.io.flags import Parser, action, command, did_you_mean, flags_of, option
 from ofa.io.stored_options import is_readable_path
 from ofa.task.template import is_template
 from ofa.trainer import launch
 from ofa.trainer.checks import size_of
-from ofa.trainer.flags import check_flags
+from ofa.trainer.flags import check_flags, value_of
 from ofa.trainer.launch import LaunchOptions
 from ofa.trainer.processes import become
 
@@ -76,6 +77,8 @@ def train(args: TrainOptions) -> int:
     if from_script or names_files(args.what):
         chosen = chosen_in(os.environ.pop(CHOSEN, ""))
         refuse_settings_of_recipes(args, from_script, bool(chosen))
+        if not from_script:
+            refuse_other_files(args.what, flags, args.dry_run)
         flags = flags if args.bpe_dir is None else [f"--bpe-dir={args.bpe_dir}", *flags]
         return launch.train(args.what, args, flags, chosen)
     script, settings = recipe_of(args.what)
@@ -167,8 +170,30 @@ def refuse_settings_of_recipes(args: TrainOptions, from_script: bool, by_name: b
             )
 
 
+def refuse_other_files(what: str, flags: Sequence[str], dry_run: bool) -> None:
+    """Raises: UserError for a script in place of files, and for files that no task is to read."""
+    if what.endswith(".sh"):
+        words = re.split(r"[\W_]+", what)
+        named = [name for name in recipes() if {*re.split(r"[\W_]+", name)} <= {*words}]
+        meant = f"; did you mean {named[0]}?" if named else "; see ofa train --list"
+        raise UserError(f"ofa train: expected a task, a recipe or files, found '{what}'{meant}")
+    if dry_run or value_of("--task", flags) is not None:
+        return  # files of a task are looked at when it starts
+    for path in what.split(","):
+        if not names_shards(path) and not Path(path).exists():
+            raise UserError(
+                f"{path}: expected a TSV file, found no such file; make it: ofa prepare"
+            )
+    raise UserError(
+        f"ofa train {what}: expected the task of these files (--task caption or another), found"
+        " none; a recipe has one: ofa train --list"
+    )
+
+
 def names_files(what: str) -> bool:
     """Whether it is no task: a folder may be called as one."""
+    if what.endswith(".sh"):
+        return True
     if is_template(what) or what in recipes() or what in names_of_tasks():
         return False
     return any(mark in what for mark in (".tsv", ".tar", ",", "/")) or Path(what).exists()

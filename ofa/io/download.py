@@ -74,8 +74,8 @@ def fetch(
                 try:
                     if file in made:
                         part.write_bytes(made[file]())
-                    elif Path(source).is_dir():
-                        shutil.copyfile(Path(source) / file, part)
+                    elif "://" not in source:
+                        _copy(Path(source), file, part)
                     else:
                         download(f"{source.rstrip('/')}/{file}", part, public.largest)
                 except (OSError, ValueError, http.client.HTTPException) as error:
@@ -87,6 +87,15 @@ def fetch(
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return missing
+
+
+def _copy(source: Path, file: str, part: Path) -> None:
+    """A file of a local folder. Raises: OSError."""
+    if not source.is_dir():
+        raise OSError("no such folder")
+    if not (source / file).is_file():
+        raise OSError(f"the folder holds no {file}")
+    shutil.copyfile(source / file, part)
 
 
 def _check(public: PublishedFiles, file: str, part: Path, source: str) -> None:

@@ -384,6 +384,10 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
+            if isinstance(action, argparse._SubParsersAction):  # without other names of a command
+                known = [
+                    name for name, one in action.choices.items() if one.prog.split()[-1] == name
+                ]
             expected = f"expected one of {', '.join(known)}, found {value!r}"
             raise argparse.ArgumentError(action, expected + did_you_mean(str(value), known))
 

@@ -187,5 +187,7 @@ def words(plan: Plan, found: Fit, updates: int | None) -> str:
         rows = with_noun(plan.facts.rows or 0, "row")
         why = f"the recipe would make {with_noun(plan.updates, 'update')} of {rows}: "
     if updates and updates < ENOUGH:
-        few = f"; {with_noun(updates, 'update')}: more rows or --max-epoch make more"
+        few = f"; {with_noun(updates, 'update')}"
+        is_limit = "--max-update" in found.own and updates == int(plan.number("--max-update"))
+        few += ", the limit of --max-update" if is_limit else ": more rows or --max-epoch make more"
     return f"{why}{', '.join(found.changes)}{few} (--no-auto keeps the recipe)"

@@ -69,10 +69,13 @@ class Processes:
 
     @classmethod
     def of(cls, options: ProcessOptions, gpus: int) -> "Processes":
-        """What the options and SLURM say. Raises: UserError if the first node has no address."""
+        """What the options, SLURM and the settings of upstream's scripts say.
+
+        Raises: UserError if the first node has no address, or this one of several no number.
+        """
         nodes, rank = options.nodes or nodes_of_slurm(), options.node_rank
         if rank is None:
-            rank = int(os.environ.get("SLURM_NODEID") or 0)
+            rank = _rank_of_node(nodes)
         address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
         # all nodes have to choose the same port; on one node two runs must not
         job = int(os.environ.get("SLURM_JOB_ID") or 0) if nodes > 1 else os.getpid()
@@ -103,6 +106,23 @@ def data_workers(processes: int) -> int:
 def nodes_of_slurm() -> int:
     """Number of nodes that SLURM gave this job; 1 without SLURM."""
     return int(os.environ.get("SLURM_NNODES") or 1)
+
+
+def _rank_of_node(nodes: int) -> int:
+    """Number of this node where no option gives it: upstream's RANK, which torchrun sets for its
+    processes as well, or SLURM's. Raises: UserError if there are several nodes and no number."""
+    is_upstreams = "WORKER_CNT" in os.environ and not {"LOCAL_RANK", "WORLD_SIZE"} & {*os.environ}
+    for name in ("RANK",) * is_upstreams + ("SLURM_NODEID",):
+        if text := os.environ.get(name):
+            if not text.isdecimal():
+                raise UserError(f"{name}: expected the number of this node, found {text!r}")
+            return int(text)
+    if nodes > 1:
+        raise UserError(
+            f"--nodes {nodes}: expects --node-rank (or NODE_RANK), the number of this node from 0"
+            f" to {nodes - 1}, found none; give it on each node, or train on one (--nodes 1)"
+        )
+    return 0
 
 
 def _first_node(nodes: int) -> str:

@@ -84,6 +84,16 @@ def test_a_misspelled_word_gets_a_proposal(words, proposal, capsys):
     assert ended.value.code == 2 and proposal in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "earlier"), [(["doctr"], "book"), (["prepare", "csw"], "picture-world")]
+)
+def test_earlier_spellings_are_not_proposed(words, earlier, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    message = capsys.readouterr().err
+    assert "expected one of" in message and f" {earlier}," not in message
+
+
 def test_a_group_of_actions_alone_prints_its_help(capsys):
     assert main(["checkpoint"]) == 0
     assert "one checkpoint with the mean weights of several" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """From options and flags to a training: what is refused, what it owns, what it becomes."""
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,42 @@ def test_slurm_tells_nodes_ranks_and_one_port_for_all(monkeypatch):
     assert found == Processes(8, 4, 3, "first", 10_007) and found.count == 32
     with pytest.raises(UserError, match="--nodes 4: expects --master-addr"):
         Processes.of(ProcessOptions(), gpus=8)
+
+
+def test_rank_is_that_of_the_node_in_upstreams_scripts_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    options = ProcessOptions(nodes=2, master_addr="first")
+    monkeypatch.setenv("WORKER_CNT", "2")
+    assert Processes.of(options, gpus=1).rank == 1
+    monkeypatch.setenv("LOCAL_RANK", "1")  # torchrun's, which counts processes
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    assert Processes.of(options, gpus=1).rank == 0
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(UserError, match="^RANK: expected the number of this node, found 'first'"):
+        Processes.of(options, gpus=1)
+
+
+def test_a_node_of_several_without_a_number_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # without WORKER_CNT it is not upstream's
+    options = ProcessOptions(nodes=2, master_addr="first")
+    with pytest.raises(UserError, match=r"^--nodes 2: expects --node-rank \(or NODE_RANK\)"):
+        Processes.of(options, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes"), [({}, "0"), ({"NPROC": "1"}, "1"), ({"NPROC": ""}, "2")]
+)
+def test_a_script_takes_gpus_per_node_where_nproc_is_not_given(tmp_path, settings, processes):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$NPROC"\n')
+    python.chmod(0o755)
+    if settings:
+        settings = {**settings, "GPUS_PER_NODE": "2"}
+    script = Path(__file__).parents[2] / "run_scripts/caption/train_stage1.sh"
+    environment = {"PATH": os.environ["PATH"], "OFA_EXECUTABLE": str(python), **settings}
+    found = subprocess.run(["bash", script], env=environment, capture_output=True, text=True)
+    assert found.stdout == f"{processes}\n"
 
 
 def test_settings_of_upstreams_scripts_are_read(monkeypatch, capsys):
@@ -348,6 +385,26 @@ def test_a_script_that_is_asked_to_fit_its_recipe_is_refused(capsys, monkeypatch
 def test_data_that_are_not_there_are_named(capsys):
     assert main(["train", "caption", "--data", "nothing"]) == 2
     assert "--data nothing: expected a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "found"),
+    [
+        ("caption/train_caption_stage1_base.sh", "did you mean caption-stage1?"),
+        ("train_caption_stage2.sh", "did you mean caption-stage2?"),
+        ("vqa/train_vqa_distributed.sh", "did you mean vqa?"),
+        ("mine.sh", "see ofa train --list"),
+        ("no/a.tsv,no/b.tsv", "error: no/a.tsv: expected a TSV file, found no such file"),
+        (__file__, "expected the task of these files (--task caption or another), found none"),
+    ],
+)
+def test_what_is_no_data_of_a_task_is_refused_and_leaves_nothing(
+    monkeypatch, tmp_path, capsys, what, found
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", what]) == 2
+    out, err = capsys.readouterr()
+    assert found in err and err.count("\n") == 1 and out == "" and not list(tmp_path.iterdir())
 
 
 def test_what_belongs_to_a_recipe_is_refused_behind_files(capsys, monkeypatch):

@@ -192,6 +192,12 @@ def test_updates_that_stay_few_are_said():
     assert line.startswith("batch 16") and "; 22 updates: more rows" in line
 
 
+def test_few_updates_that_the_user_asked_for_are_not_said_to_be_few_rows():
+    own = ["--max-update=12"]
+    line = words(planned(*own), fit(planned(*own), own, False)[2], 12)
+    assert "; 12 updates, the limit of --max-update (" in line and "more rows" not in line
+
+
 def test_enough_rows_keep_the_recipe_but_for_memory():
     start = Header({"patch_image_size": 480}, {"encoder.embed_tokens.weight": (10_000, 768)})
     found = planned("--arch=ofa_base", rows=400_000, start=start)

@@ -95,6 +95,16 @@ def test_a_folder_is_a_source(tmp_path):
     assert (tmp_path / "new" / FILE).read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("folder", "found"), [("none", "no such folder"), (".", f"the folder holds no {FILE}")]
+)
+def test_a_folder_that_lacks_the_file_is_told_as_one(tmp_path, capsys, folder, found):
+    source = ["--source", str(tmp_path / folder), "--out", str(tmp_path / "new")]
+    assert main(["checkpoint", "fetch", "base", *source]) == 2
+    assert f"error: {tmp_path / folder}: cannot be read ({found})." in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_without_a_connection_the_message_names_file_folder_and_address(tmp_path, capsys):
     out = ["--out", str(tmp_path / "new"), "--source", "http://127.0.0.1:9"]
     assert main(["checkpoint", "fetch", "base", *out]) == 2
