@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ofa.checkpoints.header import Header, read_header
+from ofa.checkpoints.header import TOKEN_TABLES, Header, read_header
 from ofa.data.negatives import complete_folder
 from ofa.data.row_files import column_numbers, index_places, stored
 from ofa.data.shards import find_shards, names_shards
@@ -317,6 +317,13 @@ def carried_flags(header: Header, options: type[TaskOptions]) -> tuple[str, ...]
         for name, value in values.items()
         if isinstance(value, int)
     )
+
+
+def stand_in(flags: Sequence[str]) -> Header:
+    """Of a checkpoint of the size that the flags name, which nobody has looked at."""
+    arch = value_of("--arch", flags) or value_of("-a", flags) or ""
+    width = PRESETS.get(arch, {}).get("encoder_embed_dim", 0)
+    return Header(shapes={TOKEN_TABLES[0]: (0, width)})
 
 
 def size_of(header: Header) -> str | None:

@@ -124,7 +124,7 @@ class Console:
         self.common: set[str] = set()  # shown lines that other processes print as well
         self.unread: deque[str] = deque(maxlen=10)  # lines of no logger since the last line of one
         self.traceback: list[str] = []
-        self.failed = False
+        self.failed = self.began = False
 
     def begin(self) -> None:
         self.print(f"starting; the whole log is {self.log}")
@@ -151,6 +151,7 @@ class Console:
         if found := LINE.match(text):
             self.end_traceback()
             self.unread.clear()
+            self.began = True
             self.logged(*found.groups())
         elif self.traceback or text.startswith(TRACEBACK):
             self.traceback.append(text)
@@ -283,10 +284,15 @@ class Console:
         self.end_traceback()
         self.close_bar()
         if not asked and not self.failed:
+            how = "ended without a message, as when the kernel ends it because memory is short"
+            if not self.began:  # it answers signals only later
+                how = (
+                    "ended before it began: it was terminated (SIGTERM of kill, timeout or a"
+                    " scheduler), or the kernel ended it because memory is short"
+                )
             self.unread.append(
-                "error: the training ended without a message, as when the kernel ends it because"
-                f" memory is short; its last lines are in {self.log}. Run the same command again:"
-                " it resumes from the newest checkpoint"
+                f"error: the training {how}; its last lines are in {self.log}. Run the same command"
+                " again: it resumes from the newest checkpoint"
             )
             self.error("\n".join(self.unread))
 

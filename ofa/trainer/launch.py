@@ -19,7 +19,7 @@ from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
 from ofa.models.generation.options import parse_generation_options
 from ofa.task.template import is_template
 from ofa.trainer.auto import Fit, fit, words
-from ofa.trainer.checks import Facts, look_at
+from ofa.trainer.checks import Facts, look_at, stand_in
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import PRECISIONS, Plan
 from ofa.trainer.processes import Processes, ProcessOptions, become, data_workers
@@ -109,10 +109,9 @@ def train(
         chosen = Chosen(len(flags), bool(options.batch_size or options.effective_batch))
     for flag in ("--eval-args", "--scst-args"):
         parse_generation_options(value_of(flag, flags) or "{}", flag)
-    start = checkpoint_to_start_from(options, flags)
     facts = Facts()
     if options.auto or not options.dry_run:
-        facts = look_at(data, start, flags, carries=bool(options.auto))
+        facts = facts_of(data, options, flags)
         flags = [*facts.carried, *flags]
     gpus = 0 if "--cpu" in flags else count_gpus(options.dry_run or options.plan)
     processes = Processes.of(options, gpus)
@@ -139,6 +138,16 @@ def train(
     lock.keep_through_exec()
     announce(folder / LOG, auto=said, plan=plan.line(), warning=warning)
     become(command, memory, folder / LOG, log_format=value_of("--log-format", flags))
+
+
+def facts_of(data: str, options: LaunchOptions, flags: Sequence[str]) -> Facts:
+    """What the files tell. ``--plan`` does without the checkpoint: it takes one of the size that
+    the flags name."""
+    start, carries = checkpoint_to_start_from(options, flags), bool(options.auto)
+    if not options.plan or start is None or Path(start).is_file():
+        return look_at(data, start, flags, carries)
+    print(f"note: found no file {start}; planned with a checkpoint of this size", file=sys.stderr)
+    return replace(look_at(data, None, flags, carries), start=stand_in(flags))
 
 
 def planned(

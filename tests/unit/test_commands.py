@@ -85,7 +85,7 @@ def test_a_misspelled_word_gets_a_proposal(words, proposal, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "earlier"), [(["doctr"], "book"), (["prepare", "csw"], "picture-world")]
+    ("words", "earlier"), [(["doctr"], "book"), (["prepare", "csw"], "text-world")]
 )
 def test_earlier_spellings_are_not_proposed(words, earlier, capsys):
     with pytest.raises(SystemExit):

@@ -169,6 +169,12 @@ def test_a_training_that_dies_without_a_message_is_told_with_its_last_lines(show
     assert shown("error: no memory", asked=False)[1] == "error: no memory\n"
 
 
+def test_a_training_that_dies_before_its_first_line_may_have_been_terminated(shown):
+    _, err = shown("a library's line", asked=False)
+    error = err.splitlines()[-1]
+    assert error.startswith("error: the training ended before it began: it was terminated (SIGTERM")
+
+
 def test_a_terminal_gets_a_bar_over_all_updates_of_the_run(shown):
     out, _ = shown({"run": RUN}, {"update": 9}, INNER.format(update=10), stream=Terminal)
     assert "epoch 2/4 |" in out and "update 10/40" not in out

@@ -12,7 +12,7 @@ from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.trainer import launch
 from ofa.trainer.auto import Fit
-from ofa.trainer.checks import Facts
+from ofa.trainer.checks import Facts, size_of
 from ofa.trainer.flags import value_of
 from ofa.trainer.launch import LaunchOptions, common_flags, named_templates, precision_flags, train
 from ofa.trainer.processes import Processes, ProcessOptions, data_workers
@@ -90,6 +90,17 @@ def test_a_missing_checkpoint_is_named_before_anything_is_made(tmp_path):
     with pytest.raises(UserError, match=r"--from \(RESTORE\) expects a checkpoint, found no file"):
         train("a.tsv", options, [])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_does_without_the_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "look_at", lambda data, start, *_: Facts(entries=5 if start else 6))
+    missing = str(tmp_path / "ofa_base.pt")
+    flags = ["--arch=ofa_base"]
+    found = launch.facts_of("a.tsv", LaunchOptions(start=missing, plan=True), flags)
+    assert (size_of(found.start), found.entries) == ("ofa_base", 6)
+    assert f"note: found no file {missing}" in capsys.readouterr().err
+    (tmp_path / "ofa_base.pt").touch()
+    assert launch.facts_of("a.tsv", LaunchOptions(start=missing, plan=True), flags).entries == 5
 
 
 def test_a_misspelled_generation_option_is_named_before_anything_is_made(tmp_path):
