@@ -390,6 +390,7 @@ def test_pretraining_has_upstreams_numbers(size, pixels, patches, parse_training
         SIZE=size,
         NPROC="8",
         NNODES="4",
+        NODE_RANK="0",
         MASTER_ADDR="node0",
         CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7",
     )
@@ -558,6 +559,7 @@ def test_the_effective_batch_is_kept_for_any_number_of_processes(processes, node
         ROOT / "run_scripts/caption/train_stage1.sh",
         NPROC=str(processes),
         NNODES=str(nodes),
+        NODE_RANK="0",
         MASTER_ADDR="node0",
     )
     assert f"--update-freq={update_freq}" in words
