@@ -54,16 +54,17 @@ class Problems:
     def settle(self) -> None:
         """Raises: UserError with the first ones, a line each, unless they are to be skipped."""
         new = self.messages[self.said :]
+        shown = list(dict.fromkeys(new))  # several texts of a place may share its fault
         self.said = len(self.messages)
         if not new:
             return
         remedies, self.remedies = list(self.remedies), {}
         if not self.skip:
-            text = listed(new, NAMED_AT_MOST, "\n")
-            them, end = ("them", ".\n") if len(new) > 1 else ("it", ". ")
+            text = listed(shown, NAMED_AT_MOST, "\n")
+            them, end = ("them", ".\n") if len(shown) > 1 else ("it", ". ")
             todo = ". ".join([*remedies, f"Fix {them}, or skip {them} with --skip-broken"])
             raise UserError(f"{text}{end}{todo}")
-        text = "; ".join([listed(new, NAMED_AT_MOST, "; "), *remedies])
+        text = "; ".join([listed(shown, NAMED_AT_MOST, "; "), *remedies])
         logger.warning("%d entries skipped: %s", len(new), text)
 
 
