@@ -364,7 +364,9 @@ def test_no_way_in_learns_what_is_no_text(folder, capsys, way, found):
     arguments = WAYS[way](folder, WRONG[found])
     assert prepare(folder, arguments) == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "Traceback" not in message and not (folder / "out").exists()
+    entries = message.count(": expected ")  # a line each, and one for the remedy
+    assert message.count("\n") in (1, entries + 1)
+    assert "Traceback" not in message and not (folder / "out").exists()
     otherwise = {"own corner": "found the list", "own confidence": "found the "}.get(way)
     assert f"found {found}" in message or otherwise and otherwise in message
     assert prepare(folder, arguments, "--skip-broken") == 0
