@@ -23,9 +23,11 @@ from ofa.tasks import spec_of
 def test_rows_are_opened_as_their_subset_but_never_to_train(data, subset, split):
     opened: dict[str, object] = {}
     task = SimpleNamespace(cfg=SimpleNamespace(data=data), datasets=opened)
-    task.load_dataset = lambda name: opened.setdefault(name, name)
+    rows = SimpleNamespace(prepare_for_device=lambda: None)
+    task.load_dataset = lambda name: opened.setdefault(name, rows)
     options = EvaluationOptions(checkpoint="a.pt", data=data, gen_subset=subset)
-    assert open_rows(task, options) == split
+    open_rows(task, options)
+    assert [*opened] == [split]
 
 
 @pytest.mark.parametrize(
