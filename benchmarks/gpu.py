@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ofa.devices import count_cores, has_bf16
+from ofa.devices import has_bf16
+from ofa.io.jobs import count_cores
 from ofa.models import attention
 from ofa.trainer.mfu import peak_of
 

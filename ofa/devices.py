@@ -47,18 +47,6 @@ class Gpu:
     driver: int | None = None  # major version
 
 
-def count_cores() -> int:
-    """Processor cores that this process may use. macOS cannot bind it to some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def count_threads() -> int:
-    """Cores that torch will use: as nproc, which obeys OMP_NUM_THREADS. A list in it is the
-    threads of nested regions; the first number counts."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) else count_cores()
-
-
 # --- by nvidia-smi
 
 

@@ -1,6 +1,7 @@
 """The one exception that a user's input can cause on purpose, and words of its messages."""
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -19,6 +20,16 @@ def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """``"a, b, and 3 more"``: the first of many names, for a message."""
     more = [f"and {len(names) - most} more"] if len(names) > most else []
     return separator.join([*names[:most], *more])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message: the known word that is most like another one, or nothing. One that
+    is the ending of a file, as in ``captions.csv``, belongs before the file."""
+    known, ending = list(known), word.rpartition(".")[2]
+    if ending != word and ending.lower() in known:
+        return f"; did you mean {ending.lower()} {word}?"
+    found = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 class UserError(ValueError):

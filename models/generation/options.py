@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ofa.errors import UserError
-from ofa.io.flags import did_you_mean, option
+from ofa.errors import UserError, did_you_mean
+from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.io.values import read_integer
 

@@ -7,11 +7,10 @@ August 2023; a score is that of the model's size and task. Upstream publishes no
 import csv
 from pathlib import Path
 
-from ofa.errors import UserError
+from ofa.errors import UserError, did_you_mean
 from ofa.io import download
 from ofa.io.checkpoint_files import ARCHIVE
 from ofa.io.download import PublishedFiles
-from ofa.io.flags import did_you_mean
 
 TABLE = Path(__file__).parent / "templates" / "published.csv"
 ADDRESS = "https://ofa-beijing.oss-cn-beijing.aliyuncs.com/checkpoints"

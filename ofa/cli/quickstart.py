@@ -20,10 +20,10 @@ from typing import Any, TextIO
 import yaml
 
 import ofa
-from ofa.devices import count_threads
 from ofa.errors import UserError
 from ofa.io.flags import action, option
 from ofa.io.folder_lock import lock_folder
+from ofa.io.jobs import count_threads
 from ofa.io.terminal import styled
 from ofa.trainer.processes import SIGNALS, status_of
 

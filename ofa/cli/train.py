@@ -14,8 +14,8 @@ import ofa
 from ofa import devices
 from ofa.checkpoints.header import read_header
 from ofa.data.shards import names_shards
-from ofa.errors import UserError
-from ofa.io.flags import Parser, action, command, did_you_mean, flags_of, option
+from ofa.errors import UserError, did_you_mean
+from ofa.io.flags import Parser, action, command, flags_of, option
 from ofa.io.stored_options import is_readable_path
 from ofa.task.template import is_template
 from ofa.trainer import launch

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ofa import devices
+from ofa.io.jobs import count_cores
 
 OK, NOTE, FAULT = "ok", "note", "fault"
 PYTHON = (3, 11)
@@ -115,7 +116,7 @@ def _machine() -> Iterator[Check]:
         found = f"{free / 1e9:.1f} GB free in {place}"
         less = "" if free >= needed else f", less than {needed / 1e9:.0f} GB"
         yield _judged(name, not less, found + less, remedy, NOTE)
-    cores = devices.count_cores()
+    cores = count_cores()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

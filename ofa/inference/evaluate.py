@@ -24,6 +24,7 @@ from ofa.inference.options import EvaluationOptions
 from ofa.inference.predictor import Predictor, cut, use_tf32
 from ofa.io.image_files import list_images, readable
 from ofa.io.images import encode_image, read_image_file, upright_file
+from ofa.io.jobs import count_cores
 from ofa.task.prediction import Prediction
 from ofa.task.results import check_folder, merge_predictions, write_predictions
 from ofa.task.scoring import Evaluation, references_of
@@ -252,7 +253,7 @@ def _in_group(index: int, options: EvaluationOptions, address: str) -> Evaluatio
     if rank > 0:
         os.environ["LOCAL_RANK"] = str(rank)
         logging.basicConfig(level=logging.WARNING)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    torch.set_num_threads(max(1, count_cores() // count))
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
     try:
         return _evaluate_rank(options, rank, count)

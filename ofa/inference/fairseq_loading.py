@@ -16,9 +16,8 @@ from omegaconf import OmegaConf
 from ofa.checkpoints.architecture import EMBEDDINGS, check_stored_sizes, image_size
 from ofa.checkpoints.options import values_of
 from ofa.checkpoints.read import Checkpoint
-from ofa.errors import UserError, naming
+from ofa.errors import UserError, did_you_mean, naming
 from ofa.io.checkpoint_files import CONVERT
-from ofa.io.flags import did_you_mean
 from ofa.io.json_files import parse_json
 from ofa.io.stored_options import MEMBERS
 from ofa.models.config import ModelConfig

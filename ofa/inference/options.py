@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ofa.io.flags import did_you_mean, option, options_of
+from ofa.errors import did_you_mean
+from ofa.io.flags import option, options_of
 from ofa.io.json_files import load_json
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

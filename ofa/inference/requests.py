@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa.errors import UserError, naming
-from ofa.io.flags import did_you_mean
+from ofa.errors import UserError, did_you_mean, naming
 from ofa.io.image_files import list_images
 from ofa.io.paths import path_within
 from ofa.io.text_files import read_lines

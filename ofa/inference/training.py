@@ -17,8 +17,7 @@ import yaml
 
 from ofa.checkpoints.header import read_header
 from ofa.data.tsv import data_files
-from ofa.errors import UserError
-from ofa.io.flags import did_you_mean
+from ofa.errors import UserError, did_you_mean
 from ofa.io.json_files import read_json
 from ofa.tasks import spec_of
 from ofa.trainer.flags import known_flags

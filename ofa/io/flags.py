@@ -14,7 +14,6 @@ values, ``tuple[str, ...]`` words, ``tuple[int, int]`` two numbers.
 import argparse
 import contextlib
 import copy
-import difflib
 import inspect
 import logging
 import math
@@ -28,7 +27,7 @@ from dataclasses import MISSING, Field, field, fields
 from types import ModuleType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from ofa.errors import UserError
+from ofa.errors import UserError, did_you_mean
 
 Options = TypeVar("Options")
 Run = TypeVar("Run", bound=Callable)
@@ -390,13 +389,3 @@ class Parser(argparse.ArgumentParser):
                 ]
             expected = f"expected one of {', '.join(known)}, found {value!r}"
             raise argparse.ArgumentError(action, expected + did_you_mean(str(value), known))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message: the known word that is most like another one, or nothing. One that
-    is the ending of a file, as in ``captions.csv``, belongs before the file."""
-    known, ending = list(known), word.rpartition(".")[2]
-    if ending != word and ending.lower() in known:
-        return f"; did you mean {ending.lower()} {word}?"
-    found = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {found[0]}?" if found else ""

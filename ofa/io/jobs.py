@@ -1,5 +1,7 @@
-"""Work on several processes of this machine: their number as an option, and how they start."""
+"""Work on several processes of this machine: its cores, their number as an option, and how they
+start."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +13,20 @@ from ofa.process_state import silence_known_warnings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-JOBS = min(8, os.cpu_count() or 1)
 FEW = 256  # items below which starting further processes costs more than it brings
 WINDOW = 256  # items handed to the processes at a time, so that results do not pile up
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use. macOS cannot bind it to some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_threads() -> int:
+    """Cores that torch will use: as nproc, which obeys OMP_NUM_THREADS. A list in it is the
+    threads of nested regions; the first number counts."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else count_cores()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +35,9 @@ class JobsOptions:
 
     TITLE = "machine"
 
-    jobs: int = option(JOBS, "processes on this machine", least=1, also=("--processes",))
+    jobs: int = option(
+        min(8, count_cores()), "processes on this machine", least=1, also=("--processes",)
+    )
 
 
 def map_by_jobs(
@@ -37,8 +52,6 @@ def map_by_jobs(
     if jobs <= 1 or len(items) < few:
         yield from map(work, items)
         return
-    import multiprocessing  # half a tenth of a second
-
     processes = min(jobs, len(items))
     with multiprocessing.get_context("spawn").Pool(processes, silence_known_warnings) as pool:
         for start in range(0, len(items), WINDOW):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ofa.errors import UserError
-from ofa.io.flags import did_you_mean, option
+from ofa.errors import UserError, did_you_mean
+from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders, is_hidden, list_images
 from ofa.io.json_files import read_json
 from ofa.io.values import SHOWN, RowError, one_line, words_of

@@ -19,8 +19,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from ofa.errors import UserError
-from ofa.io.flags import did_you_mean
+from ofa.errors import UserError, did_you_mean
 from ofa.io.json_files import read_json
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
 from ofa.io.values import read_decimal

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ofa.errors import UserError, place
-from ofa.io.flags import did_you_mean, option
+from ofa.errors import UserError, did_you_mean, place
+from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.io.values import read_decimal
 from ofa.task.columns import Column, TsvSchema

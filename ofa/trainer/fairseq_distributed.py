@@ -1,6 +1,7 @@
 """The processes of a training: the same result as one process, an end when one of them fails, and
 an end on request (Ctrl-C, SIGTERM) after the update that is being made, with a checkpoint."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -134,3 +135,12 @@ class Request:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def end_data_workers() -> None:
+    """End workers that Python would wait for, for ever, where a run ends in mid-epoch. It asks them
+    once, and they ignore that. The run is saved, or failed; they may go now."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's takes a missing worker for an accident
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()

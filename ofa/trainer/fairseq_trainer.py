@@ -6,7 +6,6 @@ import copy
 import functools
 import logging
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -44,6 +43,7 @@ from ofa.trainer.fairseq_distributed import (
     Request,
     Stopped,
     end_after_other_rank,
+    end_data_workers,
     end_with_launcher,
     mark,
     of_all_ranks,
@@ -403,12 +403,3 @@ class GuardedTraining:
             raise
         finally:
             end_data_workers()
-
-
-def end_data_workers() -> None:
-    """End workers that Python would wait for, for ever, where a run ends in mid-epoch. It asks them
-    once, and they ignore that. The run is saved, or failed; they may go now."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's takes a missing worker for an accident
-    for child in multiprocessing.active_children():
-        child.kill()
-        child.join()

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ofa.errors import UserError
-from ofa.io.flags import did_you_mean, flags_of
+from ofa.errors import UserError, did_you_mean
+from ofa.io.flags import flags_of
 
 # Made from fairseq's own parser, and compared with it by a test.
 TABLE = Path(__file__).parent / "templates" / "fairseq_flags.txt"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.devices import ask_nvidia_smi, count_threads
+from ofa.devices import ask_nvidia_smi
 from ofa.errors import UserError
+from ofa.io.jobs import count_threads
 from ofa.io.terminal import in_time, in_units, with_noun
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions

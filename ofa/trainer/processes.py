@@ -18,10 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ofa.devices import count_cores
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.folder_lock import LAUNCHER, lock_folder
+from ofa.io.jobs import count_cores
 from ofa.trainer import console
 
 TORCHRUN = "ofa.trainer.processes"

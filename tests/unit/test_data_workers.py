@@ -7,7 +7,7 @@ PROGRAM = """
 import os, sys
 from torch.utils.data import DataLoader, Dataset
 from ofa.data.fairseq_dataset import let_parent_decide_when_to_stop
-from ofa.trainer.fairseq_trainer import end_data_workers
+from ofa.trainer.fairseq_distributed import end_data_workers
 
 class Rows(Dataset):
     def __len__(self):

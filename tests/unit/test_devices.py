@@ -18,6 +18,7 @@ from ofa.devices import (
     read_builds,
 )
 from ofa.errors import UserError
+from ofa.io import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDS = read_builds(ROOT / "run_scripts/torch_versions.txt")
@@ -32,15 +33,15 @@ TWO = ["GPU-aa11", "GPU-ab22"]
 
 @pytest.mark.parametrize("setting, threads", [("3", 3), ("3,2", 3), ("", 5), ("0", 5), ("x", 5)])
 def test_torch_has_the_threads_of_its_setting_or_one_per_core(monkeypatch, setting, threads):
-    monkeypatch.setattr(devices, "count_cores", lambda: 5)
+    monkeypatch.setattr(jobs, "count_cores", lambda: 5)
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    assert devices.count_threads() == threads
+    assert jobs.count_threads() == threads
 
 
 def test_cores_are_counted_where_a_process_is_bound_to_none(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert devices.count_cores() == 7
+    assert jobs.count_cores() == 7
 
 
 SLICED = ["GPU-aa11", "MIG-c1", "MIG-c2"]
