@@ -19,6 +19,7 @@ from ofa.checkpoints.read import BaseNotFound
 from ofa.data.rows import RowBatches, open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
+from ofa.io.terminal import in_time
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_distributed import of_all_ranks
 
@@ -131,7 +132,7 @@ def end_of_run(trainer, epoch_itr, seconds: float) -> str | None:
     if epoch_itr.next_epoch_idx > (limits.max_epoch or math.inf):
         return f"all {limits.max_epoch} epochs of --max-epoch are done"
     if 0 < limits.stop_time_hours < hours:
-        return f"{hours:.2f} of --stop-time-hours {limits.stop_time_hours} are used"
+        return f"the {in_time(3600 * limits.stop_time_hours)} of --stop-time-hours are over"
     patience = trainer.cfg.checkpoint.patience
     if 0 < patience <= getattr(ExtraTrainerState.early_stopping, "num_runs", 0):
         return f"no better validation, --patience {patience}"
