@@ -131,10 +131,11 @@ def predict(args: PredictOptions) -> int:
         return read_requests(args.input, tasks, args.columns, args.images, flags)
 
     # what is wrong is named before torch and the checkpoint are loaded
+    asked = tasks_called(args.task) if args.task else []
     check_checkpoint_file(args.checkpoint)
     for source in args.input:
         check_source(source)
-    requests = read(tasks_called(args.task)) if args.task else []
+    requests = read(asked) if asked else []
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(args, batch_size=args.batch_size)

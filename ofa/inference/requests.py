@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError, did_you_mean, naming
-from ofa.io.image_files import list_images
+from ofa.io.image_files import IMAGE_SUFFIXES, list_images
 from ofa.io.paths import path_within
-from ofa.io.text_files import read_lines
+from ofa.io.text_files import holds_text, read_lines
 from ofa.io.values import RowError, finding, in_fractions, load_values, read_box, text_of
 from ofa.task.columns import NOUNS, Column
 from ofa.task.text import JOIN, objects_field
@@ -19,12 +19,14 @@ from ofa.task.text import JOIN, objects_field
 if TYPE_CHECKING:
     from ofa.task.task_spec import TaskSpec  # imports torch
 
-# ending of a file that is not asked about -> what to do with it
-TABLES = {
-    ".csv": 'write each row as a line such as {"image": "a.jpg", "question": "what?"} of a .jsonl'
-    " file",
-    ".tsv": "predict and score its rows: ofa evaluate CHECKPOINT FILE.tsv --out FOLDER",
-}
+AS_LINES = (
+    'write each row as a line such as {"image": "a.jpg", "question": "what?"} of a .jsonl file'
+)
+# ending of a table, which is not asked about -> what to do with it
+TABLES = dict.fromkeys(".csv .tab .xls .xlsx .ods .parquet .arrow .feather".split(), AS_LINES)
+TABLES[".tsv"] = (
+    f"predict and score its rows: ofa evaluate CHECKPOINT FILE.tsv --out FOLDER, or {AS_LINES}"
+)
 
 
 @dataclass
@@ -85,6 +87,9 @@ def check_source(source: str) -> None:
     suffix = path.suffix.lower()
     if suffix in TABLES and path.is_file():
         raise UserError(f"{source}: expects {expected}, found a table; {TABLES[suffix]}")
+    unknown = path.is_file() and not _holds_lines(path) and suffix not in IMAGE_SUFFIXES
+    if unknown and holds_text(path):
+        raise UserError(f"{source}: expects {expected}, found a text file; {AS_LINES}")
     for number, line in enumerate(read_lines(path) if _holds_lines(path) else (), 1):
         if line.strip():
             with naming(f"{path}:{number}"):

@@ -1,12 +1,15 @@
 """Text files of a user in UTF-8; other bytes are one error that names file and line."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ofa.errors import UserError
 
 PROBED = 8192  # bytes; a zero among them tells a binary file
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+NOT_IN_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
@@ -27,13 +30,24 @@ def read_lines(path: str | Path) -> Iterator[str]:
         raise not_utf8(path) from None
 
 
+def holds_text(path: str | Path) -> bool:
+    """Whether a file begins as a text does, in whatever encoding; an empty or an unreadable one
+    does not."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(PROBED)
+    except OSError:
+        return False
+    return start.startswith(UTF16) or bool(start) and not NOT_IN_TEXT.search(start)
+
+
 def not_utf8(path: str | Path) -> UserError:
     """What to say of a text file that is not UTF-8: the encoding, as far as it shows, and the
     command that changes it."""
     where, found, encoding = str(path), "other bytes", "WINDOWS-1252"
     with open(path, "rb") as file:
         start = file.read(PROBED)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if start.startswith(UTF16):
             found, encoding = "UTF-16 (Excel's 'Unicode Text')", "UTF-16"
         elif b"\0" in start:
             return UserError(

@@ -397,7 +397,10 @@ def test_several_inputs_are_asked_about_in_their_order(tmp_path):
     "name, text, message",
     [
         ("ask.csv", "image,question", r"ask.csv: expects an image, .* found a table; write each"),
-        ("ask.TSV", "1\ta", r"ask.TSV: .* found a table; .* ofa evaluate"),
+        ("ask.TSV", "1\ta", r"ask.TSV: .* found a table; .* ofa evaluate .* of a .jsonl file"),
+        ("ask.xlsx", "PK\3\4", r"ask.xlsx: .* found a table; write each row .* of a .jsonl file"),
+        ("ask.txt", "image;question", r"ask.txt: .* found a text file; write each row .* .jsonl"),
+        ("ask", "image|what is it?", r"ask: expects an image, .* found a text file; write each"),
         ("ask.json", '[\n{"image": "a.jpg"}\n]', r"ask.json:1: expects one JSON object per line"),
         ("ask.json", '\n{\n"image": "a.jpg"\n}', r"ask.json:2: .* in a line of its own"),
     ],
