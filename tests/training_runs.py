@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -124,6 +125,7 @@ def train(
     record: Path | None = None,
     largest_file: int | None = None,
     prepare: Callable[[], None] | None = None,
+    ranks: int = 1,
 ):
     """One training from start to end.
 
@@ -133,8 +135,9 @@ def train(
         record: file that gets a line for every update: see ``Recorder``.
         largest_file: bytes; writing more to one file fails, as on a full disk.
         prepare: called in the process before it trains; has to be picklable.
-    Returns: namespace with code (exit status, negative: killed by that signal) and log (what the
-    run printed).
+        ranks: processes that train together, each with the settings that torchrun would give it.
+    Returns: namespace with code (exit status, negative: killed by that signal; of several ranks the
+    first that is not 0) and log (what the run printed).
     """
     save_dir = next(
         Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir=")
@@ -142,16 +145,35 @@ def train(
     log = save_dir.parent / f"{save_dir.name}.log"
     start = log.stat().st_size if log.exists() else 0
     start_server()
-    process = SERVER.Process(
-        target=run,
-        args=(arguments, str(log), stop_in, number, record and str(record), largest_file, prepare),
-    )
-    process.start()
-    process.join()
-    return SimpleNamespace(code=process.exitcode, log=log.read_bytes()[start:].decode())
+    how = (arguments, str(log), stop_in, number, record and str(record), largest_file, prepare)
+    port = free_port() if ranks > 1 else 0
+    processes = [
+        SERVER.Process(target=run, args=(settings_of_rank(rank, ranks, port), *how))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    code = next(filter(None, (process.exitcode for process in processes)), 0)
+    return SimpleNamespace(code=code, log=log.read_bytes()[start:].decode())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def settings_of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The environment of one of several processes on this machine; a process alone needs none."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    values = (rank, rank, ranks, "127.0.0.1", port)
+    return dict(zip(names, map(str, values))) if ranks > 1 else {}
 
 
 def run(
+    settings: dict[str, str],
     arguments: list[str],
     log: str,
     stop_in: int | None,
@@ -161,6 +183,7 @@ def run(
     prepare: Callable[[], None] | None = None,
 ):
     """What the process of a training does."""
+    os.environ.update(settings)
     os.setsid()
     # for data workers, as outside of this server
     multiprocessing.set_start_method("fork", force=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from faults import InUpdate, KilledWorker, LittleSpace, lose_folder, lose_gpu_memory, lose_memory
-from training_runs import ROOT, flags, log_lines, make_files, train
+from training_runs import ROOT, flags, free_port, log_lines, make_files, train
 
 from ofa.io.folder_lock import lock_folder
 
@@ -196,10 +196,7 @@ def test_a_killed_rank_of_a_launched_run_is_one_line_with_signal_and_log(files, 
 def test_the_first_node_alone_owns_and_logs_a_run_of_several(files, tmp_path):
     """Another node of a run that is refused has nothing to touch then, and two hosts never
     append to one file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    nodes = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    nodes = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     with start(files, tmp_path / "run", NODE_RANK="1", FRESH="1", **nodes) as other:
         first = launch(files, tmp_path / "run", NODE_RANK="0", **nodes)
         output, errors = other.communicate()

@@ -1,5 +1,5 @@
-"""Two processes through the ordinary launcher train what one trains, and never leave each other
-waiting."""
+"""Two processes train what one trains, also through the ordinary launcher, and never leave each
+other waiting."""
 
 import os
 import re
@@ -24,9 +24,9 @@ def files(tmp_path_factory):
     return make_files(tmp_path_factory.mktemp("processes"), rows=18)
 
 
-def start(files, name: str, processes: int, *more: str, **settings: str) -> subprocess.Popen:
-    """``ofa train`` with its log in ``<name>.log``."""
-    data, *words = flags(
+def command(files, name: str, *more: str) -> list[str]:
+    """Nothing random in a step."""
+    words = flags(
         files,
         files.folder / name,
         "--dropout=0",
@@ -34,10 +34,21 @@ def start(files, name: str, processes: int, *more: str, **settings: str) -> subp
         "--decoder-drop-path-rate=0",
         *more,
     )
-    left_out = ("--user-dir", "--save-dir") + ("--label-smoothing",) * any(
-        "scst_reward" in word for word in more
-    )
-    given = [word for word in words if not word.startswith(left_out)]
+    rewarded = any("scst_reward" in word for word in more)
+    return [word for word in words if not (rewarded and word.startswith("--label-smoothing"))]
+
+
+def trained(files, name: str, ranks: int, *more: str) -> str:
+    """The log of a training by ``fairseq-train`` on that many ranks."""
+    done = train(command(files, name, *more), ranks=ranks)
+    assert done.code == 0, done.log[-3000:]
+    return done.log
+
+
+def start(files, name: str, processes: int, *more: str, **settings: str) -> subprocess.Popen:
+    """``ofa train`` with its log in ``<name>.log``."""
+    data, *words = command(files, name, *more)
+    given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
     environment = {
         **os.environ,
         "NPROC": str(processes),
@@ -45,10 +56,10 @@ def start(files, name: str, processes: int, *more: str, **settings: str) -> subp
         **settings,
         "SAVE_DIR": str(files.folder / name),
     }
-    command = [sys.executable, "-m", "ofa", "train", data, *given]
+    program = [sys.executable, "-m", "ofa", "train", data, *given]
     with open(files.folder / f"{name}.log", "w") as log:
         return subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            program, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
@@ -130,9 +141,9 @@ def test_cider_optimization_on_two_processes_makes_the_gradient_of_one(files):
         "--disable-validation",
     )
     moments, lines = [], []
-    for processes in (1, 2):
-        name = f"reward{processes}"
-        lines += log_lines(finish(files, name, processes, *step, f"--batch-size={6 // processes}"))
+    for ranks in (1, 2):
+        name = f"reward{ranks}"
+        lines += log_lines(trained(files, name, ranks, *step, f"--batch-size={6 // ranks}"))
         state = load_checkpoint(files.folder / name / "checkpoint_last.pt")["last_optimizer_state"][
             "state"
         ]
@@ -156,7 +167,7 @@ def test_validation_is_the_same_when_one_rank_runs_out_of_batches(pair):
 def test_training_counts_every_row_once_when_ranks_have_unequal_data(files, update_freq):
     """18 rows in batches of 4: five batches, so that the second rank has two and a filler in its
     last update."""
-    log = finish(
+    log = trained(
         files,
         f"unequal{update_freq}",
         2,

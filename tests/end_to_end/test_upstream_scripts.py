@@ -4,7 +4,6 @@ launcher, same flags, same relative paths; a smaller network and fewer rows."""
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from answer_files import vqa_row, write_rows
 from caption_files import caption, make_image, write_tsv
 from grounding_files import write_rows as write_boxes
 from pretraining_files import make_files, objects, pair, text
+from training_runs import free_port
 
 from ofa.cli.main import main
 from ofa.models.config import ModelConfig
@@ -201,14 +201,11 @@ def run(checkout: Path, name: str, script: str, **settings: str) -> tuple[str, P
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "logs", ignore_errors=True)  # of another script
     (folder / "script.sh").write_text(script)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     known = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{checkout / 'tools'}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
-        "PORT": port,
+        "PORT": str(free_port()),
     }
     done = subprocess.run(
         ["sh", "script.sh"],
