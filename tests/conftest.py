@@ -34,6 +34,10 @@ def tier(folder: str, marked_slow: bool) -> str:
     return "fast" if folder in FAST_FOLDERS and not marked_slow else "slow"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -41,6 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = tier(folder, item.get_closest_marker("slow") is not None)
         if item.get_closest_marker(name) is None:
             item.add_marker(name)
+    # files with slow tests first: a long one that starts last would keep one process alone busy
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module", autouse=True)
