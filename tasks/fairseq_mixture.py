@@ -113,7 +113,8 @@ class JointTask(OFATask):
         self.datasets[split] = joint
         for name, count in joint.counts().items():
             share = 100 * count / len(joint)
-            logger.info("%s: %s, %d samples an epoch (%.1f %%)", split, name, count, share)
+            samples = with_noun(count, "sample")
+            logger.info("%s: %s, %s an epoch (%.1f %%)", split, name, samples, share)
 
     # --- model, training and validation
 

@@ -134,8 +134,8 @@ class AnsweringTask(FairseqTask):
             may_be_free = hasattr(self.cfg, "unconstrained_training")
             raise UserError(found.message(files, len(answers), source, may_be_free))
         if learned:
-            known = "%s: the answers of all %d rows are among the %d of %s"
-            logger.info(known, files, found.rows, len(answers), source)
+            count, known = with_noun(found.rows, "row"), with_noun(len(answers), "answer")
+            logger.info("%s: %s, each with one of the %s of %s", files, count, known, source)
 
     def options(self) -> Any:
         """The task's part of the configuration as plain values: small to send to workers."""

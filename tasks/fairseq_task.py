@@ -22,6 +22,7 @@ from fairseq.tasks import TASK_REGISTRY, register_task
 from ofa.data.sample import answer_set
 from ofa.errors import UserError
 from ofa.io.flags import add_flag
+from ofa.io.terminal import with_noun
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.scoring import Metric, Scorer
 from ofa.task.task_spec import Decoding, TaskSpec
@@ -162,8 +163,8 @@ class OFATask(ImageGenerationTask):
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
         if self.rows_without_reference:
-            what = f"{self.rows_without_reference} of {self.rows_validated} rows of this process"
-            logger.warning("validation: %s have no reference and are not scored", what)
+            what = f"{self.rows_without_reference} of {with_noun(self.rows_validated, 'row')}"
+            logger.warning("validation: %s of this process without a reference, not scored", what)
         self.rows_validated = self.rows_without_reference = 0
         self.validation_samples.show(stats["num_updates"])
 

@@ -10,6 +10,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions, OverwriteOptions
 from ofa.io.flags import action, option
+from ofa.io.terminal import with_noun
 
 MAX_SHOWN = 10_000  # characters of one entry
 
@@ -196,8 +197,9 @@ def printable(text: object) -> str:
 def training_line(checkpoint: Any) -> str:
     extra, updates = checkpoint.content.get("extra_state") or {}, checkpoint.num_updates
     if extra.get("averaged"):
-        return f"mean of {', '.join(extra['averaged'])}; newest after {updates} updates"
-    parts = [f"{updates} updates" if updates else "not stored"]
+        newest = with_noun(updates, "update")
+        return f"mean of {', '.join(extra['averaged'])}; newest after {newest}"
+    parts = [with_noun(updates, "update") if updates else "not stored"]
     if epoch := (extra.get("train_iterator") or {}).get("epoch"):
         parts.append(f"epoch {epoch}")
     if extra.get("best") is not None:

@@ -151,12 +151,13 @@ def _show(report: Any, most: int) -> None:
 def _repair(report: Any, copy: str, jobs: int) -> dict[str, Any]:
     """Write the copy and tell what it holds."""
     from ofa.doctor.scan import repair
+    from ofa.io.terminal import with_noun
 
     done = repair(report, copy, jobs)
     for finding in done.left_out:
         print(f"skipped: {finding.line(report.path)}")
     print(
-        f"{done.path}: {done.rows} rows, {done.repaired} of them repaired, {done.renamed} with"
+        f"{done.path}: {with_noun(done.rows, 'row')}, {done.repaired} repaired, {done.renamed} with"
         f" a new id; {done.num_left_out} skipped"
     )
     content = asdict(done)

@@ -14,6 +14,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options, task_options
 from ofa.io.flags import action, flags_of, option, options_of
+from ofa.io.terminal import with_noun
 from ofa.io.text_files import read_lines
 from ofa.trainer.processes import data_workers
 
@@ -148,7 +149,8 @@ def predict(args: PredictOptions) -> int:
             file.write(text_of_line(line) + "\n")
     if broken:
         logger.warning(
-            "%d of %d images could not be read; their lines hold the reason", broken, len(requests)
+            "%d of %s without an answer; the lines hold the reason",
+            *(broken, with_noun(len(requests), "request")),
         )
     return 1 if broken else 0
 

@@ -11,6 +11,7 @@ from ofa.errors import UserError
 from ofa.inference.options import ModelOptions
 from ofa.io.flags import action, option
 from ofa.io.json_files import read_json
+from ofa.io.terminal import with_noun
 from ofa.io.text_files import read_text
 from ofa.io.values import name_and_value
 from ofa.report.options import PAGE_JSON
@@ -75,7 +76,7 @@ def score(args: ScoreOptions) -> None:
             perfect = "" if one.reachable is None else f"; the true codes {one.reachable:.4f}"
             print(
                 f"{'' if number else task:22} {one.measure:15} {one.model:.4f}   constant baseline"
-                f" {one.constant:.4f}   ({one.rows} rows{perfect})",
+                f" {one.constant:.4f}   ({with_noun(one.rows, 'row')}{perfect})",
                 flush=True,
             )
     write_json(args.out, figures)

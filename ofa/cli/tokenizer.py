@@ -18,6 +18,7 @@ from ofa.io.folder_lock import lock_folder
 from ofa.io.image_files import file_state
 from ofa.io.progress import counted
 from ofa.io.resumable import MANIFEST, ResumableFolder, fingerprint
+from ofa.io.terminal import with_noun
 from ofa.models.image_tokenizer.training_options import TrainingOptions
 from ofa.prepare.image_code_columns import (
     KINDS,
@@ -135,7 +136,7 @@ def train(args: TrainOptions) -> None:
         with replacing(out / SAMPLES, "wb") as file:
             training.samples(tokenizer, held_out[:32]).save(file, "PNG")
     figures = reached.line(config.num_codes)
-    print(f"{done}: {state.update} updates in {state.seconds:.0f} s; {figures}")
+    print(f"{done}: {with_noun(state.update, 'update')} in {state.seconds:.0f} s; {figures}")
     print(f"{out / SAMPLES}: images that were kept apart, and below each what its codes give back")
 
 
@@ -155,7 +156,7 @@ def pixels_of(images: Any, args: TrainOptions) -> tuple[Any, Any]:
     chosen = spread(len(images), args.max_images)
     found, skipped = square_pixels(images, chosen, args.size, args.skip_broken, args.images)
     if skipped:
-        print(f"{args.images}: {skipped} images cannot be read and are left out")
+        print(f"{args.images}: {with_noun(skipped, 'image')} skipped, unreadable")
     pixels, apart = torch.from_numpy(found), torch.zeros(len(found), dtype=torch.bool)
     apart[:: max(20, len(found) // 256)] = True
     return pixels[~apart], pixels[apart][:256]
@@ -203,7 +204,7 @@ def decode(args: DecodeOptions) -> None:
         counted(files, len(left), f"decoding {args.file}", "img"),
     )
     out.save_manifest(finished=True, images=len(rows))
-    print(f"{args.out}: {len(rows)} images, and {MANIFEST} that names them")
+    print(f"{args.out}: {with_noun(len(rows), 'image')}, and {MANIFEST} that names them")
 
 
 def decoded(tokenizer: Any, codes: list[Any], batch_size: int) -> Iterator[bytes]:

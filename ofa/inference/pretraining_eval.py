@@ -15,6 +15,7 @@ from ofa.inference.predictor import Predictor, cut
 from ofa.io.images import decode_image
 from ofa.io.progress import counted
 from ofa.io.stored_options import is_readable_path
+from ofa.io.terminal import with_noun
 from ofa.metrics import pretraining as metrics
 from ofa.metrics.pretraining import MASK, PredictedRow, Score, codes_of, middle_of
 from ofa.models.image_tokenizer.codec import load_image_tokenizer
@@ -109,8 +110,8 @@ class PretrainingEvalSet:
         if broken and not any(self.samples.values()):
             raise broken[0]
         if broken:
-            message = "%d rows cannot be asked about and are not scored, the first: %s"
-            logger.warning(message, len(broken), broken[0])
+            rows = with_noun(len(broken), "row")
+            logger.warning("not scored: %s that nothing can be asked about: %s", rows, broken[0])
 
     def of_training(self) -> "PretrainingEvalSet":
         """Rows that the model was trained on, of the tasks that it is asked about."""

@@ -32,6 +32,7 @@ from ofa.io.jobs import map_by_jobs
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
 from ofa.io.progress import counted
+from ofa.io.terminal import with_noun
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def list_images(folder: str | Path, may_be_empty: bool = False) -> list[Path]:
         raise UserError(f"{folder}: expected image files ({known}), found none in this folder")
     if others:
         names = listed([path.name for path in others], SKIPPED_NAMES)
-        message = "%s: %d entries that are no image files are skipped: %s"
-        logger.warning(message, folder, len(others), names)
+        skipped = with_noun(len(others), "entry")
+        logger.warning("%s: %s skipped, of another type: %s", folder, skipped, names)
     return images
 
 
@@ -305,8 +306,8 @@ def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     if len(broken) == len(paths):
         raise UserError(f"expected images that can be read, found none: {named}; export them again")
     if broken:
-        message = "%d of %d images cannot be read and are skipped: %s"
-        logger.warning(message, len(broken), len(paths), named)
+        images = with_noun(len(paths), "image")
+        logger.warning("%d of %s skipped, unreadable: %s", len(broken), images, named)
     return [path for path in paths if str(path) not in broken], broken
 
 

@@ -14,9 +14,10 @@ def styled(text: str, style: Literal["red", "bold"], stream: TextIO) -> str:
 
 
 def with_noun(number: int, noun: str) -> str:
-    """``(1, "row")`` -> ``1 row``; ``(12345, "row")`` -> ``12 345 rows``."""
+    """``(1, "row")`` -> ``1 row``; ``(12345, "row")`` -> ``12 345 rows``; ``2 entries``."""
     digits = f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
-    return f"{digits} {noun}{'' if number == 1 else 's'}"
+    many = f"{noun[:-1]}ies" if noun.endswith("try") else f"{noun}s"
+    return f"{digits} {noun if number == 1 else many}"
 
 
 def in_units(size: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from ofa.errors import UserError, listed
 from ofa.io import json_files
 from ofa.io.image_files import TABLE, ImageFolders
+from ofa.io.terminal import with_noun
 from ofa.io.text_files import not_utf8, read_lines
 from ofa.io.values import SHOWN, RowError, WrittenFloat, finding, one_line
 
@@ -65,7 +66,7 @@ class Problems:
             todo = ". ".join([*remedies, f"Fix {them}, or skip {them} with --skip-broken"])
             raise UserError(f"{text}{end}{todo}")
         text = "; ".join([listed(shown, NAMED_AT_MOST, "; "), *remedies])
-        logger.warning("%d entries skipped: %s", len(new), text)
+        logger.warning("%s skipped: %s", with_noun(len(new), "entry"), text)
 
 
 class Entry(dict[str, Any]):

@@ -11,6 +11,7 @@ from typing import Any
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import action, option
+from ofa.io.terminal import with_noun
 from ofa.io.values import RowError, words_of
 from ofa.task.answers import (
     MissingAnswers,
@@ -168,8 +169,8 @@ def build(args: BuildOptions) -> None:
     write_label_file(args.out, answers)
     rows, covered = counts.total(), sum(counts[answer] for answer in answers)
     print(
-        f"{args.out}: {len(answers)} of {len(counts)} answers, those of {covered} of {rows} rows"
-        f" ({covered / rows:.1%})"
+        f"{args.out}: {len(answers)} of {with_noun(len(counts), 'answer')}, those of {covered} of"
+        f" {with_noun(rows, 'row')} ({covered / rows:.1%})"
     )
 
 
@@ -182,5 +183,6 @@ def check(args: CheckOptions) -> int:
     for line in found.lines():
         print(line)
     wrong = sum(found.counts.values())
-    print(f"{wrong} of {found.rows} rows have answers that {args.ans2label_file} has not")
+    rows = with_noun(found.rows, "row")
+    print(f"{wrong} of {rows} with an answer that {args.ans2label_file} lacks")
     return 1 if found else 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
+from ofa.io.terminal import with_noun
 from ofa.io.values import SHOWN, Ids, RowError, not_one_text, words_of
 from ofa.prepare.annotations import (
     Problems,
@@ -154,10 +155,9 @@ def read_rows(options: OwnTableOptions, problems: Problems, spec: "TaskSpec") ->
             placed.append(row)
     if words:
         logger.warning(
-            "%d texts are words such as 'nan' or 'NULL', or lists, as programs write values, the"
-            " first as %r in %s; they are taken as they are: remove these rows if nobody wrote"
-            " them",
-            *(len(words), *words[0]),
+            "%s such as 'nan', 'NULL' or a list, as programs write values, the first %r in %s;"
+            " taken as written: remove the rows if nobody wrote them",
+            *(with_noun(len(words), "text"), *words[0]),
         )
     return placed
 

@@ -16,6 +16,7 @@ from ofa.errors import UserError
 from ofa.io.fingerprint import sha256_of
 from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
 from ofa.io.resumable import MANIFEST, fingerprint
+from ofa.io.terminal import with_noun
 from ofa.io.values import Ids
 from ofa.prepare import tsv_writer
 from ofa.prepare.annotations import Problems
@@ -152,7 +153,7 @@ def write_dataset(kind: str, found: PreparedDataset, options: Any) -> PreparedFo
     out.note(**facts)
     left_out = out.manifest.get("left_out", {})
     if left_out:
-        logger.warning("%d images skipped: %s", len(left_out), name_broken(left_out))
+        logger.warning("%s skipped: %s", with_noun(len(left_out), "image"), name_broken(left_out))
     write_files(found, out, left_out, jobs)
     skipped = {"images_left_out": len(left_out)} if paths else {}
     skipped |= {"rows_left_out": skipped_rows} if found.readers else {}

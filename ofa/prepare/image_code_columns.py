@@ -22,6 +22,7 @@ from ofa.io.image_files import file_state, name_broken
 from ofa.io.images import encode_image, open_image
 from ofa.io.progress import counted
 from ofa.io.resumable import fingerprint
+from ofa.io.terminal import with_noun
 from ofa.io.values import one_line
 from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 from ofa.task.text import JOIN
@@ -120,10 +121,11 @@ def encode(args: EncodeOptions) -> None:
     )
     out.save_manifest(finished=True, left_out=len(broken))
     if broken:
-        print(f"{args.images}: {len(broken)} images are left out: {name_broken(broken)}")
+        skipped = with_noun(len(broken), "image")
+        print(f"{args.images}: {skipped} skipped: {name_broken(broken)}")
     entry = out.manifest["files"][path.name]
     print(
-        f"{path}: {entry['rows']} rows, {side * side} codes each ({side} x {side}),"
+        f"{path}: {with_noun(entry['rows'], 'row')}, {side * side} codes each ({side} x {side}),"
         f" {entry['bytes'] / 1e6:.1f} MB"
     )
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from ofa.io.image_grid import LARGEST, as_field, grid
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
+from ofa.io.terminal import with_noun
 from ofa.metrics.pretraining import PredictedRow, codes_of, middle_of, pixel_errors, right_codes
 from ofa.report.page import Item, Report, Table, Tile, stage_times, training_curves
 from ofa.task.pretraining_tasks import PretrainingOptions
@@ -37,8 +38,8 @@ def tasks_report(
     ``train.log``."""
     shown = [(task, row) for task, found in predictions.items() for row in found[:SHOWN]]
     items = [item_of(task, predicted, options, row) for row, (task, predicted) in enumerate(shown)]
-    rows = sum(map(len, predictions.values()))
-    subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
+    rows = with_noun(sum(map(len, predictions.values())), "row")
+    subtitle = f"{rows} not trained on, {len(items)} on this page"
     tables, curves = [task_table(figures)], training_curves(log)
     return Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ofa.errors import naming
+from ofa.io.terminal import with_noun
 from ofa.task.intervals import Interval, intervals_of_counts
 from ofa.task.prediction import BatchRow, Prediction
 
@@ -258,8 +259,8 @@ def references_of(
     if len(lacking) == count:
         return None
     if lacking:
-        missing = f"{len(lacking)} of {count} rows have no reference and are not scored"
-        logger.warning("%s, the first is %s", missing, where(lacking[0]))
+        missing = f"{len(lacking)} of {with_noun(count, 'row')}"
+        logger.warning("not scored, without a reference: %s, %s", missing, where(lacking[0]))
     return references
 
 

@@ -19,7 +19,7 @@ from ofa.checkpoints.read import BaseNotFound
 from ofa.data.rows import RowBatches, open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
-from ofa.io.terminal import in_time
+from ofa.io.terminal import in_time, with_noun
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_distributed import of_all_ranks
 
@@ -128,9 +128,9 @@ def end_of_run(trainer, epoch_itr, seconds: float) -> str | None:
     """
     limits, updates, hours = trainer.cfg.optimization, trainer.get_num_updates(), seconds / 3600
     if updates >= (limits.max_update or math.inf):
-        return f"all {limits.max_update} updates of --max-update are done"
+        return f"{with_noun(limits.max_update, 'update')} done, as --max-update says"
     if epoch_itr.next_epoch_idx > (limits.max_epoch or math.inf):
-        return f"all {limits.max_epoch} epochs of --max-epoch are done"
+        return f"{with_noun(limits.max_epoch, 'epoch')} done, as --max-epoch says"
     if 0 < limits.stop_time_hours < hours:
         return f"the {in_time(3600 * limits.stop_time_hours)} of --stop-time-hours are over"
     patience = trainer.cfg.checkpoint.patience
@@ -217,9 +217,9 @@ class RowIterator(EpochBatchIterator):
             batches = min(batches, len(self) - 1)  # of shorter data than before the last is left
             if batches != state["iterations_in_epoch"]:
                 again = done - self.rows_read(batches)
-                where = f"batch {batches + 1} of each process, {again} rows again"
-                epoch = state["epoch"]
-                logger.info("%d rows of epoch %d are read: resuming with %s", done, epoch, where)
+                rows, epoch = with_noun(done, "row"), state["epoch"]
+                where = f"batch {batches + 1} of each process, {with_noun(again, 'row')} again"
+                logger.info("epoch %d, %s read: resuming with %s", epoch, rows, where)
             state = {**state, "iterations_in_epoch": batches}
         super().load_state_dict(state)
 

@@ -47,8 +47,8 @@ def test_the_last_line_says_why_a_training_ended(outcome, tmp_path):
     outcome.reason = None
     assert outcome.last_line(cfg).endswith("the learning rate is at most --stop-min-lr 1e-06")
     for planned in (30, math.inf):
-        outcome.planned, outcome.reason = planned, "all 3 epochs are done"
-        assert outcome.last_line(cfg) == "finished after update 30: all 3 epochs are done"
+        outcome.planned, outcome.reason = planned, "3 epochs done"
+        assert outcome.last_line(cfg) == "finished after update 30: 3 epochs done"
 
 
 def test_the_best_checkpoint_comes_with_its_score_and_the_next_command(

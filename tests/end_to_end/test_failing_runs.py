@@ -141,7 +141,7 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
     assert lines[3:] == [
         f"no validation chose a best checkpoint; the last one: {last}",
         f"next: {evaluate}",
-        "finished after update 6: all 1 epochs of --max-epoch are done",
+        "finished after update 6: 1 epoch done, as --max-epoch says",
     ]
     again = launch(files, folder, FRESH="1")
     assert again.returncode == 0, again.stdout[-3000:]

@@ -327,3 +327,4 @@ def test_a_task_of_texts_has_no_images_to_fit():
 )
 def test_a_number_has_its_noun_in_the_singular_or_the_plural(number, text):
     assert with_noun(number, "row") == text
+    assert with_noun(2, "entry") == "2 entries" and with_noun(2, "key") == "2 keys"

@@ -147,7 +147,7 @@ def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxe
     assert report(results, data, "refcoco", tmp_path / "page.html") == 0
     assert re.search(r"score +0\.5000", capsys.readouterr().out)
     assert (
-        "1 of 3 rows have no reference and are not scored, the first is" in caplog.text
+        "not scored, without a reference: 1 of 3 rows" in caplog.text
         and "rows.tsv:2" in caplog.text
     )
     page = (tmp_path / "page.html").read_text()

@@ -47,7 +47,7 @@ def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are
     row, right, lacking = ROWS[task]
     spec, rows = spec_of(task), [row, lacking, row]
     references = references_of(spec, rows.__getitem__, 3, where)
-    assert "1 of 3 rows have no reference and are not scored, the first is val.tsv:2" in caplog.text
+    assert "not scored, without a reference: 1 of 3 rows, val.tsv:2" in caplog.text
     scores = score_rows(spec, [right] * 3, references)
     assert (
         scores.overall
@@ -174,7 +174,7 @@ def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
     asked.collect()
     assert [row["image"] for _, row in asked.samples["caption"]] == ["0", "2"]
     assert (
-        "1 rows cannot be asked about and are not scored, the first: pairs.tsv:2: expects a caption"
+        "not scored: 1 row that nothing can be asked about: pairs.tsv:2: expects a caption"
         in caplog.text
     )
     asked.samples = {task: [] for task in TASKS}

@@ -424,7 +424,7 @@ def test_a_broken_image_is_named_with_its_row_or_left_out(tmp_path, tsv, tokeniz
     )
     assert run(*call, "--skip-broken") == 0
     assert [row[0] for row in columns(tmp_path / "i.tsv")] == ["0", "1", "2", "3", "4", "last"]
-    assert "1 images are left out" in capsys.readouterr().out
+    assert "1 image skipped" in capsys.readouterr().out
     assert (
         "world.tsv:6" in json.loads((tmp_path / "i.tsv.manifest.json").read_text())["left_out"][0]
     )
@@ -638,7 +638,7 @@ def test_broken_images_are_named_or_left_out_of_training(tmp_path, tsv, capsys):
     assert run("train", "--images", tsv, "--out", tmp_path / "out", *SHORT) == 2
     assert "world.tsv:6: expects a whole image" in capsys.readouterr().err
     assert run("train", "--images", tsv, "--out", tmp_path / "out", *SHORT, "--skip-broken") == 0
-    assert "1 images cannot be read and are left out" in capsys.readouterr().out
+    assert "1 image skipped, unreadable" in capsys.readouterr().out
     assert len(TsvFile(tsv)) == 6
 
 

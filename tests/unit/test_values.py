@@ -468,7 +468,7 @@ def test_a_csv_file_is_wrong_where_it_has_values_of_a_program(
 
 def test_words_for_missing_values_in_json_stay_and_are_counted(folder, caplog):
     assert prepare(folder, own("caption", {"caption": "a dog"})(folder, caption="nan")) == 0
-    assert "1 texts are words such as 'nan' or 'NULL'" in caplog.text and "t.jsonl:2" in caplog.text
+    assert "1 text such as 'nan', 'NULL'" in caplog.text and "t.jsonl:2" in caplog.text
     assert "nan" in written(folder)
 
 
