@@ -1,7 +1,7 @@
 """``ofa vocab build | fetch | show``: make, get and look at vocabulary folders."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,9 @@ class BuildOptions(OverwriteOptions):
     text: tuple[str, ...] = option((), "UTF-8 files, one sentence per line")
     tsv: tuple[str, ...] = option((), "TSV files; takes --column")
     column: int | None = option(None, "column of the TSV files, from 0 (captions: 2)")
-    size: int = option(help="text entries of the vocabulary, at most")
+    size: int | None = option(
+        None, "text entries, at most (default: 8000; 32000 for 10 million characters)"
+    )
     out: str = option(help="folder to write")
 
 
@@ -52,7 +54,7 @@ class ShowOptions:
 @action
 def build(args: BuildOptions) -> None:
     """Learn a sentencepiece BPE, or a BERT vocabulary, from your own text."""
-    from ofa.tokens.train_tokenizer import build_vocabulary
+    from ofa.tokens.train_tokenizer import build_vocabulary, usual_size
 
     if not args.text and not args.tsv:
         raise UserError(
@@ -71,9 +73,15 @@ def build(args: BuildOptions) -> None:
                 path,
             )
     size, out = args.size, args.out
-    count = build_vocabulary(_texts(args), size, out, sources, args.overwrite, args.bert)
-    fewer = f" ({size} asked for: the text has no more)" if count < size else ""
-    print(f"{out}: {count} text pieces{fewer}")
+    texts: Iterable[str] = _texts(args)
+    if size is None:
+        texts = list(texts)
+        size = usual_size(texts)
+    count = build_vocabulary(texts, size, out, sources, args.overwrite, args.bert)
+    notes = [f"{size} asked for" if args.size else f"--size {size} by default"]
+    notes += ["the text has no more"] * (count < size)
+    shown = f" ({': '.join(notes)})" if count < size or not args.size else ""
+    print(f"{out}: {count} text pieces{shown}")
 
 
 def _texts(args: BuildOptions) -> Iterator[str]:

@@ -26,6 +26,7 @@ NUM_BYTES = 256
 LARGEST = 1 << 24
 LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
 LONGEST_PART = LONGEST_LINE // 8  # characters
+LANGUAGE = 10_000_000  # characters, from which on texts are many enough for pieces of a language
 (VOCAB,) = FILES["bert"]
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 INSIDE = "##"
@@ -87,6 +88,11 @@ def build_vocabulary(
             f"{folder}: cannot be written to ({error.strerror}); choose another --out"
         ) from error
     return len(pieces)
+
+
+def usual_size(texts: Iterable[str]) -> int:
+    """Entries that texts of this length need: of a small task, or of a language."""
+    return 32_000 if sum(map(len, texts)) >= LANGUAGE else 8000
 
 
 def check_text(found: Sized) -> None:

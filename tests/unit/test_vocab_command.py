@@ -12,7 +12,7 @@ from ofa.cli.main import main
 from ofa.io.fingerprint import sha256_of
 from ofa.tokens import published
 from ofa.tokens.bpe import load_language
-from ofa.tokens.train_tokenizer import build_vocabulary
+from ofa.tokens.train_tokenizer import build_vocabulary, usual_size
 
 FILES = {"encoder.json": b"{}" * 50_000, "vocab.bpe": b"#version: 0.2\n", "dict.txt": b"13 1\n"}
 
@@ -122,6 +122,13 @@ def test_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
         == 0
     )
     assert "900 asked for: the text has no more" in capsys.readouterr().out
+
+
+def test_without_a_size_the_texts_decide(corpus, tmp_path, capsys):
+    assert main(["vocab", "build", "--text", str(corpus), "--out", str(tmp_path / "v")]) == 0
+    told = capsys.readouterr().out
+    assert "text pieces (--size 8000 by default: the text has no more)" in told
+    assert [usual_size(["word " * count]) for count in (1000, 2_000_000)] == [8000, 32_000]
 
 
 def test_rare_characters_are_spelled_in_bytes_when_there_are_too_many(tmp_path):
