@@ -128,7 +128,7 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         None, "folder for SUBSET_predict.json and SUBSET_scores.json", also=("--results-path",)
     )
     gen_subset: str | None = option(
-        None, "SUBSET, the name of the result files (default: val of caption_val.tsv, or test)"
+        None, "SUBSET, the name of the results (default: images, val of caption_val.tsv, or test)"
     )
     n_best: int | None = option(None, "hypotheses per row, if not as the task needs", least=1)
     batch_size: int | None = option(
@@ -159,9 +159,9 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
 
     @property
     def subset(self) -> str:
-        """The name of the rows: as given, or as the name of their file ends."""
+        """The name of the rows: as given, as the name of their file ends, or images."""
         found = SPLIT.search(Path((self.data or "").split(",")[-1]).name)
-        return self.gen_subset or (found[1] if found else "test")
+        return self.gen_subset or (found[1] if found else "images" if self.images else "test")
 
     @property
     def replaced(self) -> dict[str, Any]:

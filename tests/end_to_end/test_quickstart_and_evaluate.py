@@ -237,7 +237,7 @@ def test_a_folder_of_images_is_captioned(run, tmp_path):
         )
         == 0
     )
-    entries = json.loads((tmp_path / "results/test_predict.json").read_text())
+    entries = json.loads((tmp_path / "results/images_predict.json").read_text())
     assert [entry["image_id"] for entry in entries] == ["0.jpg", "1.jpg", "2.jpg"]
     assert (tmp_path / "page.html").read_text().count("<article") == 3
 

@@ -189,4 +189,4 @@ def test_an_image_is_read_from_the_command_line(run, tmp_path):
         )
         == 1
     ), "the others are read"
-    assert len(json.loads((tmp_path / "results/test_predict.json").read_text())) == 3
+    assert len(json.loads((tmp_path / "results/images_predict.json").read_text())) == 3

@@ -130,7 +130,7 @@ def test_the_steps_of_the_tutorial_are_the_commands_of_the_readme():
 
 def test_own_images_from_annotations_to_a_page(photos, own_images):
     assert "CIDEr" in own_images and (photos / "runs/photos/report.html").is_file()
-    assert len(json.loads((photos / "runs/photos/captions/test_predict.json").read_text())) == 12
+    assert len(json.loads((photos / "runs/photos/captions/images_predict.json").read_text())) == 12
 
 
 def test_own_questions_from_a_table_to_drawn_answers(photos, own_images):

@@ -83,3 +83,5 @@ def test_no_rows_have_no_interval():
 )
 def test_rows_are_named_as_their_file_unless_a_name_is_given(data, given, subset):
     assert EvaluationOptions(checkpoint="a.pt", data=data, gen_subset=given).subset == subset
+    folder = {"images": "photos", "gen_subset": given}
+    assert EvaluationOptions(checkpoint="a.pt", **folder).subset == (given or "images")
