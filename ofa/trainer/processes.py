@@ -71,11 +71,16 @@ class Processes:
     def of(cls, options: ProcessOptions, gpus: int) -> "Processes":
         """What the options, SLURM and the settings of upstream's scripts say.
 
-        Raises: UserError if the first node has no address, or this one of several no number.
+        Raises: UserError if the first node has no address, or this one no number that fits.
         """
         nodes, rank = options.nodes or nodes_of_slurm(), options.node_rank
         if rank is None:
             rank = _rank_of_node(nodes)
+        if rank >= nodes:
+            raise UserError(
+                f"--node-rank (or NODE_RANK, RANK) {rank}: expected the number of this node, below"
+                f" --nodes {nodes}; nodes are numbered from 0"
+            )
         address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
         # all nodes have to choose the same port; on one node two runs must not
         job = int(os.environ.get("SLURM_JOB_ID") or 0) if nodes > 1 else os.getpid()

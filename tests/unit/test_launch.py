@@ -198,6 +198,16 @@ def test_a_node_of_several_without_a_number_is_refused(monkeypatch):
         Processes.of(options, gpus=1)
 
 
+def test_a_number_of_a_node_that_there_is_not_is_refused():
+    for nodes, rank in ((2, 2), (1, 1)):
+        options = ProcessOptions(nodes=nodes, node_rank=rank, master_addr="first")
+        expected = (
+            rf"^--node-rank .* {rank}: expected the number of this node, below --nodes {nodes};"
+        )
+        with pytest.raises(UserError, match=expected):
+            Processes.of(options, gpus=1)
+
+
 @pytest.mark.parametrize(
     ("settings", "processes"), [({}, "0"), ({"NPROC": "1"}, "1"), ({"NPROC": ""}, "2")]
 )
