@@ -68,7 +68,7 @@ def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit
     """
     found, rows = Fit(frozenset(given(own))), plan.facts.rows
     batch, effective = plan.batch, plan.effective_batch
-    if plan.cost is None or rows is None:
+    if plan.cost is None or rows is None or plan.facts.spec is None:
         return batch, effective, found
     _fit_image_size(plan, found)
     _fit_learning_rate(plan, found)

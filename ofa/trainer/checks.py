@@ -38,11 +38,17 @@ SHOWN = 40  # characters of a cell in a message
 @dataclass(frozen=True)
 class Source:
     """Files whose rows are of one kind. Args: data: their paths, as tasks take them. columns: the
-    numbers of their columns; None: the usual ones."""
+    numbers of their columns; None: the usual ones. rate: how often an epoch shows each row; 0: rows
+    that go along with others."""
 
     schema: TsvSchema
     data: str
     columns: str | None = None
+    rate: float = 1.0
+
+    def training_files(self, validates: bool) -> list[str]:
+        # a pretraining that does not validate takes all files
+        return data_files(self.data, "train", isinstance(self.schema, RowKind) and not validates)
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,14 @@ class Facts:
     """What the files of a training tell.
 
     Args: spec: of its task; None for several tasks, or one that is not ours. rows: of an epoch, on
-    average; None: not known. exact: whether they were counted. entries: of the vocabulary. start:
-    of the checkpoint that it starts from. carried: flags that give the network its shapes.
+    average, of a pretraining those of pairs; None: not known. exact: whether they were counted.
+    entries: of the vocabulary. start: of the checkpoint that it starts from. carried: flags that
+    give the network its shapes.
     """
 
     spec: TaskSpec | None = None
     rows: int | None = None
     exact: bool = True
-    valid_rows: int | None = None
     entries: int | None = None
     start: Header = field(default_factory=Header)
     carried: tuple[str, ...] = ()
@@ -87,19 +93,8 @@ def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = 
         _check_files(source, _validates(flags))
     entries = _entries_of(flags)
     _check_fit(start, header, entries, flags)
-    if spec is None:
-        return Facts(entries=entries, start=header, carried=carried)
-    counts = [count_rows(path) for path in data_files(data, "train")]
-    known = [rows for rows, _ in counts if rows]
-    return Facts(
-        spec=spec,
-        rows=round(sum(known) / len(known)) if len(known) == len(counts) else None,
-        exact=all(exact for _, exact in counts),
-        valid_rows=count_rows(data_files(data, "valid")[0])[0] if _validates(flags) else 0,
-        entries=entries,
-        start=header,
-        carried=carried,
-    )
+    rows, exact = rows_of_epoch(sources, _validates(flags))
+    return Facts(spec=spec, rows=rows, exact=exact, entries=entries, start=header, carried=carried)
 
 
 def refuse_sharing(backend: str | None, offloads: bool) -> None:
@@ -134,6 +129,7 @@ def _sources_of_several(data: str, flags: Sequence[str]) -> list[Source]:
                 spec_of(member.options.get(TEMPLATE) or member.task),
                 member.options["data"],
                 member.options.get("selected_cols"),
+                member.weight,
             )
             for member in members
         ]
@@ -144,7 +140,8 @@ def _sources_of_several(data: str, flags: Sequence[str]) -> list[Source]:
         kind = EXTRAS.get(name, PAIRS)
         files = data if kind is PAIRS else value_of(f"--{kind.name}-data", flags)
         if files and files != "none":
-            found[kind.name] = Source(kind, files, value_of(kind.flag, flags))
+            rate = float(kind is PAIRS)
+            found[kind.name] = Source(kind, files, value_of(kind.flag, flags), rate)
     if PAIRS.name in found and weights[MATCHING]:
         complete_folder(value_of("--neg-sample-dir", flags))
     return list(found.values())
@@ -187,9 +184,7 @@ def _check_document_frequencies(data: str, flags: Sequence[str]) -> None:
 
 def _check_files(source: Source, validates: bool) -> None:
     """Raises: UserError if a file is missing or has not the columns of the task."""
-    # a pretraining that does not validate takes all files
-    only_training = isinstance(source.schema, RowKind) and not validates
-    train = data_files(source.data, "train", only_training)
+    train = source.training_files(validates)
     (valid,) = data_files(source.data, "valid") or [""]
     for path in dict.fromkeys([*train, *([valid] if validates else [])]):
         is_valid = path == valid and path not in train
@@ -241,6 +236,20 @@ def first_row(path: str) -> list[str]:
             f"{path}: expected rows of tab-separated columns, found an empty file; make it again"
         )
     return line.removeprefix(BOM).decode("utf-8", "replace").rstrip("\r\n").split("\t")
+
+
+def rows_of_epoch(sources: Sequence[Source], validates: bool) -> tuple[int | None, bool]:
+    """Rows that an epoch of training shows, of several files of a kind the average; and whether
+    they were counted. None: not known."""
+    total, all_exact = 0, True
+    for source in filter(lambda source: source.rate, sources):
+        counts = [count_rows(path) for path in source.training_files(validates)]
+        known = [rows for rows, _ in counts if rows]
+        if len(known) < len(counts):
+            return None, True
+        total += max(round(source.rate * sum(known) / len(known)), 1)
+        all_exact &= all(exact for _, exact in counts)
+    return total or None, all_exact
 
 
 def count_rows(path: str) -> tuple[int | None, bool]:

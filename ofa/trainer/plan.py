@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,11 @@ class Plan:
         """Whether it learns from samples of the model (SCST)."""
         return (value_of("--criterion", self.flags) or "").startswith("scst")
 
+    @property
+    def has_auxiliary_rows(self) -> bool:
+        """Whether updates have rows besides those that are counted (pretraining)."""
+        return value_of("--task", self.flags) == "unify_task"
+
     # --- time
 
     @property
@@ -186,7 +192,8 @@ class Plan:
     def seconds(self, gpu_memory: int | None = None) -> float | None:
         """Of the whole training, about. Args: gpu_memory: GB of each GPU. None where nothing is
         known of it, as of samples of the model."""
-        if self.updates is None or self.cost is None or self.samples_model:
+        is_unknown = self.samples_model or self.has_auxiliary_rows
+        if self.updates is None or self.cost is None or is_unknown:
             return None
         reading = IMAGE * bool(self.pixels)
         rows = self.updates * self.effective_batch
@@ -304,36 +311,40 @@ class Plan:
         return text + (f"; checkpoints {in_units(disk)} each, {kept} kept" if disk else "")
 
     def table(self) -> str:
-        """For 1 to 8 GPUs of each memory: the batch that fits, ``--update-freq``, time."""
+        """For 1 to 8 GPUs of each memory: the batch that fits, ``--update-freq``, time. GPUs of
+        which all that is the same share a line."""
         if self.cost is None:
             raise UserError(f"--plan: expected --arch of {', '.join(COSTS)}, found '{self.arch}'")
-        wanted, rest = self.effective_batch, [*self.flags]
-        given = self.precision != "fp32"
-        wide = max(18, len(f"16 GB (V100, {self.precision})"))
-        head = (
-            f"{'GPUs':>4}  {'memory':<{wide}}{'batch':>6}{'--update-freq':>15}{'rows/update':>13}"
-        )
-        lines = [f"{head}{'time':>10}"]
+        rows = []
         for count in COUNTS:
-            for memory, name in GPUS.items():
-                share = max(wanted // count, 1)
-                half = [] if given else [f"--{'bf16' if name in HAS_BF16 else 'fp16'}"]
-                trial = Plan(self.facts, [*rest, *half], count, count)
-                batch = trial.largest_batch(memory * 1e9, share)
-                where = f"{count:>4}  {f'{memory} GB ({name}, {trial.precision})':<{wide}}"
-                if not batch:
-                    lines.append(
-                        f"{where}{'does not fit; --checkpoint-activations needs less':>50}"
-                    )
-                    continue
-                freq = max(round(wanted / (batch * count)), 1)
-                flags = [f"--batch-size={batch}", f"--update-freq={freq}"]
-                fitted = Plan(self.facts, [*trial.flags, *flags], count, count)
-                seconds = fitted.seconds(memory)
-                time = in_time(seconds) if seconds is not None else "-"
-                rows = fitted.effective_batch
-                lines.append(f"{where}{batch:>6}{freq:>15}{rows:>13}{time:>10}")
-        return "\n".join(lines)
+            fitted = [(memory, *self.on_gpus(count, memory)) for memory in GPUS]
+            for cells, same in groupby(fitted, key=lambda row: row[2]):
+                names = [f"{memory} GB ({GPUS[memory]}, {half})" for memory, half, _ in same]
+                rows.append((count, " to ".join(dict.fromkeys((names[0], names[-1]))), cells))
+        wide = max(len(where) for _, where, _ in rows)
+        head = ("batch", "--update-freq", "rows/update", "    time")
+        return "\n".join(
+            f"{count:>4}  {where:<{wide}}"
+            + "".join(f"{cell:>{len(name) + 2}}" for cell, name in zip(cells, head))
+            for count, where, cells in [("GPUs", "memory", head), *rows]
+        )
+
+    def on_gpus(self, count: int, memory: int) -> tuple[str, tuple[str, ...]]:
+        """Precision, and the cells of the table: batch, ``--update-freq``, rows of an update, time.
+        Args: memory: GB of each GPU."""
+        wanted = self.effective_batch
+        bf16 = GPUS[memory] in HAS_BF16
+        half = [f"--{'bf16' if bf16 else 'fp16'}"] * (self.precision == "fp32")
+        trial = Plan(self.facts, [*self.flags, *half], count, count)
+        batch = trial.largest_batch(memory * 1e9, max(wanted // count, 1))
+        if not batch:
+            return trial.precision, ("  does not fit; --checkpoint-activations needs less",)
+        freq = max(round(wanted / (batch * count)), 1)
+        flags = [f"--batch-size={batch}", f"--update-freq={freq}"]
+        fitted = Plan(self.facts, [*trial.flags, *flags], count, count)
+        seconds = fitted.seconds(memory)
+        time = in_time(seconds) if seconds is not None else "-"
+        return trial.precision, (str(batch), str(freq), str(fitted.effective_batch), time)
 
 
 def _cores() -> str:

@@ -122,14 +122,21 @@ def test_times_are_said_in_words(seconds, text):
 
 
 def test_the_table_keeps_the_rows_of_an_update():
-    lines = planned("--arch=ofa_base", rows=400_000).table().splitlines()
-    assert len(lines) == 1 + 4 * 4
+    found = planned("--arch=ofa_base", rows=400_000)
+    lines = found.table().splitlines()
+    assert len(lines) == 1 + 4 * 4 and len(set(map(len, lines))) == 1
     for line in lines[1:]:
         gpus, *_, batch, freq, rows, number, unit = line.split()
         assert int(gpus) * int(batch) * int(freq) == int(rows) == 512
         assert unit in ("s", "min", "h", "days") and float(number) > 0
     huge = planned("--arch=ofa_huge").table()
     assert "does not fit" in huge.splitlines()[1]
+
+
+def test_gpus_with_the_same_plan_share_a_line():
+    lines = planned("--update-freq=4").table().splitlines()
+    assert len(lines) == 1 + 4
+    assert lines[1].startswith("   1  16 GB (V100, fp16) to 80 GB (H100, bf16)     16 ")
 
 
 def test_costs_are_those_of_the_networks():

@@ -49,7 +49,7 @@ def refused(folder, *flags, **given) -> str:
 
 def test_rows_and_entries_are_counted(folder):
     found = facts(folder)
-    assert (found.rows, found.valid_rows, found.entries) == (6, 3, 4 + 7 + 1 + 8192 + 8)
+    assert (found.rows, found.entries) == (6, 4 + 7 + 1 + 8192 + 8)
     assert found.exact and found.spec.name == "caption"
 
 
@@ -97,8 +97,8 @@ def joint(folder, **caption_entry):
 
 
 def test_the_files_of_a_mixture_are_looked_at(folder):
-    found = joint(folder, data="train.tsv,val.tsv", selected_cols="0,4,2")
-    assert (found.spec, found.rows, found.entries) == (None, None, 4 + 7 + 1 + 8192 + 8)
+    found = joint(folder, data="train.tsv,val.tsv", selected_cols="0,4,2", weight=1.5)
+    assert (found.spec, found.rows, found.entries) == (None, 9, 4 + 7 + 1 + 8192 + 8)
     with pytest.raises(UserError, match="none.tsv: expected a TSV file with rows to learn from"):
         joint(folder, data=f"{folder}/none.tsv,{folder}/val.tsv")
     with pytest.raises(UserError, match="train.tsv:1: .* asks for column 7"):
@@ -152,8 +152,14 @@ def test_files_of_a_task_that_is_not_pretrained_are_not_looked_at(folder, pairs)
     assert found.entries == 4 + 7 + 1 + 8192 + 8
 
 
+def test_the_rows_of_a_pretraining_are_its_pairs(folder, pairs):
+    (folder / "texts_of_two.tsv").write_text("t0\ta text\nt1\tanother\n")
+    found = pretraining(folder, pairs, f"--text-data={folder}/texts_of_two.tsv")
+    assert (found.rows, found.spec) == (1, None)
+
+
 def test_a_training_without_validation_needs_no_file_for_it(folder):
-    assert facts(folder, "--disable-validation", data="train.tsv,none.tsv").valid_rows == 0
+    assert facts(folder, "--disable-validation", data="train.tsv,none.tsv").rows == 6
 
 
 def test_cider_optimization_without_stage_1_says_to_run_it(folder):
