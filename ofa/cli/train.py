@@ -70,25 +70,27 @@ def train(args: TrainOptions) -> int:
         for name, script in recipes().items():
             print(f"{name:<26}{purpose(script)}")
         return 0
-    if not args.what or args.what.startswith("-"):
-        raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
-    flags = check_flags(args.flags, flags_of(TrainOptions), args.what)
     from_script = bool(os.environ.pop(FROM_SCRIPT, ""))
-    if from_script or names_files(args.what):
+    what = args.what or ""  # the recipe of a mixture in one line has no files
+    if not what and not from_script or what.startswith("-"):
+        raise UserError("ofa train: expected a task, a recipe or files first; see ofa train --help")
+    flags = check_flags(args.flags, flags_of(TrainOptions), what)
+    if from_script or names_files(what):
         chosen = chosen_in(os.environ.pop(CHOSEN, ""))
         refuse_settings_of_recipes(args, from_script, bool(chosen))
         if not from_script:
-            refuse_other_files(args.what, flags, args.dry_run)
+            refuse_other_files(what, flags, args.dry_run)
         flags = flags if args.bpe_dir is None else [f"--bpe-dir={args.bpe_dir}", *flags]
-        return launch.train(args.what, args, flags, chosen)
-    script, settings = recipe_of(args.what)
+        return launch.train(what, args, flags, chosen)
+    script, settings = recipe_of(what)
     settings |= given(args)
     has_own_data = is_flag(args.data, "DATA_DIR") and script.name != "pretrain.sh"
+    has_own_data |= value_of("--mixture", flags) is not None
     if has_own_data and args.start is None:
         if script.stem.endswith("stage2"):
             raise UserError(
-                f"ofa train {args.what}: expected the checkpoint of stage 1 to start from, found"
-                f" none; run {args.what.replace('stage2', 'stage1')} first and name its"
+                f"ofa train {what}: expected the checkpoint of stage 1 to start from, found"
+                f" none; run {what.replace('stage2', 'stage1')} first and name its"
                 " checkpoint_best.pt: --from CHECKPOINT"
             )
         settings["RESTORE"] = "none"  # own data, and no checkpoint named

@@ -68,7 +68,7 @@ def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit
     """
     found, rows = Fit(frozenset(given(own))), plan.facts.rows
     batch, effective = plan.batch, plan.effective_batch
-    if plan.cost is None or rows is None or plan.facts.spec is None:
+    if plan.cost is None or rows is None or plan.has_auxiliary_rows:
         return batch, effective, found
     _fit_image_size(plan, found)
     _fit_learning_rate(plan, found)
@@ -94,7 +94,7 @@ def _fit_image_size(plan: Plan, found: Fit) -> None:
     """Small images where a network learns to see from few rows; those of its training where it has
     learned to, unless a GPU affords the recipe's."""
     spec, start = plan.facts.spec, plan.facts.start
-    if not plan.pixels or spec is None:
+    if not plan.pixels:
         return
     if start.table is None:
         side = next(side for most, side in PIXELS.items() if (plan.facts.rows or 0) < most)
@@ -107,9 +107,8 @@ def _fit_image_size(plan: Plan, found: Fit) -> None:
         side = trained_with
     if side < plan.pixels:
         found.set(plan, "--patch-image-size", side)
-        if start.table is None and any(
-            one.name == "max_image_size" for one in fields(spec.options)
-        ):
+        options = fields(spec.options) if spec else ()  # those of a mixture say it themselves
+        if start.table is None and any(one.name == "max_image_size" for one in options):
             found.set(plan, "--max-image-size", side)
 
 

@@ -119,10 +119,19 @@ def _spec_of(flags: Sequence[str]) -> TaskSpec | None:
 def _sources_of_several(data: str, flags: Sequence[str]) -> list[Source]:
     """The files of the tasks of a mixture, or of a pretraining. Raises: UserError if they are not
     described as they should be."""
-    task = value_of("--task", flags)
+    task, mixture = value_of("--task", flags), value_of("--mixture", flags)
+    if mixture and task != "joint":
+        raise UserError(
+            f"--mixture: expected with --task joint (ofa train joint), found --task {task}; name"
+            " that task among those of the mixture"
+        )
     if task == "joint":
+        if bool(data) == bool(mixture):
+            raise UserError(
+                "--task joint: expected a JSON file of tasks (--data FILE.json) or --mixture, found"
+                f" {'both' if data else 'neither'}; give one of them"
+            )
         specs = {spec.name: spec for spec in (*declared_specs(), UNBOUND)}
-        mixture = value_of("--mixture", flags)
         members = parse_members(mixture, specs) if mixture else read_members(data, specs)
         return [
             Source(

@@ -240,6 +240,7 @@ def test_recipes_are_known_by_name_task_and_alias():
         ("caption", "caption", {}),
         ("answer", "vqa", {}),
         ("rte", "glue", {"DATASET": "rte"}),
+        ("joint", "joint", {}),
         ("instruction", "template", {"TASK": "instruction"}),
         ("[image] what? -> [text]", "template", {"TASK": "[image] what? -> [text]"}),
     ):
@@ -328,6 +329,16 @@ def test_a_recipe_is_trained_in_the_process_that_was_asked_for_it(own_environmen
     words = capsys.readouterr().out.split()  # of this process alone
     assert "--arch=ofa_nano" in words and words.index("--lr=1e-5") < words.index("--lr=3")
     assert "--update-freq=16" in words  # EFFECTIVE_BATCH=128, which the script exports
+
+
+def test_a_mixture_in_one_line_is_trained_from_random_weights_without_files(
+    own_environment, tmp_path, capfd
+):
+    words = ["train", "joint", "--mixture=caption=a.tsv,b.tsv*2", "--size=nano", "--dry-run"]
+    assert main([*words, f"--out={tmp_path}/run", "--no-auto"]) == 0
+    printed = capfd.readouterr().out
+    assert "fairseq_cli.train '' --user-dir" in printed and "--task=joint" in printed
+    assert "--finetune-from-model" not in printed
 
 
 def test_a_script_that_refuses_a_setting_ends_the_command(own_environment, monkeypatch, capfd):

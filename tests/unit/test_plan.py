@@ -133,6 +133,14 @@ def test_the_table_keeps_the_rows_of_an_update():
     assert "does not fit" in huge.splitlines()[1]
 
 
+def test_several_tasks_are_fitted_to_few_rows_together_but_not_a_pretraining():
+    facts = Facts(rows=165, entries=10_000)
+    joint = fit(replace(planned("--task=joint"), facts=facts), [], False)
+    assert joint[:2] == (16, 16) and "--patch-image-size=96" in joint[2].flags
+    pretraining = fit(replace(planned("--task=unify_task"), facts=facts), [], False)
+    assert pretraining == (4, 512, auto.Fit(frozenset()))
+
+
 def test_gpus_with_the_same_plan_share_a_line():
     lines = planned("--update-freq=4").table().splitlines()
     assert len(lines) == 1 + 4

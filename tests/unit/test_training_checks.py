@@ -107,6 +107,14 @@ def test_the_files_of_a_mixture_are_looked_at(folder):
         joint(folder, dat="train.tsv")
 
 
+def test_a_mixture_is_a_file_or_a_line_of_the_task_joint(folder):
+    with pytest.raises(UserError, match="--task joint: expected .* or --mixture, found neither"):
+        look_at("", None, JOINT)
+    flags = ["--task=caption", "--mixture=caption=none.tsv*2"]
+    with pytest.raises(UserError, match=r"--mixture: .* \(ofa train joint\), found --task caption"):
+        look_at("", None, flags)
+
+
 def test_a_mixture_in_one_line_is_looked_at(folder):
     flags = [*JOINT, f"--bpe-dir={folder}/bpe", "--mixture=caption=none.tsv*2"]
     with pytest.raises(UserError, match="none.tsv: expected a TSV file"):
