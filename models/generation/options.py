@@ -1,14 +1,15 @@
 """How to generate: the options of a generator, under fairseq's and upstream's names."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 from ofa.errors import UserError, did_you_mean
 from ofa.io.flags import option
 from ofa.io.json_files import load_json
-from ofa.io.values import read_integer
+from ofa.io.values import read_integer, value_as
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class GenerationOptions:
     )
 
     def __post_init__(self):
+        vars(self).update(_typed(vars(self), "generation option "))
         self.constraint_range = parse_range(self.constraint_range)
         self.only_range = parse_range(self.only_range, "only_range")
         self.check()
@@ -132,15 +134,14 @@ def parse_generation_options(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: expects JSON {example} {text!r} ({error})") from error
     if not isinstance(given, dict):
         raise UserError(f"{where}: expects a JSON object {example} {text!r}")
-    check_names(given, where)
-    return given
+    return check_options(given, where)
 
 
-def check_names(names: Iterable[str], where: str, *others: str) -> None:
-    """Refuse options that a person misspelled. Args: names: those given. where: beginning of the
-    message. others: names that may stand there as well. Raises: UserError."""
-    known = [*(item.name for item in fields(GenerationOptions)), *others]
-    for name in names:
+def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options, numbers of the type that they should have. Args: where: beginning of the
+    message. Raises: UserError for one that is misspelled, or whose value is no such number."""
+    known = [item.name for item in fields(GenerationOptions)]
+    for name in given:
         if name in IGNORED:
             logger.warning("%s: generation option '%s' has no effect here", where, name)
         elif name not in (*known, *UNSUPPORTED):
@@ -148,6 +149,24 @@ def check_names(names: Iterable[str], where: str, *others: str) -> None:
                 f"{where}: expected generation options ({', '.join(known)}), found"
                 f" '{name}'{did_you_mean(name, known)}"
             )
+    return _typed(given, f"{where}: generation option ")
+
+
+def _typed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options as their types; None is unset."""
+    types = _plain_types()
+    return {
+        name: value_as(where + name, value, types[name])
+        if name in types and value is not None
+        else value
+        for name, value in given.items()
+    }
+
+
+@cache
+def _plain_types() -> dict[str, type]:
+    types = get_type_hints(GenerationOptions)
+    return {name: kind for name, kind in types.items() if kind in (bool, int, float)}
 
 
 def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] | None:

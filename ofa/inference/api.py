@@ -20,9 +20,9 @@ from ofa.data.images import as_image
 from ofa.data.sample import Sample, SampleBuilder
 from ofa.errors import UserError
 from ofa.inference.predictions import Region, answer_of, region_of
-from ofa.inference.predictor import Predictor, cut
+from ofa.inference.predictor import Predictor, at_least_one, cut
 from ofa.inference.training import TrainingRun, train
-from ofa.models.generation.options import check_names
+from ofa.models.generation.options import check_options
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.task.template import is_template
@@ -105,8 +105,9 @@ class OFA(Predictor):
         self, task: Any, rows: "CallRows", untrained: bool, best: int, given: Any, seeds: Any = None
     ) -> Iterator[Prediction]:
         """The prediction of each row. Args: given: options of the generator. Raises: UserError for
-        one that it does not know."""
-        check_names(given, f"task '{task.spec.name}'")
+        one that it does not know, or a value that none can be."""
+        given = check_options(given, f"task '{task.spec.name}'")
+        best = at_least_one("best", best)
         decoding = task.spec.decoding(task.options(), untrained)
         options = self.generation(task, given, best)
         batches = cut(len(rows.rows), self.batch_size)
@@ -215,6 +216,7 @@ class OFA(Predictor):
             if isinstance(task.image_tokenizer, torch.nn.Module):
                 task.image_tokenizer.to(self.device)
         task.check_tokenizer()
+        samples = at_least_one("samples", samples)
         untrained, options = DRAW not in self.checkpoint.trained, {**generation, "beam": samples}
         rows = CallRows(builder, [()] * len(captions), [{"text": caption} for caption in captions])
         seeds = [seed, *(seed_of(seed, number) for number in range(1, len(captions)))]

@@ -21,6 +21,7 @@ from ofa.io.checkpoint_files import CONVERT
 from ofa.io.json_files import parse_json
 from ofa.io.stored_options import MEMBERS
 from ofa.models.config import ModelConfig
+from ofa.models.generation.options import GenerationOptions
 from ofa.task.task_spec import TaskOptions
 from ofa.task.template import is_template, parse_template
 from ofa.tasks.template import NAME as TEMPLATE
@@ -91,17 +92,6 @@ class LoadedCheckpoint:
             if options["_name"] in TASK_REGISTRY
         }
 
-    def warn_of_unknown(self, names: Iterable[str]) -> None:
-        """Args: names: of options to replace. One that neither a task nor the model nor fairseq has
-        changes nothing: a warning."""
-        ours = (TASK_DATACLASS_REGISTRY[name] for name in TASK_REGISTRY if is_ours(name))
-        groups = (group.type for group in dataclasses.fields(FairseqConfig))
-        classes = (ModelConfig, *ours, *filter(dataclasses.is_dataclass, groups))
-        known = {field.name for one in classes for field in dataclasses.fields(one)} | {"arch"}
-        for name in sorted(set(names) - known):
-            meant = did_you_mean(name, known)
-            logger.warning("%s: no option '%s', it changes nothing%s", self.path, name, meant)
-
     @property
     def network(self) -> Any:
         return self.networks[0]
@@ -162,6 +152,32 @@ class LoadedCheckpoint:
         """The generation options with which a task was validated; none if it was not trained."""
         stored = self.options(name).get("eval_args") or "{}"
         return parse_json(stored, self.path, "JSON in the stored --eval-args")
+
+
+def check_overrides(path: str, names: Iterable[str]) -> None:
+    """Args: names: of stored options to replace. One of fairseq's trainings changes nothing: a
+    warning. Raises: UserError for one that there is not, and for one of generation."""
+    ours = (TASK_DATACLASS_REGISTRY[name] for name in TASK_REGISTRY if is_ours(name))
+    known = names_of(ModelConfig, *ours) | {"arch"}
+    groups: Iterable[Any] = (group.type for group in dataclasses.fields(FairseqConfig))
+    foreign = names_of(*(group for group in groups if dataclasses.is_dataclass(group)))
+    for name in sorted(set(names) - known):
+        if name in names_of(GenerationOptions):
+            raise UserError(
+                f"{path}: expected stored options to replace, found '{name}' of generation; give it"
+                f" to the call, as in caption(image, {name}=...), or as a flag"
+            )
+        if name not in foreign:
+            raise UserError(
+                f"{path}: expected options of a task or a network to replace, found"
+                f" '{name}'{did_you_mean(name, known)}"
+            )
+        logger.warning("%s: '%s' is an option of trainings, it changes nothing", path, name)
+
+
+def names_of(*classes: Any) -> set[str]:
+    """The names of the fields of dataclasses."""
+    return {field.name for one in classes for field in dataclasses.fields(one)}
 
 
 def read_checkpoint(path: str, overrides: Mapping[str, Any], ema: bool) -> Checkpoint:

@@ -19,6 +19,7 @@ from ofa.data.images import normalize_images
 from ofa.data.sample import SampleBuilder
 from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
+from ofa.io.values import value_as
 from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.process_state import kept_process_state
 from ofa.task.prediction import Prediction
@@ -77,12 +78,14 @@ class Predictor:
             overrides: other stored options to replace, such as ``patch_image_size=384``.
 
         Raises:
-            UserError: if a file cannot be read, or files do not fit together.
+            UserError: if a file cannot be read, files do not fit together, or there is no such
+                option.
         """
         if precision is not None and precision not in PRECISIONS:
             raise UserError(
                 f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}"
             )
+        batch_size = at_least_one("batch_size", batch_size)
         paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
         given = {**NOT_WHILE_PREDICTING, **overrides, "base": base and str(base)}
         if bpe_dir is not None:
@@ -92,10 +95,11 @@ class Predictor:
             from ofa import fairseq_plugin
 
             fairseq_plugin.register()
-            from ofa.inference.fairseq_loading import LoadedCheckpoint
+            from ofa.inference.fairseq_loading import LoadedCheckpoint, check_overrides
+
+            check_overrides(str(paths[0]), overrides)
         with kept_process_state():  # the weights that the network begins with are random numbers
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)
-            loaded.warn_of_unknown(overrides)
         dtype = PRECISIONS[inference_precision(chosen, precision)]
         return cls(loaded, chosen, dtype, batch_size)
 
@@ -227,6 +231,14 @@ class Predictor:
             with torch.inference_mode():
                 predictions = task.predict(batch, networks, generator, decoding, best)
             yield rows, batch, predictions  # outside: what the caller does in between is not ours
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """An argument that counts something. Raises: UserError if it is no integer from 1 on."""
+    number = value_as(name, value, int)
+    if number < 1:
+        raise UserError(f"{name}: expects an integer of at least 1, found {number}")
+    return number
 
 
 def cut(count: int, size: int) -> list[range]:

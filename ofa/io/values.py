@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
@@ -29,6 +30,14 @@ DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4
 INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  # below 2 ** 63
 LARGEST = 3.4028234663852886e38  # of a float32
 LONGEST = 400  # characters of a number
+# of types, in JSON's words
+TYPE_NAMES: dict[Any, str] = {
+    NoneType: "null",
+    str: "text",
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+}
 SEPARATOR = re.compile(r"\s*[,\s]\s*")  # between the numbers of a box
 
 
@@ -155,6 +164,27 @@ def read_integer(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return value
     raise ValueError("no integer")
+
+
+def value_as(where: str, value: Any, annotation: Any) -> Any:
+    """A value of JSON or of a Python call as the type of an option: 3 and 3.0 are integers, True is
+    none. Raises: UserError: ``beam expects an integer, found "three"``."""
+    kinds = set(get_args(annotation) or (annotation,))
+    if Any in kinds or isinstance(value, bool) and bool in kinds:
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(ValueError):
+            if int in kinds and (isinstance(value, Integral) or float not in kinds):
+                return read_integer(int(value) if isinstance(value, Integral) else float(value))
+            if float in kinds:
+                return read_decimal(float(value))
+        if float in kinds and not math.isfinite(value):
+            raise UserError(f"{where} expects a finite number, found {json.dumps(float(value))}")
+    if any(isinstance(value, kind) for kind in kinds & {str, list, dict, NoneType}):
+        return value
+    names = sorted(TYPE_NAMES.get(kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
+    found = json.dumps(value, default=repr, ensure_ascii=False)[:SHOWN]
+    raise UserError(f"{where} expects {' or '.join(names)}, found {found}")
 
 
 def name_and_value(form: str) -> Callable[[str], tuple[str, str]]:

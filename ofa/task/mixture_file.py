@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ofa.errors import UserError, did_you_mean
 from ofa.io.json_files import read_json
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
-from ofa.io.values import read_decimal
+from ofa.io.values import read_decimal, value_as
 from ofa.task.task_spec import TaskOptions, TaskSpec
 from ofa.task.template import is_template, parse_template
 
@@ -33,8 +32,6 @@ SHARED = (
     "bpe bpe_dir code_dict_size num_bins patch_image_size orig_patch_image_size"
     " max_source_positions max_target_positions uses_ema shuffle"
 ).split()
-# of types, in JSON's words
-NAMES: dict[Any, str] = {NoneType: "null", str: "text", bool: "true or false"}
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 LINE = "caption=train.tsv,val.tsv*0.5, vqa_gen=questions.tsv"
 TEMPLATE = "template"  # the task that a line in place of a name is an option of
@@ -137,7 +134,9 @@ def _options(
                 f"{where}: unknown option '{option}'; known: {', '.join(sorted({*known, WEIGHT}))}"
                 f"{did_you_mean(option, {*known, WEIGHT})}"
             )
-        value = _typed(f"{where}: option '{option}'", value, types[option])
+        if isinstance(value, (dict, list)) and str in get_args(types[option]) + (types[option],):
+            value = json.dumps(value)  # options that hold JSON may be written as JSON
+        value = value_as(f"{where}: option '{option}'", value, types[option])
         value = beside(path, value) if beside_file else value
         if is_followed(option, value):
             options[option] = value
@@ -162,23 +161,6 @@ def _weight(where: str, entry: dict[str, Any]) -> float:
             f" row is shown in an epoch; found {json.dumps(weight)[:60]}"
         )
     return float(weight)
-
-
-def _typed(where: str, value: Any, annotation: Any) -> Any:
-    """The value as the option's type; options that hold JSON may be written as JSON."""
-    kinds = set(get_args(annotation) or (annotation,))
-    if isinstance(value, (dict, list)) and str in kinds:
-        return json.dumps(value)
-    if type(value) in (int, float) and float in kinds:
-        try:
-            return value if int in kinds and type(value) is int else read_decimal(value)
-        except ValueError:
-            finding = json.dumps(value)[:60]
-            raise UserError(f"{where} expects a finite number, found {finding}") from None
-    if value is None and NoneType in kinds or type(value) in kinds:
-        return value
-    names = sorted(NAMES.get(kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
-    raise UserError(f"{where} expects {' or '.join(names)}, found {json.dumps(value)}")
 
 
 def beside(path: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import ofa
+from ofa.errors import UserError
 from ofa.inference.evaluate import open_rows, warn_of_another_task
 from ofa.inference.options import EvaluationOptions
 from ofa.tasks import spec_of
@@ -48,13 +49,17 @@ def test_a_file_called_as_that_of_another_task_is_named(caplog, data, columns, w
 
 def test_a_misspelled_option_to_replace_is_named(caplog):
     ofa.register_fairseq_plugin()
-    from ofa.inference.fairseq_loading import LoadedCheckpoint
+    from ofa.inference.fairseq_loading import check_overrides
 
-    known = ("patch_image_size", "eval_cider", "lora_rank", "beam", "fp16", "arch", "bpe_dir")
-    LoadedCheckpoint.warn_of_unknown(SimpleNamespace(path="a.pt"), [*known, "patch_image_sise"])
-    assert caplog.messages == [
-        "a.pt: no option 'patch_image_sise', it changes nothing; did you mean patch_image_size?"
-    ]
+    known = ["patch_image_size", "eval_cider", "lora_rank", "arch", "bpe_dir"]
+    check_overrides("a.pt", known)
+    assert not caplog.messages
+    check_overrides("a.pt", [*known, "fp16"])
+    assert caplog.messages == ["a.pt: 'fp16' is an option of trainings, it changes nothing"]
+    with pytest.raises(UserError, match="'patch_image_sise'; did you mean patch_image_size[?]"):
+        check_overrides("a.pt", [*known, "patch_image_sise"])
+    with pytest.raises(UserError, match=r"'beam' of generation; give it to the call"):
+        check_overrides("a.pt", [*known, "beam"])
 
 
 def test_a_model_says_what_it_is():

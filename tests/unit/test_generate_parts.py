@@ -5,13 +5,14 @@ import pickle
 import random
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ofa.errors import UserError
 from ofa.models.generation.constraints import VocabularySubset, repeated_ngrams
-from ofa.models.generation.options import GenerationOptions, check_names, parse_range
+from ofa.models.generation.options import GenerationOptions, check_options, parse_range
 from ofa.models.generation.search import Sampling, largest
 from ofa.models.image_stems import ResNet
 from ofa.models.inference_weights import (
@@ -194,6 +195,11 @@ def test_a_namespace_with_other_options_is_understood():
     "options, message",
     [
         ({"beam": 0}, "beam: expected at least 1, found 0"),
+        ({"beam": "three"}, '^generation option beam expects an integer, found "three"$'),
+        ({"max_len_b": 2.5}, "max_len_b expects an integer, found 2.5"),
+        ({"lenpen": [1]}, r"lenpen expects a number, found \[1\]"),
+        ({"temperature": float("nan")}, "temperature expects a finite number, found NaN"),
+        ({"sampling": "yes"}, 'sampling expects true or false, found "yes"'),
         ({"temperature": 0.0}, "temperature"),
         ({"sampling_topk": 5}, "need sampling=True"),
         ({"sampling": True, "diverse_beam_groups": 2}, "exclude each other"),
@@ -208,14 +214,21 @@ def test_options_that_cannot_work_are_refused(options, message):
         GenerationOptions.from_namespace(Namespace(**options))
 
 
+def test_numbers_of_another_kind_are_taken():
+    given = {"beam": 3.0, "max_len_b": np.int64(9), "lenpen": 1, "sampling_topk": None}
+    found = check_options(given, "--eval-args")
+    assert found == {"beam": 3, "max_len_b": 9, "lenpen": 1.0, "sampling_topk": None}
+    assert [type(value) for value in found.values()] == [int, int, float, type(None)]
+
+
 def test_a_misspelled_option_is_named_with_the_one_that_is_meant():
-    check_names(["beam", "max_len_b", "lm_path"], "--eval-args")
+    check_options({"beam": 2, "max_len_b": 9, "lm_path": None}, "--eval-args")
     with pytest.raises(UserError, match=r"^--eval-args: .*found 'bean'; did you mean beam\?$"):
-        check_names(["max_len_b", "bean"], "--eval-args")
+        check_options({"max_len_b": 9, "bean": 2}, "--eval-args")
 
 
 def test_an_option_of_fairseq_without_effect_is_a_warning(caplog):
-    check_names(["nbest"], "--eval-args")
+    check_options({"nbest": 1}, "--eval-args")
     assert "'nbest' has no effect" in caplog.text
 
 

@@ -149,8 +149,8 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
             {"count": {"data": "x", "num_bins": 3}},
             r"'num_bins' is the same for all tasks; give it as --num-bins",
         ),
-        ({"count": {"data": "x", "beam": "3"}}, r"option 'beam' expects int, found \"3\""),
-        ({"count": {"data": "x", "beam": True}}, r"option 'beam' expects int, found true"),
+        ({"count": {"data": "x", "beam": "3"}}, r"option 'beam' expects an integer, found \"3\""),
+        ({"count": {"data": "x", "beam": True}}, r"option 'beam' expects an integer, found true"),
         (
             {"count": {"data": "x", "eval_acc": 1}},
             r"option 'eval_acc' expects true or false, found 1",
