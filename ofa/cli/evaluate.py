@@ -88,7 +88,7 @@ def evaluate(args: EvaluateOptions) -> int:
     Options that are left out come from the checkpoint; generation options from the --eval-args of
     its training.
     """
-    from ofa.inference.evaluate import evaluate as predict_all
+    from ofa.io.checkpoint_files import check_checkpoint_file
     from ofa.io.terminal import with_noun
 
     started = time.monotonic()
@@ -96,10 +96,15 @@ def evaluate(args: EvaluateOptions) -> int:
         on_nodes(args, "ofa", sys.argv[1:])
     # what can be said before the checkpoint is loaded
     if bool(args.data) == bool(args.images) and "data" not in args.replaced:
+        found = "both" if args.data else f"{args.checkpoint} alone"
         raise UserError(
-            "expected a TSV file or --images DIR, found " + ("both" if args.data else "neither")
+            f"expected a checkpoint and a TSV file (or --images DIR) behind it, found {found}"
         )
+    for path in args.checkpoint.split(":"):
+        check_checkpoint_file(path)
     check_files(args, "training_log", "timings", "constant_from")
+    from ofa.inference.evaluate import evaluate as predict_all  # torch: seconds
+
     evaluation = predict_all(args)
     if evaluation is None:
         return 0  # another process of torchrun reports

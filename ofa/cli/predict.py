@@ -91,6 +91,9 @@ class DemoOptions(ModelOptions, PrecisionOptions):
 
 def load(options: ModelOptions, **overrides: Any) -> Any:
     """The model of a command. Args: overrides: as of ``OFA.load``; None counts as left out."""
+    from ofa.io.checkpoint_files import check_checkpoint_file
+
+    check_checkpoint_file(options.checkpoint)  # before torch is loaded
     from ofa.inference.api import OFA
     from ofa.inference.predictor import use_tf32
 
@@ -293,7 +296,10 @@ def demo(args: DemoOptions) -> None:
 
     The page is seen from this machine alone and loads nothing from elsewhere. Ctrl-C ends it.
     """
-    from ofa.demo.app import check_address, open_browser, serve  # says at once if gradio is missing
+    from ofa.io.checkpoint_files import check_checkpoint_file
+
+    check_checkpoint_file(args.checkpoint)  # before gradio and torch are loaded
+    from ofa.demo.app import check_address, open_browser, serve
 
     check_address(args.host, args.port)
     from ofa.demo.service import Demo

@@ -22,7 +22,7 @@ from ofa.inference.options import OverwriteOptions
 from ofa.io.atomic import replacing
 from ofa.io.flags import Parser, action, add_flags, option, read_options
 from ofa.prepare.annotations import list_of, read_record
-from ofa.task.results import read_predictions, write_json
+from ofa.task.results import check_folder, read_predictions, write_json
 from ofa.trainer.launch import count_gpus
 from ofa.trainer.processes import become
 
@@ -65,6 +65,7 @@ def upstream(args: UpstreamOptions) -> None:
     example: ofa upstream --out OFA && cd OFA/run_scripts/caption && sh train_caption_stage1_base.sh
     """
     folder = Path(args.out)
+    check_folder(folder)
     files = {path: FILE.format(path=path) for path in PROGRAMS} | {"ofa_module/__init__.py": MODULE}
     found = [path for path, text in files.items() if differs(folder / path, text)]
     if found and not args.overwrite:

@@ -19,6 +19,7 @@ from ofa.data.images import normalize_images
 from ofa.data.sample import SampleBuilder
 from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
+from ofa.io.checkpoint_files import check_checkpoint_file
 from ofa.io.values import value_as
 from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.process_state import kept_process_state
@@ -87,6 +88,8 @@ class Predictor:
             )
         batch_size = at_least_one("batch_size", batch_size)
         paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
+        for path in paths:
+            check_checkpoint_file(path)
         given = {**NOT_WHILE_PREDICTING, **overrides, "base": base and str(base)}
         if bpe_dir is not None:
             given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}

@@ -92,7 +92,7 @@ def fetch(
 def _copy(source: Path, file: str, part: Path) -> None:
     """A file of a local folder. Raises: OSError."""
     if not source.is_dir():
-        raise OSError("no such folder")
+        raise OSError("a file, no folder" if source.exists() else "no such folder")
     if not (source / file).is_file():
         raise OSError(f"the folder holds no {file}")
     shutil.copyfile(source / file, part)
@@ -112,8 +112,8 @@ def _check(public: PublishedFiles, file: str, part: Path, source: str) -> None:
     if wrong:
         part.unlink()
         raise UserError(
-            f"{source}/{file}: expected {words} (removed); start again, or take a mirror with"
-            " --source"
+            f"{source}/{file}: expected {words} (the copy is removed); start again, or take a"
+            " mirror with --source"
         )
 
 
@@ -121,6 +121,11 @@ def _offline(
     public: PublishedFiles, folder: Path, source: str, missing: list[str], error: Exception
 ) -> str:
     addresses = ", ".join(f"{public.url}/{file}" for file in missing)
+    if "://" not in source:
+        return (
+            f"{source}: expected a folder with {', '.join(missing)}, found: {error}; name one that"
+            f" has them by --source ({public.kept_in}), or download {addresses}"
+        )
     again = ", then run this again: it checks the copies" * all(map(public.sums.get, missing))
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a"

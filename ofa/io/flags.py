@@ -22,6 +22,7 @@ import re
 import sys
 import textwrap
 import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from types import ModuleType
@@ -307,8 +308,8 @@ class Parser(argparse.ArgumentParser):
         self.fill: Callable[[], None] | None = None
         self.words: str | None = None  # where unknown flags go, each with one word
         self.others: str | None = None  # where all go that are no flags
-        # positionals, each with the flags that may replace it
-        self.either: list[tuple[argparse.Action, argparse.Action]] = []
+        self.given: list[str] = []  # words of the command line
+        self.either: list[tuple[argparse.Action, argparse.Action]] = []  # positional, flags for it
 
     def add_actions(self, metavar: str = "ACTION", **settings: Any) -> Callable[..., "Parser"]:
         """Sub-commands; without one the help is printed. Returns: ``add_parser``."""
@@ -324,10 +325,10 @@ class Parser(argparse.ArgumentParser):
             self.usage = self.short_usage()
         args = sys.argv[1:] if args is None else list(args)
         words = self.take_words(args) if self.words else {}
-        given = [word.split("=")[0] for word in args if len(word) > 2]
+        self.given = [word.split("=")[0] for word in args if len(word) > 2]
         replaced, actions = [], self._actions
         for positional, flag in self.either:
-            if any(name.startswith(word) for word in given for name in flag.option_strings):
+            if any(name.startswith(word) for word in self.given for name in flag.option_strings):
                 replaced.append(positional)
         self._actions = [action for action in actions if action not in replaced]
         try:
@@ -340,6 +341,18 @@ class Parser(argparse.ArgumentParser):
             setattr(found, self.others, unknown)
             unknown = []
         return found, unknown
+
+    def unrecognized(self, words: list[str]) -> str:
+        """The message about words that are unknown, with what one may have meant."""
+        meant = (did_you_mean(word.split("=")[0], self._option_string_actions) for word in words)
+        return f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}"
+
+    def error(self, message: str) -> typing.NoReturn:
+        """A flag may only be missing because it is misspelled."""
+        names, given = list(self._option_string_actions), filter(re.compile("--").match, self.given)
+        wrong = [flag for flag in given if not any(name.startswith(flag) for name in names)]
+        is_missing = "arguments are required" in message and not self.others
+        super().error(self.unrecognized(wrong) if wrong and is_missing else message)
 
     def take_words(self, args: list[str]) -> dict[str, str]:
         """The ``--name text`` and ``--name=text`` that are no flags of this parser."""
@@ -374,10 +387,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         parser = getattr(found, "parser", self)
         if unknown:
-            known = parser._option_string_actions
-            meant = [did_you_mean(word.split("=")[0], known) for word in unknown]
-            better = next(filter(None, meant), "")
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}{better}")
+            parser.error(parser.unrecognized(unknown))
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -36,7 +36,7 @@ def named_scores(text: str) -> tuple[str, Scores]:
             for key, values in content.get("by_row", {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = "a file of something else"
         if isinstance(error, OSError):
             found = "a folder" if Path(path).is_dir() else f"no file ({error.strerror})"
         raise argparse.ArgumentTypeError(

@@ -47,7 +47,7 @@ def check_folder(folder: str | Path) -> None:
     place = next(parent for parent in parents if parent.exists())
     if not place.is_dir():
         raise UserError(
-            f"{folder}: expected a folder for results, found the file {place}; give another --out"
+            f"{folder}: expected a folder to write, found the file {place}; give another --out"
         )
     try:
         with tempfile.TemporaryFile(dir=place):

@@ -49,3 +49,15 @@ def test_the_help_of_a_command_imports_no_torch(command):
         "heavy = {'torch', 'fairseq', 'torchvision'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
+
+
+@pytest.mark.parametrize("words", ["demo", "draw a --out o", "evaluate rows.tsv", "predict a.jpg"])
+def test_a_missing_checkpoint_is_named_before_anything_heavy_is_loaded(words, tmp_path):
+    command, *rest = words.split()
+    run(
+        "import sys\n"
+        "from ofa.cli.main import main\n"
+        f"assert main(['{command}', '{tmp_path}/none.pt', *{rest}]) == 2\n"
+        "heavy = {'torch', 'fairseq', 'torchvision', 'gradio'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )

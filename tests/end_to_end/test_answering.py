@@ -164,6 +164,6 @@ def test_a_result_folder_that_cannot_be_written_is_refused_at_once(run, capsys):
         == 2
     )
     expected = (
-        f"expected a folder for results, found the file {run.folder / 'file'}; give another --out"
+        f"expected a folder to write, found the file {run.folder / 'file'}; give another --out"
     )
     assert expected in capsys.readouterr().err

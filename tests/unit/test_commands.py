@@ -76,6 +76,7 @@ def test_every_command_is_in_a_module_that_is_listed():
         (["vocab", "biuld"], "did you mean build?"),
         (["vocab", "show", "folder", "--num-bin=5", "--numcodes=7"], "did you mean --num-codes?"),
         (["vocab", "fetch", "gtp2", "--out", "x"], "did you mean gpt2?"),
+        (["upstream", "--outt", "OFA"], "unrecognized arguments: --outt; did you mean --out?"),
     ],
 )
 def test_a_misspelled_word_gets_a_proposal(words, proposal, capsys):

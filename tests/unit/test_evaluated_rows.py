@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import ofa
+from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.inference.evaluate import open_rows, warn_of_another_task
 from ofa.inference.options import EvaluationOptions
@@ -60,6 +61,11 @@ def test_a_misspelled_option_to_replace_is_named(caplog):
         check_overrides("a.pt", [*known, "patch_image_sise"])
     with pytest.raises(UserError, match=r"'beam' of generation; give it to the call"):
         check_overrides("a.pt", [*known, "beam"])
+
+
+def test_rows_without_a_checkpoint_are_not_taken_for_one(capsys):
+    assert main(["evaluate", "rows.tsv"]) == 2
+    assert "a TSV file (or --images DIR) behind it, found rows.tsv alone" in capsys.readouterr().err
 
 
 def test_a_model_says_what_it_is():

@@ -101,7 +101,9 @@ def test_a_folder_is_a_source(tmp_path):
 def test_a_folder_that_lacks_the_file_is_told_as_one(tmp_path, capsys, folder, found):
     source = ["--source", str(tmp_path / folder), "--out", str(tmp_path / "new")]
     assert main(["checkpoint", "fetch", "base", *source]) == 2
-    assert f"error: {tmp_path / folder}: cannot be read ({found})." in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"error: {tmp_path / folder}: expected a folder with {FILE}, found: {found};" in message
+    assert "Without a connection" not in message
     assert not (tmp_path / "new").exists()
 
 

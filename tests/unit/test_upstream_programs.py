@@ -53,6 +53,12 @@ def test_files_of_others_are_replaced_only_when_that_is_asked_for(tmp_path, caps
     assert "program('train.py'" in (tmp_path / "train.py").read_text()
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, capsys):
+    (tmp_path / "OFA").touch()
+    assert main(["upstream", "--out", str(tmp_path / "OFA")]) == 2
+    assert f"OFA: expected a folder to write, found the file {tmp_path}" in capsys.readouterr().err
+
+
 def test_a_program_finds_the_package_and_not_the_folders_beside_it(tmp_path):
     assert main(["upstream", "--out", str(tmp_path)]) == 0
     program = tmp_path / "run_scripts/gigaword/eval_rouge.py"
