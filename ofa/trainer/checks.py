@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from ofa.checkpoints.header import TOKEN_TABLES, Header, read_header
@@ -76,6 +77,11 @@ def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = 
     Raises: UserError for what would end the training later.
     """
     refuse_sharing(value_of("--ddp-backend", flags), "--cpu-offload" in flags)
+    if value_of("--wandb-project", flags) and find_spec("wandb") is None:
+        raise UserError(
+            "--wandb-project: expected the package wandb, found none; pip install"
+            " 'ofa-fairseq[wandb]', or leave the flag out: TensorBoard's files are written anyway"
+        )
     if start is not None:
         _check_start(start, flags)
     _check_document_frequencies(data, flags)

@@ -176,6 +176,13 @@ def test_cider_optimization_without_stage_1_says_to_run_it(folder):
     assert "--from none" in refused(folder, start="none.pt")
 
 
+def test_weights_and_biases_are_refused_where_the_package_is_missing(folder, monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert "pip install 'ofa-fairseq[wandb]'" in refused(folder, "--wandb-project=photos")
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)
+    assert facts(folder, "--wandb-project=photos").rows == 6
+
+
 def test_what_is_not_one_of_our_tasks_is_not_looked_at():
     assert look_at("none.tsv", None, ["--task=translation"]).rows is None
 
