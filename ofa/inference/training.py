@@ -5,13 +5,15 @@ their own: what they print is seen, and this process stays as it is.
 """
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -20,7 +22,7 @@ from ofa.data.tsv import data_files
 from ofa.errors import UserError, did_you_mean
 from ofa.io.json_files import read_json
 from ofa.tasks import spec_of
-from ofa.trainer.flags import known_flags
+from ofa.trainer.flags import ELSEWHERE, known_flags
 from ofa.trainer.launch import CONFIG, LOG, LaunchOptions
 from ofa.trainer.processes import status_of
 
@@ -30,6 +32,12 @@ OWN = {  # option -> flag, besides those of fairseq-train
 }
 # arguments, also by the name that fairseq gives to ``out``, or what makes no run
 NOT_HERE = {"out", "save_dir", "plan", "dry_run", "data", "task"}
+# other names of options, beside those of ``ofa.trainer.flags.ELSEWHERE``
+MEANT = dict.fromkeys(("from_", "checkpoint", "pretrained"), "start")
+MEANT |= {flag[2:].replace("-", "_"): meant[2:] for flag, meant in ELSEWHERE.items()}
+ERROR = re.compile(r"^(?:ofa \w+: )?error: (.*)$", re.MULTILINE)  # the last line of a command
+KEPT = 1 << 16  # bytes of what a command prints
+SECONDS_TO_END = 5  # until all is read that a command printed
 RESULTS, PAGE = "results", "report.html"
 INTERRUPTED = (status_of(signal.SIGINT), -signal.SIGINT)  # by itself, or by the signal
 
@@ -57,8 +65,8 @@ def train(
     """Train on own data, then evaluate the best checkpoint on the validation rows.
 
     Args:
-        task: its name or an alias.
-        data: folder of ``ofa prepare``, or training and validation files.
+        task: its name or an alias; ``joint`` for several, which a JSON file names.
+        data: folder of ``ofa prepare``, or training and validation files; that JSON file.
         out: folder of the run; the same call resumes a run that was stopped.
         options: those of ``ofa train`` (``size``, ``bpe_dir``, ``start``: a checkpoint,
             ``auto=False``, ...) and any flag of fairseq-train: ``max_epoch=5``.
@@ -67,9 +75,9 @@ def train(
         UserError: for an unknown option, or if the training fails.
         KeyboardInterrupt: if it was interrupted.
     """
-    spec = spec_of(task, "task")
+    name = task if task == "joint" else spec_of(task, "task").name
     files = ",".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)
-    words = flags_of_options(options, spec.name)
+    words = flags_of_options(options, name)
     _run("train", task, "--data", files, "--out", str(out), *words, log=Path(out) / LOG)
     folder = Path(out)
     best = folder / "checkpoint_best.pt"
@@ -103,9 +111,9 @@ def flags_of_options(options: Mapping[str, Any], task: str) -> list[str]:
     words = []
     for name, value in options.items():
         if name not in known or name in NOT_HERE:
-            raise UserError(
-                f"train: expected options of ofa train, found '{name}'{did_you_mean(name, known)}"
-            )
+            meant = MEANT.get(name, "").replace("-", "_")
+            better = f"; did you mean {meant}?" if meant else did_you_mean(name, known)
+            raise UserError(f"train: expected options of ofa train, found '{name}'{better}")
         flag = OWN.get(name) or f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
@@ -133,7 +141,10 @@ def validation_rows(folder: Path) -> str | None:
 
 def _run(*words: str, log: Path | None = None) -> None:
     """A command of ours to its end. Ctrl-C reaches it as well: it saves first."""
-    process = subprocess.Popen([sys.executable, "-m", "ofa", *words])
+    process = subprocess.Popen([sys.executable, "-m", "ofa", *words], stderr=subprocess.PIPE)
+    printed = bytearray()
+    reader = threading.Thread(target=_pass_on, args=(process.stderr, printed), daemon=True)
+    reader.start()
     status, interrupted = None, False
     while status is None:
         try:
@@ -143,7 +154,17 @@ def _run(*words: str, log: Path | None = None) -> None:
     if interrupted or status in INTERRUPTED:
         raise KeyboardInterrupt
     if status:
-        where = f" and in {log}" if log else ""
-        raise UserError(
-            f"ofa {words[0]}: ended with status {status}; what it printed is above{where}"
-        )
+        reader.join(SECONDS_TO_END)
+        causes = ERROR.findall(printed.decode(errors="replace"))
+        cause = causes[-1] if causes else f"ended with status {status}; what it printed is above"
+        where = f"; its log is {log}" if log and log.exists() else ""
+        raise UserError(f"ofa {words[0]}: {cause}{where}")
+
+
+def _pass_on(stream: BinaryIO, printed: bytearray) -> None:
+    """Print what a command prints, piece by piece as bars come, and keep the end of it."""
+    while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
+        sys.stderr.write(piece.decode(errors="replace"))
+        sys.stderr.flush()
+        printed += piece
+        del printed[:-KEPT]

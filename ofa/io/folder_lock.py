@@ -73,9 +73,11 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _open_locked(path)
     except OSError as error:
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        found = f"{error.strerror or error} ({path.name}); correct its permissions, or"
         raise UserError(
-            f"{folder}: expected a folder that can be written to, found {error.strerror or error}"
-            f" ({path.name}); correct its permissions, or choose another folder"
+            f"{folder}: expected a folder that can be written to, found"
+            f" {'a file;' if is_file else found} choose another folder"
         ) from error
     if handle is not None:
         os.truncate(handle, 0)

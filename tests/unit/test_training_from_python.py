@@ -1,5 +1,6 @@
 """``ofa.train`` and ``OFA.finetune``: options become flags, and a run comes back."""
 
+import io
 import json
 import signal
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ def commands(tmp_path, monkeypatch):
     """The commands that are run; in place of running they leave their files in ``tmp_path/run``."""
     ran = []
 
-    def run(words):
+    def run(words, stderr):
         ran.append(words[3:])
         folder = tmp_path / "run"
         (folder / "results").mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,7 @@ def commands(tmp_path, monkeypatch):
                 json.dump({"scores": {"CIDEr": 2.5}}, file)
         config = {"data": run.data, "disable_validation": run.disable_validation}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        return SimpleNamespace(wait=wait)
+        return SimpleNamespace(wait=wait, stderr=io.BytesIO(run.printed))
 
     def wait():
         if run.interrupts:
@@ -39,6 +40,7 @@ def commands(tmp_path, monkeypatch):
         return run.status
 
     run.status, run.options, run.interrupts, run.writes_scores = 0, {}, 0, True
+    run.printed = b""
     run.data, run.disable_validation = f"{tmp_path}/data/train.tsv,{tmp_path}/data/val.tsv", False
     monkeypatch.setattr(training, "read_header", lambda path: Header(run.options))
     monkeypatch.setattr(training.subprocess, "Popen", run)
@@ -97,17 +99,49 @@ def test_scores_of_an_earlier_evaluation_are_not_taken(tmp_path, commands):
     assert train("caption", tmp_path / "data", tmp_path / "run").scores == {}
 
 
-@pytest.mark.parametrize("name, meant", [("max_epcoh", "max_epoch"), ("siez", "size")])
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("max_epcoh", "max_epoch"),
+        ("siez", "size"),
+        ("learning_rate", "lr"),
+        ("epochs", "max_epoch"),
+        ("from_", "start"),
+    ],
+)
 def test_an_unknown_option_is_an_error_before_anything_runs(tmp_path, commands, name, meant):
     with pytest.raises(UserError, match=f"found '{name}'; did you mean {meant}[?]"):
         train("caption", tmp_path / "data", tmp_path / "run", **{name: 3})
     assert commands.ran == []
 
 
-def test_a_training_that_fails_names_its_log(tmp_path, commands):
-    commands.run.status = 2
-    with pytest.raises(UserError, match="status 2; .* above and in .*run/train.log"):
+@pytest.mark.parametrize(
+    "printed, message",
+    [
+        ("", "^ofa train: ended with status 2; what it printed is above$"),
+        ("warning: slow\nerror: data: expected a folder\n", "^ofa train: data: expected a folder$"),
+        ("ofa train: error: argument --size: no\n", "^ofa train: argument --size: no$"),
+    ],
+)
+def test_a_training_that_fails_says_why(tmp_path, commands, capsys, printed, message):
+    commands.run.status, commands.run.printed = 2, printed.encode()
+    with pytest.raises(UserError, match=message):
         train("caption", tmp_path / "data", tmp_path / "run")
+    assert capsys.readouterr().err == printed
+
+
+def test_a_training_that_fails_names_its_log_if_there_is_one(tmp_path, commands):
+    commands.run.status = 2
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/train.log").touch()
+    with pytest.raises(UserError, match="above; its log is .*run/train.log$"):
+        train("caption", tmp_path / "data", tmp_path / "run")
+
+
+def test_several_tasks_are_trained_by_their_file(tmp_path, commands):
+    commands.run.data = f"{tmp_path}/joint.json"
+    assert train("joint", tmp_path / "joint.json", tmp_path / "run").page is None
+    assert commands.ran[0][1:4] == ["joint", "--data", f"{tmp_path}/joint.json"]
 
 
 @pytest.mark.parametrize("status", [130, -signal.SIGINT, 0])
