@@ -345,14 +345,20 @@ def test_files_are_copied_from_a_folder(mirror, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == FILES
 
 
-@pytest.mark.parametrize("source", ["http://127.0.0.1:9", "nonsense", "/no/such/folder"])
-def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_path, capsys, source):
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("http://127.0.0.1:9", "copy encoder.json, vocab.bpe, dict.txt to {folder}"),
+        ("nonsense", "nonsense: expected a folder with encoder.json, vocab.bpe, dict.txt, found:"),
+        ("/no/such/folder", "/encoder.json, http"),  # the addresses
+    ],
+)
+def test_without_the_files_the_message_says_what_to_copy_where(
+    mirror, tmp_path, capsys, source, words
+):
     assert fetch(mirror, tmp_path / "g", "--source", source) == 2
     message = capsys.readouterr().err
-    assert (
-        f"copy encoder.json, vocab.bpe, dict.txt to {tmp_path / 'g'}" in message
-        and "utils/BPE" in message
-    )
+    assert words.format(folder=tmp_path / "g") in message and "utils/BPE" in message
     assert not (tmp_path / "g").exists()
 
 
