@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from ofa.data.images import from_file
-from ofa.errors import UserError
+from ofa.errors import UserError, did_you_mean
 from ofa.inference.api import DRAW, OFA
 from ofa.inference.predictions import Answer, Box, Region
 from ofa.synthetic.shapes import Scene, make_scene, render
@@ -86,7 +86,10 @@ class Demo:
         keys |= {key: key for key in known}
         unknown = [name for name in wanted if name not in keys]
         if unknown:
-            raise UserError(f"--tasks: expects some of {', '.join(known)}, found {unknown[0]!r}")
+            raise UserError(
+                f"--tasks: expects some of {', '.join(known)}, found"
+                f" {unknown[0]!r}{did_you_mean(unknown[0], keys)}"
+            )
         chosen = [keys[name] for name in wanted] or [
             key for key, spec in known.items() if self.is_usual(spec)
         ]

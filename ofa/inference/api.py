@@ -18,7 +18,7 @@ from PIL import Image
 from ofa.data.collate import collate
 from ofa.data.images import as_image
 from ofa.data.sample import Sample, SampleBuilder
-from ofa.errors import UserError
+from ofa.errors import UserError, did_you_mean
 from ofa.inference.predictions import Region, answer_of, region_of
 from ofa.inference.predictor import Predictor, at_least_one, cut
 from ofa.inference.training import TrainingRun, train
@@ -26,7 +26,7 @@ from ofa.models.generation.options import check_options
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.task.template import is_template
-from ofa.tasks import spec_of, specs_called
+from ofa.tasks import declared_specs, spec_of, specs_called
 
 DRAW = "image_gen"
 
@@ -127,7 +127,10 @@ class OFA(Predictor):
         many dogs?")``."""
         known = [] if name.startswith("_") else specs_called(name)
         if not known and not is_template(name):
-            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+            names = [*dir(type(self)), *(one for spec in declared_specs() for one in spec.names)]
+            raise AttributeError(
+                f"'{type(self).__name__}' has no attribute '{name}'{did_you_mean(name, names)}"
+            )
         return functools.partial(self.ask, known[0].name if known else name)
 
     def caption(self, image: Any, **options: Any) -> Any:

@@ -284,8 +284,10 @@ def test_the_page_offers_what_the_model_can_do():
     assert list(Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks) == ["caption", "draw"]
     with pytest.raises(UserError, match="--image-tokenizer"):
         Demo(Model(), ["draw"])
-    with pytest.raises(UserError, match="expects some of caption, .*answer"):
+    with pytest.raises(UserError, match="expects some of caption, .*answer.*found 'dance'"):
         Demo(Model(), ["dance"])
+    with pytest.raises(UserError, match="found 'captoin'; did you mean caption[?]"):
+        Demo(Model(), ["captoin"])
 
 
 def test_examples_are_always_the_same_and_ask_something_for_every_task():

@@ -72,3 +72,6 @@ def test_a_model_says_what_it_is():
     checkpoint = SimpleNamespace(path="a.pt", trained={"caption": {}, "vqa_gen": {}}, networks=[])
     model = ofa.OFA(checkpoint, "cpu", None)  # type: ignore[arg-type]
     assert repr(model) == "OFA('a.pt', trained for caption, vqa_gen, on cpu)"
+    with pytest.raises(AttributeError, match="no attribute 'captoin'; did you mean caption[?]"):
+        model.captoin("a.jpg")
+    assert not hasattr(model, "_captoin")
