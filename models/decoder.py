@@ -17,6 +17,7 @@ from ofa.models.attention import mask_bias, needs_mask, pad_for_prompt, with_pro
 from ofa.models.cache import DecoderCache, PositionRows
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
+from ofa.models.fused_layers import FusedLayers
 from ofa.models.layers import DecoderLayer, TransformerStack
 from ofa.models.positions import code_positions
 from ofa.models.static_cache import StaticCache
@@ -147,7 +148,7 @@ class Decoder(TransformerStack):
         if kept is not None and kept.serves(sources[0][0], *shape, weights):
             kept.restart(sources, prompts, bias_rows)
             return kept
-        return StaticCache(sources, prompts, *shape, bias_rows, weights)
+        return StaticCache(sources, prompts, *shape, bias_rows, weights, FusedLayers(self.layers))
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Feed the next token(s) of every beam. Args: tokens: int64[B, K] or [B, K, T].
@@ -168,7 +169,8 @@ class Decoder(TransformerStack):
         biases, source_bias, positions = cache.begin(num_tokens, beams)
         tokens = tokens.reshape(images * beams, num_tokens)
         x = self.embed(tokens, repeat_rows(cache.is_code, beams), positions)
-        for index, layer in enumerate(self.layers):
+        layers = cache.layers if isinstance(cache, StaticCache) else self.layers
+        for index, layer in enumerate(layers):
             extend, source = partial(cache.extend, index), cache.sources[index]
             x = layer(x, extend, biases[index], source, source_bias)
         return self.layer_norm(x[:, -1:]).view(images, beams, -1)
@@ -204,7 +206,9 @@ class Decoder(TransformerStack):
 
     def embed(self, tokens: Tensor, is_code: IsImageCode, positions: Optional[Tensor]) -> Tensor:
         """Input of the first layer (N, T, C). Args: positions: what ``self.positions`` made."""
-        x = self.embed_tokens(tokens) * self.embed_scale
+        x = self.embed_tokens(tokens)
+        if self.embed_scale != 1:
+            x = x * self.embed_scale
         if positions is not None:
             x = x + positions
 

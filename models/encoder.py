@@ -201,7 +201,8 @@ class Encoder(TransformerStack):
 
     def finish_embedding(self, x: Tensor, positions: Tensor, kind: int, norm: nn.Module) -> Tensor:
         """Adds positions (if wanted) and the type vector: 0 text, 1 image, 2 second image."""
-        x = x * self.embed_scale
+        if self.embed_scale != 1:
+            x = x * self.embed_scale
         if self.config.entangle_position_embedding:
             x = x + positions
         if self.type_embedding is not None:

@@ -176,7 +176,8 @@ class DecoderLayer(Layer):
         """
 
         def attend(y: Tensor) -> Tensor:
-            y = self.self_attn(y, extend(self.self_attn.keys_values(y)), bias)
+            new, query = self.self_attn.project(y)
+            y = self.self_attn(y, extend(new), bias, query=query)
             return self.dropout(self.self_attn_ln(y))
 
         def attend_source(y: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """The decoder's cache for GPUs: a step of fixed shapes, which becomes a CUDA graph.
 
-A step has about 170 operators, and to launch them takes the host several times longer than to
-compute them takes a GPU. A graph launches them at once, but repeats exactly what was recorded: the
-same operators on the same memory. So here
+A step has more than a hundred operators, and to launch them takes a host several times longer than
+a GPU takes to compute them. A graph launches them at once, but repeats exactly what was
+recorded: the same operators on the same memory. So here
 
 - the position of a token is a number on the GPU, by which its rows of the biases are looked up;
 - self-attention reads all places of a block of positions; those to come are masked by the causal
   bias. Blocks end at 32, 64, 128, 256, 384, ...: a short text does not read many places, and a long
   one does not need many graphs;
 - the first step, which has one beam, runs with all of them;
-- nothing leaves: an image whose search is over is computed until all are done.
+- nothing leaves: an image whose search is over is computed until all are done;
+- the layers are those of ``fused_layers.py``, which have fewer operators.
 
 The first step of a block runs by itself, the second is recorded; a later batch of the same shapes
 uses the memory and the graphs again. Without CUDA, or with ``OFA_CUDA_GRAPHS=0``, every step runs
@@ -17,6 +18,7 @@ by itself: the same operators, the same numbers. Letters as in ``cache.py``.
 """
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -26,9 +28,11 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ofa.models.attention import KeyValue
 from ofa.models.cache import PositionRows
+from ofa.models.fused_layers import FusedLayers
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +68,11 @@ class Block:
 
     first: int
     last: int
-    biases: Tensor  # (layers, 1, H, rows, L + last)
-    source_bias: Tensor  # (B, H, rows, room for S)
-    positions: Optional[Tensor]  # (1, rows, C)
+    places: Tensor  # int64[rows, 2]: row of the block, place in the buffer
+    # a row of each position: the source's bias (B, H, 1, room for S), biases (layers, 1, H, 1, L +
+    # last) and perhaps what is added to embeddings (1, 1, C), behind each other
+    rows: Tensor
+    shapes: Sequence[tuple[int, ...]]  # of these parts
     states: Optional[Tensor] = None  # (B, K, C), of the last step
     graph: Any = None
 
@@ -74,7 +80,8 @@ class Block:
 class StaticCache:
     """Stands where a `DecoderCache` does, for one token at a time of ``beam`` beams.
 
-    Args: as those of `DecoderCache`; weights: of the decoder, which a graph reads where they are.
+    Args: as those of `DecoderCache`; weights: of the decoder, which a graph reads where they are;
+    layers: what a step runs.
     """
 
     def __init__(
@@ -86,10 +93,11 @@ class StaticCache:
         is_code: bool,
         bias_rows: Callable[[int, int], PositionRows],
         weights: Sequence[Tensor],
+        layers: FusedLayers,
     ) -> None:
         keys = sources[0][0]
         self.images, heads, length, width = keys.shape
-        self.beams, self.is_code, self.weights = beam, is_code, weights
+        self.beams, self.is_code, self.weights, self.layers = beam, is_code, weights, layers
         self.prompt_length = prompts[0][0].size(2) if prompts else 0
         self.kind = fingerprint(keys, beam, max_len, is_code, weights)
         source_room = -(-length // SOURCE_MULTIPLE) * SOURCE_MULTIPLE
@@ -102,9 +110,10 @@ class StaticCache:
         rows = torch.arange(self.images * beam, device=keys.device)
         self.first_beams = rows.view(self.images, beam)[:, :1]
         self.rows, self.parents = rows, rows.clone()  # of the buffer
-        self.tokens = torch.zeros_like(rows).view(self.images, beam, 1)
-        # of the token that is fed: its row of the block, its place in the buffer
-        self.at = torch.zeros(2, dtype=torch.int64, device=keys.device)
+        # of the tokens that are fed: their row of the block, place in the buffer; themselves
+        self.fed = rows.new_zeros(2 + len(rows))
+        self.row, self.place = self.fed[:1], self.fed[1:2]
+        self.tokens = self.fed[2:].view(self.images, beam, 1)
         self.blocks: dict[int, Block] = {}  # by their end
         self.records = can_record(keys.device)
         self.restart(sources, prompts, bias_rows)
@@ -120,6 +129,7 @@ class StaticCache:
         bias_rows: Callable[[int, int], PositionRows],
     ) -> None:
         """Begin another batch."""
+        self.layers.refresh()
         self.bias_rows, self.source_length = bias_rows, sources[0][0].size(2)
         self.length, self.reordered = 0, False
         self.block: Optional[Block] = None
@@ -130,7 +140,6 @@ class StaticCache:
         for layer, prompt in enumerate(prompts or []):
             for kind in range(2):
                 self.buffer[kind, layer, :, :, : self.prompt_length] = prompt[kind]
-        self.at[1].fill_(self.prompt_length)
 
     def reorder(self, parents: Tensor) -> None:
         """Beam k of image b continues the old beam ``parents[b, k]``, with the next step. Args:
@@ -143,11 +152,13 @@ class StaticCache:
     def run(self, step: Step, tokens: Tensor) -> Tensor:
         """States after the next token. Args: step: makes them; tokens: int64[B, K, 1], or (B, 1, 1)
         that all beams share."""
-        self.tokens.copy_(tokens)
+        beams = tokens.size(1)
+        block = self.enter_block()
+        place, tokens = block.places[self.length - block.first], tokens.expand_as(self.tokens)
+        torch.cat([place, tokens.flatten()], out=self.fed)
         if not self.reordered:
             self.parents.copy_(self.rows)
         self.reordered = False
-        block = self.enter_block()
         if self.records and block.graph is None and block.states is not None:
             self.record(step, block)
         if block.graph is not None:
@@ -156,7 +167,7 @@ class StaticCache:
             self.compute(step, block)
         self.length += 1
         assert block.states is not None
-        return block.states[:, : tokens.size(1)]
+        return block.states[:, :beams]
 
     def record(self, step: Step, block: Block) -> None:
         """The step of a block as a graph."""
@@ -172,10 +183,10 @@ class StaticCache:
 
     def compute(self, step: Step, block: Block) -> None:
         """The operators of a step, from ``self.tokens`` to ``block.states``."""
-        filled = self.buffer[..., : self.prompt_length + block.last, :]
-        filled.copy_(filled.index_select(2, self.parents))
+        if self.beams > 1:
+            filled = self.buffer[..., : self.prompt_length + block.last, :]
+            filled.copy_(filled.index_select(2, self.parents))
         block.states = step(self.tokens, self)
-        self.at.add_(1)
 
     def enter_block(self) -> Block:
         """The block of the next position; at its begin what is known of its positions."""
@@ -183,21 +194,21 @@ class StaticCache:
             return self.block
         first, last = self.length, end_of_block(self.length)
         biases, source_bias, positions = self.bias_rows(first, last)
+        masked = torch.finfo(source_bias.dtype).min
+        room = self.source_buffer.size(4) - self.source_length
+        source_bias = F.pad(source_bias, (0, room), value=masked)
+        parts = [source_bias.expand(self.images, -1, -1, -1), torch.stack(biases)]
+        parts += [] if positions is None else [positions]
+        parts = [part.movedim(-2, 0) for part in parts]  # rows first
+        rows = torch.cat([part.flatten(1) for part in parts], 1)
         known = self.blocks.get(last)
         if known is None:
-            masked = torch.finfo(source_bias.dtype).min
-            shape = (self.images, *source_bias.shape[1:3], self.source_buffer.size(4))
-            known = Block(
-                first, last, torch.stack(biases), source_bias.new_full(shape, masked), positions
-            )
-            self.blocks[last] = known
+            numbers = torch.arange(last - first, device=rows.device)
+            places = torch.stack([numbers, numbers + first + self.prompt_length], 1)
+            shapes = [part[0].unsqueeze(-2).shape for part in parts]
+            known = self.blocks[last] = Block(first, last, places, rows, shapes)
         else:
-            torch.stack(biases, out=known.biases)
-            known.source_bias.fill_(torch.finfo(source_bias.dtype).min)
-            if known.positions is not None and positions is not None:
-                known.positions.copy_(positions)
-        known.source_bias[..., : self.source_length] = source_bias
-        self.at[0].zero_()
+            known.rows.copy_(rows)
         self.block = known
         return known
 
@@ -207,23 +218,23 @@ class StaticCache:
         """As that of `DecoderCache`, for one token of all beams."""
         block = self.block
         assert block is not None and num_tokens == 1 and beams == self.beams
-        row = self.at[:1]
-        positions = block.positions
-        return PositionRows(
-            list(block.biases.index_select(3, row).unbind()),
-            block.source_bias.index_select(2, row),
-            None if positions is None else positions.index_select(1, row),
+        row = block.rows.index_select(0, self.row)[0]
+        parts = row.split([math.prod(shape) for shape in block.shapes])
+        source_bias, biases, *positions = (
+            part.view(shape) for part, shape in zip(parts, block.shapes)
         )
+        return PositionRows(list(biases.unbind()), source_bias, positions[0] if positions else None)
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
         """Store new keys and values (B * K, H, 1, D). Returns: the block's, (B * K, H, L + last,
         D)."""
         assert self.block is not None
-        end, place = self.prompt_length + self.block.last, self.at[1:]
-        keys, values = (
-            self.buffer[kind, layer, :, :, :end].index_copy_(2, place, new[kind])
-            for kind in range(2)
-        )
+        end = self.prompt_length + self.block.last
+        every = self.buffer[:, layer, :, :, :end]
+        if isinstance(new, Tensor):
+            keys, values = every.index_copy_(3, self.place, new)
+        else:
+            keys, values = (part.index_copy_(2, self.place, own) for part, own in zip(every, new))
         return keys, values
 
 

@@ -85,6 +85,7 @@ class GenerationBatch:
         self.going = Ahead()
         self.images = torch.arange(batch, device=device)
         self.places = torch.arange(2 * self.beam, device=device)  # of candidates
+        self.eos = torch.full_like(self.places[:1], generator.eos)
         ids = sample.get("id") if hook is not None else None
         self.ids = ids.tolist() if isinstance(ids, Tensor) else list(range(batch))
         prefix = source.new_empty(batch, 0) if prefix_tokens is None else prefix_tokens
@@ -262,15 +263,14 @@ class GenerationBatch:
             scores = scores.masked_fill(ends, -math.inf)
         if step == self.max_len:
             return True
-        rank = self.places[: ends.size(1)]
-        going = (ends * ends.size(1) + rank).argsort(1)[:, : self.beam]
+        going = ends.view(torch.uint8).argsort(dim=1, stable=True)[:, : self.beam]
         scores, tokens, parents = (part.gather(1, going) for part in (scores, tokens, parents))
         over = False
         if may_end or may_stick:
-            complete = self.finished.counts[self.images] >= self.beam
-            goes_on = (scores > -math.inf).any(1) & ~complete
+            incomplete = self.finished.counts_of(self.images) < self.beam
+            goes_on = (scores > -math.inf).any(1) & incomplete
             if self.static:
-                scores = scores.masked_fill(~goes_on[:, None], -math.inf)
+                scores = torch.where(goes_on[:, None], scores, -math.inf)
                 over = not self.going.tell(goes_on.any())
             elif not bool(goes_on.all()):
                 rows = goes_on.nonzero().squeeze(1)
@@ -283,8 +283,8 @@ class GenerationBatch:
 
     def rescue(self, found: Candidates, stuck: Tensor) -> Candidates:
         """Stuck images without hypotheses get their beams as they are, </s> for free."""
-        needy = stuck & self.finished.counts[self.images].eq(0)
-        self.finished.cut_short[self.images] |= needy
+        needy = stuck & self.finished.counts_of(self.images).eq(0)
+        self.finished.cut(self.images, needy)
         beams, places = self.totals.size(1), found.scores.size(1)
         totals = F.pad(self.totals[..., -1], (0, places - beams), value=-math.inf)
         own = self.places[:places].clamp(max=beams - 1)
@@ -297,7 +297,7 @@ class GenerationBatch:
 
     def finish(self, step: int, ends: Tensor, scores: Tensor, parents: Tensor) -> None:
         """Keep the candidates (B, K) that end."""
-        last = torch.full_like(parents, self.generator.eos)
+        last = self.eos.expand_as(parents)
         tokens, totals = (part[..., 1:] for part in self.continued(last, scores, parents))
         if not self.options.unnormalized:
             scores = scores / (step + 1) ** self.options.lenpen
@@ -318,7 +318,10 @@ class GenerationBatch:
     def extend(self, step: int, scores: Tensor, tokens: Tensor, parents: Tensor) -> None:
         """Beam k of each image becomes beam ``parents[:, k]`` with one more token."""
         beams = self.places[: self.beam]
-        if self.tokens.size(1) != self.beam or self.holds(parents != beams):
+        same = self.tokens.size(1) == self.beam
+        if same and self.beam > 1:
+            same = self.looks and bool((parents == beams).all())
+        if not same:
             for cache in self.caches:
                 cache.reorder(parents)
         self.tokens, self.totals = self.continued(tokens, scores, parents)

@@ -61,15 +61,33 @@ class FinishedHypotheses:
             totals: float32[B, K, T], summed log-probability up to each token.
             scores: float32[B, K], what hypotheses are compared by.
         """
-        counts = self.counts[images]
-        place = counts[:, None] + ended.cumsum(1) - 1
-        place = place.masked_fill(~ended, self.beam).clamp(max=self.beam)
+        counts = self.counts_of(images)[:, None] + ended.cumsum(1)
+        place = torch.where(ended, counts - 1, self.beam).clamp(max=self.beam)
         rows, length = images[:, None], tokens.size(-1)
         self.tokens[rows, place, :length] = tokens
         self.totals[rows, place, :length] = totals
         self.scores[rows, place] = scores
         self.lengths[rows, place] = length
-        self.counts[images] = (counts + ended.sum(1)).clamp(max=self.beam)
+        counts = counts[:, -1].clamp(max=self.beam)
+        if self.are_all(images):
+            self.counts = counts
+        else:
+            self.counts[images] = counts
+
+    def are_all(self, images: Tensor) -> bool:
+        """Whether all images are still searched: looking them up is needless then."""
+        return len(images) == len(self.counts)
+
+    def counts_of(self, images: Tensor) -> Tensor:
+        """int64[B], of the images that are still searched."""
+        return self.counts if self.are_all(images) else self.counts[images]
+
+    def cut(self, images: Tensor, which: Tensor) -> None:
+        """Nothing can follow in some of the images. Args: which: bool[B]."""
+        if self.are_all(images):
+            self.cut_short |= which
+        else:
+            self.cut_short[images] |= which
 
     def as_lists(self) -> tuple[list[list[dict[str, Tensor]]], int]:
         """fairseq's form: per image the hypotheses, best first, as dicts; how many were cut short.
@@ -152,7 +170,8 @@ def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
     width = log_probs.size(-1)
     scores, flat = largest(log_probs, so_far, 2 * beam)
     empty = (0, 2 * beam - scores.size(1))
-    scores, flat = F.pad(scores, empty, value=-math.inf), F.pad(flat, empty)
+    if empty != (0, 0):
+        scores, flat = F.pad(scores, empty, value=-math.inf), F.pad(flat, empty)
     return Candidates(scores, flat % width, flat // width)
 
 

@@ -164,6 +164,19 @@ def test_nan_of_one_batch_does_not_reach_the_next(models):
     assert_same(generator.generate(None, photo_batch()), expected)
 
 
+def test_weights_that_changed_in_place_are_those_of_the_next_batch():
+    model = build_awake(VOCAB, scale_heads=True)
+    generator = generator_of("beam", [model], static=True)
+    generator.generate(None, photo_batch())
+    (first,) = generator.kept.values()
+    for layer in model.decoder.layers:
+        for part in (layer.self_attn.v_proj.weight, layer.encoder_attn.c_attn):
+            part.data *= -1  # as an optimizer does it
+    found = generator.generate(None, photo_batch())
+    assert generator.kept[0] is first
+    assert_same(found, generate("beam", [model], photo_batch(), static=False))
+
+
 def test_weights_of_another_network_do_not_use_the_memory_again(models):
     generator = generator_of("beam", models, static=True)
     generator.generate(models, photo_batch())
