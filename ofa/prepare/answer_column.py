@@ -25,7 +25,6 @@ from ofa.task.text import CONFIDENCE, JOIN, learned_answer, without_join
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SET = "trainval_ans2label.json"  # the file of a data set's answers
 DIGITS = "zero one two three four five six seven eight nine ten".split()
 NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(DIGITS)}}
 ARTICLES = {"a", "an", "the"}

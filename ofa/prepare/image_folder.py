@@ -27,6 +27,7 @@ from ofa.prepare.dataset import PreparedDataset, label_text
 from ofa.prepare.source import SourceOptions, given_splits, source
 from ofa.prepare.table import TableRow, dataset_of
 from ofa.prepare.tsv_writer import IMAGE
+from ofa.task.answers import CLASS_SET
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDatas
     class2label: dict[str, int] = {}
     for label, text in enumerate(words, start=1):
         class2label.setdefault(text, label)
-    found.texts["class2label.json"] = label_text(class2label)
+    found.texts[CLASS_SET] = label_text(class2label)
     return found
 
 

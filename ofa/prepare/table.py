@@ -29,7 +29,6 @@ from ofa.io.values import (
 )
 from ofa.prepare.annotations import Problems
 from ofa.prepare.answer_column import (
-    ANSWER_SET,
     answer_column,
     answer_of,
     confidences,
@@ -39,6 +38,7 @@ from ofa.prepare.answer_column import (
 from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
 from ofa.prepare.source import SPLITS
 from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, ImagePath
+from ofa.task.answers import ANSWER_SET, CLASS_SET
 from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, objects_field, parse_answers
 
@@ -219,7 +219,7 @@ def number_classes(
             rows = [cells for part in parts.values() for _, cells in part if cells[number]]
             words = sorted({cells[number] for cells in rows})
             labels = {text: label for label, text in enumerate(words, start=1)}
-            found.texts["class2label.json"] = label_text(labels)
+            found.texts[CLASS_SET] = label_text(labels)
             if number and number - 1 not in columns:
                 for cells in rows:
                     cells[number - 1] = str(labels[cells[number]])

@@ -16,6 +16,8 @@ from ofa.io.json_files import load_json, read_plain
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Decoding, TaskOptions
 
+# files that ofa prepare writes beside the rows: answers of questions, classes
+ANSWER_SET, CLASS_SET = "trainval_ans2label.json", "class2label.json"
 EXPECTED = "a label file {text: number}"
 LISTED = 30  # missing answers that a message names
 INFERENCE_TYPES = ("allcand", "beamsearch")

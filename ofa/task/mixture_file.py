@@ -6,7 +6,8 @@
 
 ``weight`` is how often a task's rows are shown in an epoch (default 1), everything else an option
 of the task under its command-line name with underscores. Files are looked for beside this file.
-In one line, with files and weights alone: ``caption=train.tsv,val.tsv*0.2, vqa_gen=questions.tsv``.
+In one line, with files and weights alone: ``caption=train.tsv,val.tsv*0.2, vqa_gen=questions.tsv``;
+the set of answers is the file of ``ofa prepare`` beside the rows.
 """
 
 import json
@@ -14,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -22,6 +23,7 @@ from ofa.errors import UserError, did_you_mean
 from ofa.io.json_files import read_json
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
 from ofa.io.values import read_decimal, value_as
+from ofa.task.answers import ANSWER_SET, CLASS_SET
 from ofa.task.task_spec import TaskOptions, TaskSpec
 from ofa.task.template import is_template, parse_template
 
@@ -34,6 +36,7 @@ SHARED = (
 ).split()
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 LINE = "caption=train.tsv,val.tsv*0.5, vqa_gen=questions.tsv"
+ANSWER_FILES = (ANSWER_SET, Path(ANSWER_SET).with_suffix(".pkl").name, CLASS_SET)
 TEMPLATE = "template"  # the task that a line in place of a name is an option of
 # of an entry of a line: a name or a "quoted" template, and "=" behind it
 NAMED = re.compile(r'(?:^|,)\s*(?:"([^"]+)"|([^",=]+?))\s*=')
@@ -73,7 +76,17 @@ def parse_members(text: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
                 content[name][WEIGHT] = read_decimal(times[1])
     if not found or found[0].start():
         raise UserError(f"--mixture: expects tasks such as '{LINE}', found {text[:80]!r}")
-    return members_of("--mixture", content, specs, beside_file=False)
+    members = members_of("--mixture", content, specs, beside_file=False)
+    return [_with_answers(member, specs[member.task].options) for member in members]
+
+
+def _with_answers(member: Member, kind: type[TaskOptions]) -> Member:
+    """With the answers beside its first file, if its task takes a set of them."""
+    folder = Path(member.options["data"].split(",")[0]).parent
+    found = [str(folder / name) for name in ANSWER_FILES if (folder / name).is_file()]
+    if not found or "ans2label_file" not in {field.name for field in fields(kind)}:
+        return member
+    return replace(member, options={"ans2label_file": found[0], **member.options})
 
 
 def members_of(

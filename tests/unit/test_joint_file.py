@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ofa.errors import UserError
+from ofa.task.answers import LabelOptions
 from ofa.task.mixture_file import beside, given, parse_members, read_members
 from ofa.task.task_spec import TaskOptions
 
@@ -87,6 +88,16 @@ def test_a_mixture_is_said_in_one_line_with_files_and_weights():
     assert (colors.weight, colors.options) == (1.0, {"data": "e.tsv", "template": COLORS})
     with pytest.raises(UserError, match="every task once, found 'count' under two of its names"):
         parse_members(line, SPECS)
+
+
+def test_a_line_takes_the_answers_beside_the_rows_where_a_task_has_some(tmp_path):
+    specs = {**SPECS, "vqa_gen": SimpleNamespace(options=LabelOptions, aliases=("vqa",))}
+    line = f"vqa={tmp_path}/train.tsv,{tmp_path}/val.tsv*2, count={tmp_path}/train.tsv"
+    assert all("ans2label_file" not in one.options for one in parse_members(line, specs))
+    (tmp_path / "trainval_ans2label.json").write_text("{}")
+    questions, count = parse_members(line, specs)
+    assert questions.options["ans2label_file"] == f"{tmp_path}/trainval_ans2label.json"
+    assert questions.weight == 2.0 and "ans2label_file" not in count.options
 
 
 @pytest.mark.parametrize(
