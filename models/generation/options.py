@@ -29,6 +29,20 @@ IGNORED = """
 """.split()
 
 
+# What others call an option; ``best`` is an argument of the Python API.
+ELSEWHERE = {
+    "num_beams": "beam",
+    "beam_size": "beam",
+    "n_best": "best",
+    "max_length": "max_len_b",
+    "max_new_tokens": "max_len_b",
+    "length_penalty": "lenpen",
+    "do_sample": "sampling",
+    "top_k": "sampling_topk",
+    "top_p": "sampling_topp",
+}
+
+
 @dataclass
 class GenerationOptions:
     """Options of `SequenceGenerator`; lengths in tokens without </s>, scores natural logarithms."""
@@ -145,9 +159,10 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name in IGNORED:
             logger.warning("%s: generation option '%s' has no effect here", where, name)
         elif name not in (*known, *UNSUPPORTED):
+            meant = ELSEWHERE.get(name)
+            better = f"; did you mean {meant}?" if meant else did_you_mean(name, known)
             raise UserError(
-                f"{where}: expected generation options ({', '.join(known)}), found"
-                f" '{name}'{did_you_mean(name, known)}"
+                f"{where}: expected generation options ({', '.join(known)}), found '{name}'{better}"
             )
     return _typed(given, f"{where}: generation option ")
 

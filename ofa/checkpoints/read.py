@@ -97,8 +97,8 @@ class Checkpoint:
             if self.ema:
                 if not self.averages:
                     raise UserError(
-                        "the checkpoint has no EMA weights (extra_state.ema); evaluate without"
-                        " --ema-eval, or train with --store-ema"
+                        "the checkpoint has no EMA weights (extra_state.ema); leave ema (--ema)"
+                        " out, or train with --store-ema"
                     )
                 state = {**state, **self.averages}
             weights = {
@@ -260,6 +260,8 @@ def read(
     """
     checkpoint = Checkpoint(str(path), load_checkpoint(path), ema)
     content = checkpoint.content
+    if whole and base is not None and not checkpoint.base:
+        logger.warning("%s: is no delta checkpoint, base (--base) changes nothing", path)
     if whole and checkpoint.lacks_base:
         held = read(checkpoint.find_base(base), ema=checkpoint.base.get("ema", False), whole=False)
         tuned = content["model"]

@@ -1,7 +1,7 @@
 """Ask a model about images, from Python: ``OFA.load("checkpoint_best.pt").caption("dog.jpg")``.
 
-Every argument of a call may be a list; all calls take ``best``, ``answers`` and options of the
-generator. ``docs/asking.md`` shows each of them.
+Every argument of a call may be a list; all calls take ``best`` and options of the generator, those
+of a task that chooses ``answers`` as well. ``docs/asking.md`` shows each of them.
 """
 
 import copy
@@ -88,7 +88,7 @@ class OFA(Predictor):
             raise UserError(f"task '{spec.name}' asks about {expected}, found {found}")
         changes = {column.option: column.name in texts for column in spec.asked if column.option}
         if answers is not None:
-            changes |= _chosen_among(answers)
+            changes |= _chosen_among(spec, answers)
         inputs = {column.name: image for column in spec.images[:1]}
         inputs |= {one.name: texts.pop(one.name) for one in spec.images[1:]}
         single, images, rows = _rows(inputs, texts)
@@ -107,6 +107,8 @@ class OFA(Predictor):
         """The prediction of each row. Args: given: options of the generator. Raises: UserError for
         one that it does not know, or a value that none can be."""
         given = check_options(given, f"task '{task.spec.name}'")
+        if given.get("beam") is not None:
+            at_least_one("beam", given["beam"])
         best = at_least_one("best", best)
         decoding = task.spec.decoding(task.options(), untrained)
         options = self.generation(task, given, best)
@@ -286,9 +288,16 @@ def _texts(spec: TaskSpec, columns: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _chosen_among(answers: Sequence[str]) -> dict[str, Any]:
+def _chosen_among(spec: TaskSpec, answers: Sequence[str]) -> dict[str, Any]:
     """The options of a task whose answers are these."""
-    if isinstance(answers, str) or not answers:
+    if spec.answers is None:
+        able = [one.name for one in declared_specs() if one.answers is not None]
+        raise UserError(
+            f"answers: task '{spec.name}' does not choose from a set, {', '.join(able)} do; leave"
+            " the argument out"
+        )
+    is_text = isinstance(answers, str) or not all(isinstance(one, str) for one in answers)
+    if is_text or not answers:
         raise UserError(f"answers: expects a list of texts to choose from, found {answers!r}")
     return {
         "ans2label_dict": json.dumps({text: number for number, text in enumerate(answers)}),

@@ -3,7 +3,8 @@
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, get_type_hints
 
 import torch
 from fairseq import checkpoint_utils
@@ -20,6 +21,7 @@ from ofa.errors import UserError, did_you_mean, naming
 from ofa.io.checkpoint_files import CONVERT
 from ofa.io.json_files import parse_json
 from ofa.io.stored_options import MEMBERS
+from ofa.io.values import read_decimal, read_integer, value_as
 from ofa.models.config import ModelConfig
 from ofa.models.generation.options import GenerationOptions
 from ofa.task.task_spec import TaskOptions
@@ -112,7 +114,8 @@ class LoadedCheckpoint:
         ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
         if registered not in ours:
             raise UserError(
-                f"{self.path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
+                f"{self.path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by"
+                f" --task{did_you_mean(name, ours)}"
             )
         known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[registered])}
         given = {**self.options(name), **self.overrides, **changes, **own}
@@ -154,14 +157,15 @@ class LoadedCheckpoint:
         return parse_json(stored, self.path, "JSON in the stored --eval-args")
 
 
-def check_overrides(path: str, names: Iterable[str]) -> None:
-    """Args: names: of stored options to replace. One of fairseq's trainings changes nothing: a
-    warning. Raises: UserError for one that there is not, and for one of generation."""
-    ours = (TASK_DATACLASS_REGISTRY[name] for name in TASK_REGISTRY if is_ours(name))
+def check_overrides(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored options to replace, numbers of the type that they should have. One of fairseq's
+    trainings changes nothing: a warning. Raises: UserError for one that there is not, for one of
+    generation, and for a number that is none."""
+    ours = [TASK_DATACLASS_REGISTRY[name] for name in TASK_REGISTRY if is_ours(name)]
     known = names_of(ModelConfig, *ours) | {"arch"}
     groups: Iterable[Any] = (group.type for group in dataclasses.fields(FairseqConfig))
     foreign = names_of(*(group for group in groups if dataclasses.is_dataclass(group)))
-    for name in sorted(set(names) - known):
+    for name in sorted(set(given) - known):
         if name in names_of(GenerationOptions):
             raise UserError(
                 f"{path}: expected stored options to replace, found '{name}' of generation; give it"
@@ -173,6 +177,21 @@ def check_overrides(path: str, names: Iterable[str]) -> None:
                 f" '{name}'{did_you_mean(name, known)}"
             )
         logger.warning("%s: '%s' is an option of trainings, it changes nothing", path, name)
+    types = {name: kind for one in ours for name, kind in get_type_hints(one).items()}
+    return {
+        name: _number(f"{path}: option '{name}'", value, types[name])
+        if types.get(name) in (int, float) and value is not None
+        else value
+        for name, value in given.items()
+    }
+
+
+def _number(where: str, value: Any, kind: type) -> int | float:
+    """A number, also as a text. Raises: UserError beginning with ``where``."""
+    with suppress(ValueError):
+        if isinstance(value, str):
+            return read_integer(value) if kind is int else read_decimal(value)
+    return value_as(where, value, kind)
 
 
 def names_of(*classes: Any) -> set[str]:

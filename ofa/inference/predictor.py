@@ -57,7 +57,7 @@ class Predictor:
         checkpoint: str | Path | Sequence[str],
         bpe_dir: str | Path | None = None,
         *,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         precision: str | None = None,
         ema: bool = False,
         base: str | Path | None = None,
@@ -70,7 +70,8 @@ class Predictor:
         Args:
             checkpoint: one file, or several of one vocabulary: an ensemble.
             bpe_dir: vocabulary folder; default: the one that the checkpoint names.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU if there is one.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, also as ``torch.device``; None: a GPU if
+                there is one.
             precision: ``fp32``, ``fp16`` or ``bf16``; None: fp16 on GPUs, else fp32.
             ema: take the moving averages of the weights.
             base: base of a delta checkpoint; default: the file that the checkpoint names.
@@ -87,12 +88,13 @@ class Predictor:
                 f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}"
             )
         batch_size = at_least_one("batch_size", batch_size)
-        paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
+        paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint or ())
+        if not paths:
+            raise UserError(
+                f"checkpoint: expects the path of a file, or several, found {checkpoint!r}"
+            )
         for path in paths:
             check_checkpoint_file(path)
-        given = {**NOT_WHILE_PREDICTING, **overrides, "base": base and str(base)}
-        if bpe_dir is not None:
-            given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}
         chosen = choose_device(device, precision)
         with kept_process_state():
             from ofa import fairseq_plugin
@@ -100,7 +102,10 @@ class Predictor:
             fairseq_plugin.register()
             from ofa.inference.fairseq_loading import LoadedCheckpoint, check_overrides
 
-            check_overrides(str(paths[0]), overrides)
+            overrides = check_overrides(str(paths[0]), overrides)
+        given = {**NOT_WHILE_PREDICTING, **overrides, "base": base and str(base)}
+        if bpe_dir is not None:
+            given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}
         with kept_process_state():  # the weights that the network begins with are random numbers
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)
         dtype = PRECISIONS[inference_precision(chosen, precision)]
@@ -249,24 +254,27 @@ def cut(count: int, size: int) -> list[range]:
     return [range(count)[start : start + size] for start in range(0, count, size)]
 
 
-def choose_device(name: str | None = None, precision: str | None = None) -> torch.device:
+def choose_device(
+    name: str | torch.device | None = None, precision: str | None = None
+) -> torch.device:
     """The device of a name: cpu, cuda, cuda:1, mps; auto or None for a GPU if there is one, else
     the CPU. Several processes (``LOCAL_RANK``) take turns on the GPUs.
 
     Raises: UserError if this build of torch cannot use the GPU, or the GPU has no such precision.
     """
-    if name in (None, "auto"):
-        name = default_device()
+    name = default_device() if name in (None, "auto") else str(name)
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available():
         return torch.device(name)
-    if not str(name).startswith("cuda") or not torch.cuda.is_available():
+    if name.partition(":")[0] not in ("cuda", "mps"):
+        raise UserError(f"device: expected auto, cpu, cuda, cuda:1 or mps, found '{name}'")
+    if not name.startswith("cuda") or not torch.cuda.is_available():
         raise UserError(
             f"device '{name}': expected a GPU of this kind, found none; leave the option out or use"
             " --device cpu"
         )
     count = torch.cuda.device_count()
     taken = int(os.environ.get("LOCAL_RANK", 0)) % count
-    device = torch.device("cuda", taken) if name == "cuda" else torch.device(str(name))
+    device = torch.device("cuda", taken) if name == "cuda" else torch.device(name)
     if device.index is not None and device.index >= count:
         raise UserError(
             f"device '{name}': expected the number of a GPU, from 0 to {count - 1}; use --device"

@@ -242,6 +242,21 @@ STATE = """
 """
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answers": ["a cube"]}, "answers: task 'caption' does not choose from a set, .*vqa_gen"),
+        ({"beam": 0}, "beam: expects an integer of at least 1, found 0"),
+        ({"best": "2"}, 'best expects an integer, found "2"'),
+        ({"temperature": "hot"}, 'temperature expects a number, found "hot"'),
+        ({"num_beams": 3}, "found 'num_beams'; did you mean beam[?]"),
+    ],
+)
+def test_an_option_of_a_call_that_cannot_be_is_one_message(model, images, options, message):
+    with pytest.raises(UserError, match=message):
+        model.caption(images[0], **options)
+
+
 def test_importing_loading_and_predicting_leave_the_process_as_it_was(checkpoint, tmp_path):
     # What is set already would hide that it is set.
     environment = {

@@ -325,6 +325,9 @@ def test_any_task_can_be_asked_of_any_checkpoint(model, caplog):
         ),
         (lambda model, image: model.caption("nowhere.jpg"), "nowhere.jpg: expects an image file"),
         (lambda model, image: model.caption(image, beam=0, best=0), "beam"),
+        (lambda model, image: model.caption(image, beams=3), "found 'beams'; did you mean beam"),
+        (lambda model, image: model.caption(image, answers=["a"]), "'caption' does not choose"),
+        (lambda model, image: model.answer(image, "what?", answers=[1]), "expects a list of texts"),
     ],
 )
 def test_a_wrong_question_is_one_message(model, ask, words):

@@ -3,12 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import ofa
 from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.inference.evaluate import open_rows, warn_of_another_task
 from ofa.inference.options import EvaluationOptions
+from ofa.inference.predictor import choose_device
 from ofa.tasks import spec_of
 
 
@@ -52,15 +54,31 @@ def test_a_misspelled_option_to_replace_is_named(caplog):
     ofa.register_fairseq_plugin()
     from ofa.inference.fairseq_loading import check_overrides
 
-    known = ["patch_image_size", "eval_cider", "lora_rank", "arch", "bpe_dir"]
-    check_overrides("a.pt", known)
+    known = {"patch_image_size": "384", "eval_cider": False, "lora_rank": 4, "bpe_dir": "b"}
+    assert check_overrides("a.pt", known) == {**known, "patch_image_size": 384}
     assert not caplog.messages
-    check_overrides("a.pt", [*known, "fp16"])
+    check_overrides("a.pt", {**known, "fp16": True})
     assert caplog.messages == ["a.pt: 'fp16' is an option of trainings, it changes nothing"]
-    with pytest.raises(UserError, match="'patch_image_sise'; did you mean patch_image_size[?]"):
-        check_overrides("a.pt", [*known, "patch_image_sise"])
-    with pytest.raises(UserError, match=r"'beam' of generation; give it to the call"):
-        check_overrides("a.pt", [*known, "beam"])
+    for wrong, message in (
+        ({"patch_image_sise": 384}, "'patch_image_sise'; did you mean patch_image_size[?]"),
+        ({"beam": 3}, "'beam' of generation; give it to the call"),
+        (
+            {"patch_image_size": "big"},
+            "option 'patch_image_size' expects an integer, found \"big\"",
+        ),
+        ({"num_bins": 9.5}, "option 'num_bins' expects an integer, found 9.5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_overrides("a.pt", known | wrong)
+
+
+def test_what_cannot_be_a_model_is_refused_before_anything_is_read():
+    for checkpoint in (None, []):
+        with pytest.raises(UserError, match="checkpoint: expects the path of a file, or several"):
+            ofa.OFA.load(checkpoint)  # type: ignore[arg-type]
+    assert choose_device(torch.device("cpu")) == choose_device("cpu")
+    with pytest.raises(UserError, match="device: expected auto, cpu, cuda, .*, found 'gpu'"):
+        choose_device("gpu")
 
 
 def test_rows_without_a_checkpoint_are_not_taken_for_one(capsys):

@@ -225,6 +225,8 @@ def test_a_misspelled_option_is_named_with_the_one_that_is_meant():
     check_options({"beam": 2, "max_len_b": 9, "lm_path": None}, "--eval-args")
     with pytest.raises(UserError, match=r"^--eval-args: .*found 'bean'; did you mean beam\?$"):
         check_options({"max_len_b": 9, "bean": 2}, "--eval-args")
+    with pytest.raises(UserError, match=r"found 'top_k'; did you mean sampling_topk\?$"):
+        check_options({"top_k": 9}, "task 'caption'")
 
 
 def test_an_option_of_fairseq_without_effect_is_a_warning(caplog):

@@ -98,6 +98,11 @@ def test_a_base_beside_the_checkpoint_is_found(tmp_path, base, make):
     assert PROMPT in read(moved / "light.pt").content["model"]
 
 
+def test_a_base_of_a_whole_checkpoint_is_said_to_change_nothing(base, caplog):
+    read(base, base)
+    assert "is no delta checkpoint, base (--base) changes nothing" in caplog.text
+
+
 def test_averages_of_the_base_are_meant_when_it_says_so(base, make):
     light = make("light.pt", **{ENTRY: {"base": named_base(base, ema=True)}})
     expected = read(base, ema=True).weights[f"{LAYER}.weight"]
