@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -260,27 +261,36 @@ def cider_optimization(setting: Setting) -> Iterator[Figure]:
 
 def reading(setting: Setting) -> Iterator[Figure]:
     """Images of a TSV through data workers: base64, JPEG, resize, to the device; 640 x 480 pixels
-    each."""
+    each. And with the device for JPEG and resize (``--decode-on-device``)."""
+    from ofa.data.encoded_images import EncodedImage, EncodedImages
     from ofa.data.images import OFA_MEAN, OFA_STD, normalized, pixels_of, squashed
-    from ofa.io.images import decode_image
+    from ofa.io.images import decode_image, open_undecoded
 
     fields, pixels = frame.photo_fields(4 if setting.small else 64), 64 if setting.small else 384
     statistics = torch.tensor([OFA_MEAN, OFA_STD], device=setting.device)
 
     class Photos(torch.utils.data.Dataset):
+        on_device = False
+
         def __len__(self) -> int:
             return 8 if setting.small else 1 << 20
 
-        def __getitem__(self, row: int) -> Tensor:
-            return pixels_of(squashed(decode_image(fields[row % len(fields)], ""), pixels))
+        def __getitem__(self, row: int) -> Any:
+            field = fields[row % len(fields)]
+            if self.on_device:
+                return EncodedImage(open_undecoded(field), pixels)
+            return pixels_of(squashed(decode_image(field, ""), pixels))
 
-    for workers in (0,) if setting.small else sorted({1, min(8, count_cores())}):
-        pinned = setting.device.type == "cuda"
+    counts = (0,) if setting.small else sorted({1, min(8, count_cores())})
+    sizes = {"batch_size": 4 if setting.small else 32, "pin_memory": setting.device.type == "cuda"}
+    for Photos.on_device, workers in product((False, True), counts):
+        join = EncodedImages.join if Photos.on_device else torch.stack
         batches = torch.utils.data.DataLoader(
-            Photos(), batch_size=4 if setting.small else 32, num_workers=workers, pin_memory=pinned
+            Photos(), num_workers=workers, collate_fn=join, **sizes
         )
         rows, started = 0, None
         for batch in batches:
+            batch = batch.pixels(setting.device) if Photos.on_device else batch
             normalized(batch.to(setting.device, non_blocking=True), statistics)
             if started is None:  # the workers have started
                 started = time.perf_counter()
@@ -290,7 +300,8 @@ def reading(setting: Setting) -> Iterator[Figure]:
                 break
         setting.wait()
         rate = rows / (time.perf_counter() - (started or 0))
-        yield Figure(f"reading images, {pixels} px, {workers} workers", rate, "rows/s")
+        way = ", decoded on the device" if Photos.on_device else ""
+        yield Figure(f"reading images, {pixels} px, {workers} workers{way}", rate, "rows/s")
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ofa.data.encoded_images import EncodedImage, EncodedImages
 from ofa.data.images import IMAGE_STATISTICS, normalized
 from ofa.data.sample import TASK, Sample
 
@@ -85,7 +86,10 @@ def with_images_of_one_type(samples: list[Sample]) -> list[Sample]:
     for sample in found:
         statistics = sample.pop(IMAGE_STATISTICS, None)
         for name in IMAGES & sample.keys() if statistics is not None else ():
-            sample[name] = normalized(sample[name], statistics)
+            image = sample[name]
+            if isinstance(image, EncodedImage):
+                image = EncodedImages.join([image]).pixels(statistics.device)[0]
+            sample[name] = normalized(image, statistics)
     return found
 
 
@@ -103,6 +107,19 @@ def rows_of_images(samples: list[Sample]) -> torch.Tensor:
 def join_tokens(values: list[torch.Tensor], pad: int) -> torch.Tensor:
     """int64[L] of different lengths L -> int64[B, longest]."""
     return pad_sequence(values, batch_first=True, padding_value=pad)
+
+
+def join_images(values: list[Any]) -> torch.Tensor | EncodedImages:
+    """[3, H, W] -> [B, 3, H, W]; files stay files."""
+    if any(isinstance(value, EncodedImage) for value in values):
+        return EncodedImages.join(values)
+    return torch.stack(values)
+
+
+def blank_like(image: torch.Tensor | EncodedImage) -> torch.Tensor:
+    if isinstance(image, EncodedImage):
+        return torch.zeros(3, image.side, image.side, dtype=torch.uint8)
+    return torch.zeros_like(image)
 
 
 def join_masks(values: list[torch.Tensor]) -> torch.Tensor:
@@ -130,8 +147,8 @@ Neutral = Callable[[Any, Sample], Any]  # (the value of another sample, the samp
 FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
     "id": ("id", np.array, lambda other, _: ""),
     "source": ("src_tokens", join_tokens, None),
-    "patch_image": ("patch_images", torch.stack, lambda other, _: torch.zeros_like(other)),
-    "patch_image_2": ("patch_images_2", torch.stack, None),
+    "patch_image": ("patch_images", join_images, lambda other, _: blank_like(other)),
+    "patch_image_2": ("patch_images_2", join_images, None),
     IMAGE_STATISTICS: (IMAGE_STATISTICS, torch.stack, lambda other, _: NO_CHANGE),
     "patch_mask": ("patch_masks", torch.cat, lambda other, _: torch.tensor([False])),
     "code_mask": ("code_masks", torch.cat, lambda other, _: torch.tensor([False])),

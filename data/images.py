@@ -64,16 +64,20 @@ def normalized(pixels: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
 
 
 def normalize_images(batch: Any) -> Any:
-    """A batch, or several, that went to its device with images as uint8, as the network takes it:
-    images normalized in float32. Batches with float images are returned as they are."""
+    """A batch, or several, that went to its device with images as uint8 or as files, as the network
+    takes it: images decoded, and normalized in float32. Batches with float images stay as they are.
+    """
     if isinstance(batch, (list, tuple)):
         return type(batch)(map(normalize_images, batch))
     if not isinstance(batch, dict) or batch.get(IMAGE_STATISTICS) is None:
         return batch
     net_input = dict(batch["net_input"])
     for name in ("patch_images", "patch_images_2"):
-        if net_input.get(name) is not None:
-            net_input[name] = normalized(net_input[name], batch[IMAGE_STATISTICS])
+        if (images := net_input.get(name)) is not None:
+            statistics = batch[IMAGE_STATISTICS]
+            if not isinstance(images, torch.Tensor):  # files, see ``ofa.data.encoded_images``
+                images = images.pixels(statistics.device)
+            net_input[name] = normalized(images, statistics)
     rest = {key: value for key, value in batch.items() if key != IMAGE_STATISTICS}
     return {**rest, "net_input": net_input}
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from ofa.data.augment import TrainingTransform
+from ofa.data.encoded_images import EncodedImage
 from ofa.data.images import IMAGE_STATISTICS, mean_and_std, normalized, pixels_of, squashed
-from ofa.io.images import decode_image
+from ofa.io.images import UndecodedJpeg, decode_image, open_undecoded
 from ofa.task.answers import AnswerSet
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.tokens.bpe import Bpe
@@ -29,8 +30,9 @@ class Sample(TypedDict, total=False):
 
     id: Any  # from the file, or a number
     source: torch.Tensor  # int64[S]: <s> what does the image describe? </s>
-    patch_image: torch.Tensor  # float32[3, H, W], normalized; or uint8 (``for_device``)
-    patch_image_2: torch.Tensor  # the same, second image of a pair
+    # float32[3, H, W], normalized; or uint8, or a file (``for_device``)
+    patch_image: torch.Tensor | EncodedImage
+    patch_image_2: torch.Tensor | EncodedImage  # the same, second image of a pair
     image_statistics: torch.Tensor  # float32[2, 3], to normalize images of uint8 by
     patch_mask: torch.Tensor  # bool[1], False: no image, patch_image is a filler
     code_mask: torch.Tensor  # bool[1], True: the target is image codes
@@ -70,8 +72,9 @@ class SampleBuilder:
         seed: of the run.
         answers: the set of the task, if it has one; made here when left out.
         for_device: images stay as decoded, a quarter of the bytes and less work for who reads
-            rows, and batches have ``facts``; whoever asks for it gives batches to
-            ``normalize_images`` on their device. Others get the batches of upstream.
+            rows, or as files (``--decode-on-device``), and batches have ``facts``; whoever asks
+            for it gives batches to ``normalize_images`` on their device. Others get the batches of
+            upstream.
     """
 
     spec: TaskSpec
@@ -111,7 +114,7 @@ class SampleBuilder:
             options=self.options,
             split=self.split,
             language="zh" if self.bpe.kind == "bert" else "en",
-            open_image=open_image or partial(decode_image, where=where),
+            open_image=open_image or partial(self.open_image, where=where),
             where=where,
             index=index,
             rng=random.Random(f"{self.seed}-{epoch}-{index}"),
@@ -167,12 +170,19 @@ class SampleBuilder:
         sample.update(cast(Sample, example.extra))
         return sample
 
+    def open_image(self, field: str, where: str) -> Image.Image:
+        """Image in RGB of a column; a JPEG that the device decodes comes undecoded."""
+        opened = open_undecoded if self.options.decode_on_device else decode_image
+        return opened(field, where)
+
     def pixels(
         self, image: Image.Image | torch.Tensor, rng: Optional[random.Random] = None
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | EncodedImage:
         """[3, S, S] of an image, changed by ``rng``; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
             return image
+        if isinstance(image, UndecodedJpeg) and rng is None and self.for_device:
+            return EncodedImage(image, self.options.patch_image_size)
         return self.square(image) if rng is None else self.augmenting(image, rng)
 
     def square(self, image: Image.Image) -> torch.Tensor:

@@ -184,6 +184,11 @@ class UnifyTask(OFATask):
     @classmethod
     def setup_task(cls, cfg, **kwargs) -> "UnifyTask":
         """Raises: UserError if options do not fit one another, or nothing is left to train."""
+        if cfg.decode_on_device:
+            raise UserError(
+                "--decode-on-device: expects a task that shows whole images, found unify_task,"
+                " whose data workers crop them; leave it out"
+            )
         task = super().setup_task(cfg, **kwargs)
         wanted = parse_weights(cfg.task_weights).items()
         task.weights = {name: weight if task.files(name) else 0.0 for name, weight in wanted}

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, kept even where another library has lifted it
+MAX_PIXELS_ON_DEVICE = 1 << 24  # of an image that is decoded there: several are at once
 MAX_SIDE = 65_535  # of a JPEG; beyond it Pillow's row pointers take more memory than the pixels
 MAX_BYTES = 1_000_000_000  # that decoding may take
 # Pixels times channels where Pillow's decoder is Python (text PPM, BMP with runs): 3 s.

@@ -23,7 +23,13 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features  # noqa: F401
 
 from ofa.errors import UserError, place
-from ofa.io.image_limits import ImageTooLarge, check_header, check_image, check_tags
+from ofa.io.image_limits import (
+    MAX_PIXELS_ON_DEVICE,
+    ImageTooLarge,
+    check_header,
+    check_image,
+    check_tags,
+)
 
 # MPO, which phones write, is read by the plugin of JPEG. The plugins are imported here: a name that
 # is not registered would make Pillow load all of them.
@@ -162,6 +168,36 @@ def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Ima
         if orientation != 1:
             rgb = rgb.transpose(TURNS[orientation])
         return Image.Image()._new(rgb.im)  # pixels alone: no metadata, no file, no copy
+
+
+class UndecodedJpeg(Image.Image):
+    """An image in RGB that is decoded when somebody asks for its pixels.
+
+    Attributes: file: JPEG, in RGB or gray levels. where: for messages.
+    """
+
+    def __init__(self, file: bytes, size: tuple[int, int], where: str) -> None:
+        super().__init__()
+        self.file, self.where = file, where
+        self._size, self._mode = size, "RGB"
+
+    def load(self) -> Any:
+        if self._im is None:
+            self._im = open_image(self.file, self.where).im
+        return super().load()
+
+
+def open_undecoded(field: str | bytes, where: str = "") -> Image.Image:
+    """As ``decode_image``, but what another decoder may be given comes as an `UndecodedJpeg`: a
+    JPEG as most are, within all limits by its header, that ends with its last marker."""
+    data = decode_base64(field, where)
+    with _one_message(data, where):
+        image, _ = _opened(data, turns=False, decode=False)
+        width, height = image.size
+        usual = image.format == "JPEG" and image.mode in ("RGB", "L")
+        if usual and data.endswith(b"\xff\xd9") and width * height <= MAX_PIXELS_ON_DEVICE:
+            return UndecodedJpeg(data, image.size, where)
+    return open_image(data, where)
 
 
 def image_header(data: bytes, where: str = "", whole: bool = False) -> tuple[tuple[int, int], int]:

@@ -32,7 +32,7 @@ MOST_WEIGHT = 1e6
 # One model has one vocabulary and one image size: these are options of the whole training.
 SHARED = (
     "bpe bpe_dir code_dict_size num_bins patch_image_size orig_patch_image_size"
-    " max_source_positions max_target_positions uses_ema shuffle"
+    " max_source_positions max_target_positions decode_on_device uses_ema shuffle"
 ).split()
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 LINE = "caption=train.tsv,val.tsv*0.5, vqa_gen=questions.tsv"

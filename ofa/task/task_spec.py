@@ -58,6 +58,7 @@ class TaskOptions:
     constraint_range: Optional[str] = option(
         None, "START,END (end excluded): besides the specials only these tokens are generated"
     )
+    decode_on_device: bool = option(False, "the device decodes JPEG images; pixels differ a little")
     uses_ema: bool = option(False, "validate with the averaged weights that --store-ema keeps")
     shuffle: bool = option(True, "read the training rows in a new order every epoch")
     shuffle_buffer: Optional[int] = option(

@@ -361,6 +361,11 @@ def test_wrong_weights_are_refused(files, weights, message):
         set_up(files, f"--task-weights={weights}")
 
 
+def test_images_that_workers_crop_are_not_decoded_on_the_device(files):
+    with pytest.raises(UserError, match="--decode-on-device: expects a task that shows whole"):
+        set_up(files, "--decode-on-device")
+
+
 # --- steps
 # --------------------------------------------------------------------------------------------------
 
