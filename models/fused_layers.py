@@ -39,6 +39,7 @@ class FusedLinear(nn.Linear):
         ]
         return [layer.weight for layer in plain], [layer.bias for layer in plain]
 
+    @torch.no_grad()
     def refresh(self) -> None:
         """Copy the weights again, which may have changed."""
         for copy, tensors in zip((self.weight, self.bias), self.read()):
