@@ -114,9 +114,9 @@ class ImageGenerationTask(AnsweringTask):
         tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
         if tokenizer is None:
             raise UserError(
-                "images need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
-                " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
-                " makes one"
+                "images need what makes them of codes: expected --image-tokenizer, in Python"
+                " tokenizer= (tokenizer.pt, or a folder with model.yaml and last.ckpt), found none;"
+                " 'ofa tokenizer train' makes one"
             )
         expected = found = ""
         if (codes := getattr(tokenizer, "num_codes", codebook)) != codebook:

@@ -251,7 +251,7 @@ def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_images_are
 
 
 def test_images_without_a_tokenizer_are_one_message(ready):
-    with pytest.raises(UserError, match="expected --image-tokenizer"):
+    with pytest.raises(UserError, match="expected --image-tokenizer, in Python tokenizer="):
         ready[1].images([[0, 1, 2, 3]])
 
 
