@@ -6,6 +6,7 @@ predicted exactly once and in the same batch however many processes there are.
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
+from ofa.data.row_files import column_numbers
+from ofa.data.shards import names_shards
 from ofa.errors import UserError
 from ofa.failures import message_of
 from ofa.inference.image_writer import ImageWriter
@@ -30,11 +33,13 @@ from ofa.task.results import check_folder, merge_predictions, write_predictions
 from ofa.task.scoring import Evaluation, references_of
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.tasks import declared_specs
+from ofa.trainer.checks import first_row
 from ofa.trainer.processes import data_workers
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 16
+BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{64,}")  # the smallest image has more
 SECONDS_TO_END = 10  # that a process which failed is given
 
 
@@ -61,6 +66,8 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     references, count = None, len(dataset)
     if rank == 0:
         warn_of_another_task(options, task.spec)
+        if not options.images:
+            warn_of_images_elsewhere(task)
         references = references_of(task.spec, dataset.rows.texts, count, dataset.rows.where)
     writer = image_writer_of(task, options)
     out = options.out or (str(writer.folder) if writer is not None else None)
@@ -157,6 +164,25 @@ def warn_of_another_task(options: EvaluationOptions, spec: TaskSpec) -> None:
         " another checkpoint or, if they are right, --selected-cols",
         *(name, starts[start].name, spec.name, ", ".join(spec.column_names)),
     )
+
+
+def warn_of_images_elsewhere(task: Any) -> None:
+    """A row may have no image; one that has it in another column is a row of another task. The
+    first row of a TSV tells."""
+    path = (task.cfg.data or "").split(",")[-1]
+    if names_shards(path) or not Path(path).is_file():
+        return
+    spec, cells = task.spec, first_row(path)
+    numbers = column_numbers(path, task.cfg.selected_cols or spec.default_cols, len(cells))
+    images = [number for number, cell in enumerate(cells) if BASE64.fullmatch(cell)]
+    for name, number in zip(spec.names_of(len(numbers), path), numbers):
+        column = spec.column(name)
+        if images and column and column.kind == "image" and not cells[number].strip():
+            logger.warning(
+                "%s:1: task '%s' expects the image in column %d, which is empty; column %d has one."
+                " Give --task if these rows are of another, or their columns by --selected-cols",
+                *(path, spec.name, number, images[0]),
+            )
 
 
 class ImageFolder:

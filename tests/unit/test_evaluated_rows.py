@@ -8,7 +8,7 @@ import torch
 import ofa
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.inference.evaluate import open_rows, warn_of_another_task
+from ofa.inference.evaluate import open_rows, warn_of_another_task, warn_of_images_elsewhere
 from ofa.inference.options import EvaluationOptions
 from ofa.inference.predictor import choose_device
 from ofa.tasks import spec_of
@@ -48,6 +48,22 @@ def test_a_file_called_as_that_of_another_task_is_named(caplog, data, columns, w
     warn_of_another_task(options, spec_of("caption"))
     found = "called as a file of task 'refcoco', but read as rows of task 'caption' (id, image, "
     assert [found in message for message in caplog.messages] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    "row, warned",
+    [
+        (["1", "7", "what is it?", "1.0|!+a cat", "", "iVBO" * 30], True),  # of questions
+        (["1", "7", "a cat", "", "iVBO" * 30], False),
+        (["1", "7", "a cat " * 30, "", ""], False),  # no image at all
+    ],
+)
+def test_an_image_in_another_column_is_named(tmp_path, caplog, row, warned):
+    (tmp_path / "rows.tsv").write_text("\t".join(row) + "\n")
+    config = SimpleNamespace(data=f"{tmp_path}/rows.tsv", selected_cols=None)
+    warn_of_images_elsewhere(SimpleNamespace(cfg=config, spec=spec_of("caption")))
+    expected = "task 'caption' expects the image in column 4, which is empty; column 5 has one"
+    assert [expected in message for message in caplog.messages] == [True] * warned
 
 
 def test_a_misspelled_option_to_replace_is_named(caplog):
