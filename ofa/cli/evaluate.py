@@ -11,6 +11,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.inference.options import EvaluationOptions
 from ofa.io.flags import action, option
+from ofa.io.terminal import with_noun
 from ofa.io.text_files import read_lines, read_text
 from ofa.io.values import name_and_value
 from ofa.report.options import PageOptions
@@ -89,7 +90,6 @@ def evaluate(args: EvaluateOptions) -> int:
     its training.
     """
     from ofa.io.checkpoint_files import check_checkpoint_file
-    from ofa.io.terminal import with_noun
 
     started = time.monotonic()
     if args.nodes is not None or args.dry_run or nodes_of_slurm() > 1:
@@ -255,6 +255,7 @@ def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
     """Args: compare: names and scores of other evaluations."""
     from ofa.report.evaluation_page import explanations, score_table
 
+    warn_of_other_rows(outcome.scores, compare)
     table = score_table(outcome, compare)
     rows = [["", *table.head[1:]], *table.rows]
     first = max(12, *(len(cells[0]) for cells in rows))
@@ -264,6 +265,24 @@ def print_table(outcome: Any, compare: Sequence[tuple[str, Any]]) -> None:
         print(f"{name:{first}}{''.join(row)}".rstrip())
     for line in explanations(outcome):
         print(f"  {line}")
+
+
+def warn_of_other_rows(scores: Any, compare: Sequence[tuple[str, Any]]) -> None:
+    """Scores of another task have nothing to compare, those of another file no pairs of rows."""
+    for name, other in compare:
+        found = ", ".join(other.overall) or "none"
+        if not scores.overall.keys() & other.overall.keys():
+            expected = ", ".join(scores.overall)
+            logger.warning("--compare %s: expected some of %s, found %s", name, expected, found)
+        for score in scores.by_row.keys() & other.by_row.keys():
+            here, there = len(scores.by_row[score]), len(other.by_row[score])
+            if here != there:
+                logger.warning(
+                    "--compare %s: scores of %s, here of %s: of another file, whose differences"
+                    " cannot be paired",
+                    *(name, with_noun(there, "row"), with_noun(here, "row")),
+                )
+                break
 
 
 def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable) -> list:

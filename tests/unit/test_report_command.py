@@ -138,6 +138,26 @@ def test_boxes_are_compared_with_those_of_another_model_and_of_a_constant(tmp_pa
     assert "constant" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({"scores": {"CIDEr": 1.2}}, "--compare old: expected some of score, .*, found CIDEr"),
+        (
+            {"scores": {"score": 1.0}, "by_row": {"score": [1.0, 1.0]}},
+            "--compare old: scores of 2 rows, here of 3 rows: of another file",
+        ),
+        ({"scores": {"score": 1.0}, "by_row": {"score": [1.0, 1.0, 1.0]}}, None),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_named(tmp_path, boxes, caplog, other, message):
+    data, results, _ = boxes
+    write_json(tmp_path / "old_scores.json", other)
+    compare = ["--compare", f"old={tmp_path / 'old_scores.json'}"]
+    assert report(results, data, "refcoco", tmp_path / "page.html", *compare) == 0
+    found = [line for line in caplog.messages if "--compare" in line]
+    assert len(found) == bool(message) and all(re.match(message or "", line) for line in found)
+
+
 def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxes, capsys, caplog):
     data, results, _ = boxes
     lines = [line.split("\t") for line in open(data).read().split("\n")[:-1]]
