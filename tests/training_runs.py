@@ -142,13 +142,20 @@ def train(
     save_dir = next(
         Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir=")
     )
-    log = save_dir.parent / f"{save_dir.name}.log"
+    how = (arguments, stop_in, number, record and str(record), largest_file, prepare)
+    return fork(run, how, save_dir.parent / f"{save_dir.name}.log", ranks)
+
+
+def fork(work: Callable, arguments: tuple, log: Path, ranks: int = 1) -> SimpleNamespace:
+    """``work(*arguments)`` in a process of its own, or in several. Args: log: file to which they
+    print. Returns: as ``train``."""
     start = log.stat().st_size if log.exists() else 0
     start_server()
-    how = (arguments, str(log), stop_in, number, record and str(record), largest_file, prepare)
     port = free_port() if ranks > 1 else 0
     processes = [
-        SERVER.Process(target=run, args=(settings_of_rank(rank, ranks, port), *how))
+        SERVER.Process(
+            target=_begin, args=(work, arguments, str(log), settings_of_rank(rank, ranks, port))
+        )
         for rank in range(ranks)
     ]
     for process in processes:
@@ -172,34 +179,38 @@ def settings_of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
     return dict(zip(names, map(str, values))) if ranks > 1 else {}
 
 
-def run(
-    settings: dict[str, str],
-    arguments: list[str],
-    log: str,
-    stop_in: int | None,
-    number: int,
-    record: str | None,
-    largest_file: int | None,
-    prepare: Callable[[], None] | None = None,
-):
-    """What the process of a training does."""
+def _begin(work: Callable, arguments: tuple, log: str, settings: dict[str, str]) -> None:
+    """What a process of ``fork`` does."""
     os.environ.update(settings)
     os.setsid()
     # for data workers, as outside of this server
     multiprocessing.set_start_method("fork", force=True)
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
     import torch
-    from fairseq_cli.train import cli_main
 
     import ofa
 
     # waiting for a second thread costs more than it gives in a network as small as this
     torch.set_num_threads(1)
     ofa.register_fairseq_plugin()
+    work(*arguments)
+
+
+def run(
+    arguments: list[str],
+    stop_in: int | None,
+    number: int,
+    record: str | None,
+    largest_file: int | None,
+    prepare: Callable[[], None] | None,
+) -> None:
+    """A training in a process of its own."""
+    from fairseq_cli.train import cli_main
+
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     if prepare is not None:
         prepare()
     Recorder(stop_in, number, record).install()

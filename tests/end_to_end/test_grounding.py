@@ -2,10 +2,7 @@
 predictions, uploads."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,17 +53,6 @@ def run(tmp_path_factory) -> SimpleNamespace:
     assert done.code == 0, done.log[-3000:]
     return SimpleNamespace(
         **vars(files), log=done.log, checkpoint=str(folder / "run/checkpoint_last.pt")
-    )
-
-
-def command(*words: str, **settings: str) -> subprocess.CompletedProcess:
-    """``ofa ...`` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "ofa", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **settings},
     )
 
 
@@ -153,22 +139,8 @@ def test_the_accuracy_is_that_of_the_boxes_in_the_file(run, evaluated):
 
 
 def test_one_and_two_processes_write_the_same_file(run, evaluated, tmp_path):
-    done = command(
-        "evaluate",
-        run.valid,
-        "--path",
-        run.checkpoint,
-        "--cpu",
-        "--batch-size",
-        "5",
-        "--gen-subset",
-        "val",
-        "--nproc",
-        "2",
-        "--results-path",
-        tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("--cpu", "--batch-size", "5", "--gen-subset", "val", "--nproc", "2")
+    assert ofa("evaluate", run.valid, "--path", run.checkpoint, *words, "--out", tmp_path) == 0
     assert (tmp_path / "val_predict.json").read_bytes() == (
         evaluated / "val_predict.json"
     ).read_bytes()

@@ -147,35 +147,10 @@ def test_predictions_cover_every_row_in_the_order_of_the_file(run):
 
 def test_one_and_two_processes_write_the_same_file(run, tmp_path):
     data = str(run / "world/caption_test.tsv")
-    common = [
-        data,
-        "--batch-size",
-        "2",
-        "--beam",
-        "2",
-        "--max-len-b",
-        "8",
-        *NO_METEOR,
-        "--results-path",
-    ]
-    assert evaluate(run, *common, str(tmp_path / "one")) == 0
-    command = [
-        sys.executable,
-        "-m",
-        "ofa",
-        "evaluate",
-        "--path",
-        str(run / "stage2/checkpoint_last.pt"),
-        "--cpu",
-        *common,
-        str(tmp_path / "two"),
-        "--nproc",
-        "2",
-        "--num-workers",
-        "1",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    common = [data, "--batch-size=2", "--beam=2", "--max-len-b=8", *NO_METEOR]
+    assert evaluate(run, *common, "--results-path", str(tmp_path / "one")) == 0
+    two = ("--nproc=2", "--num-workers=1", "--results-path", str(tmp_path / "two"))
+    assert evaluate(run, *common, *two) == 0
     assert (tmp_path / "one/test_predict.json").read_bytes() == (
         tmp_path / "two/test_predict.json"
     ).read_bytes()
