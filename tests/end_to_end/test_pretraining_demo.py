@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # not to make one.
 TOY = {
     "DEMO_SCENES": "40",
+    "DEMO_VAL_SCENES": "6",
     "DEMO_TEST_SCENES": "6",
     "DEMO_CODES": "16",
     "DEMO_TOKENIZER_MINUTES": "0",
