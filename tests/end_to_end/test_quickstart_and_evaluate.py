@@ -304,7 +304,7 @@ def spoil_row(run: Path, folder: Path) -> str:
         ),
         (lambda run, tmp: [spoil_row(run, tmp)], r"bad\.tsv:5: .*image"),
         (lambda run, tmp: ["--images", str(tmp)], "expected image files"),
-        (lambda run, tmp: [], "neither"),
+        (lambda run, tmp: [], r"expected a checkpoint and a TSV file .* found .*\.pt alone"),
     ],
     ids=[
         "tsv",
