@@ -298,8 +298,7 @@ def run_in_full(
     layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor
 ) -> Tensor:
     """One layer of a whole target; makes keys and values of the input (and remakes them)."""
-    source = layer.encoder_attn.keys_values(states)
-    return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
+    return layer(x, partial(with_prompt, prompt=prompt), bias, states, source_bias)
 
 
 def is_image_code(

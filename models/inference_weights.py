@@ -96,7 +96,7 @@ def copy_for_inference(
 
 def shallow_copy(module: M) -> M:
     """The same class with attributes of its own; tensors and submodules are those of ``module``."""
-    copy = type(module).__new__(type(module))
+    copy = object.__new__(type(module))  # that of FSDPModule would call __init__
     copy.__dict__.update(module.__dict__, training=False)
     return copy
 

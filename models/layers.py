@@ -6,7 +6,7 @@ Letters: B batch, H heads, T positions, C width.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,7 @@ class DecoderLayer(Layer):
         x: Tensor,
         extend: Callable[[KeyValue], KeyValue],
         bias: Tensor,
-        source: KeyValue,
+        source: Union[KeyValue, Tensor],
         source_bias: Tensor,
     ) -> Tensor:
         """One layer for a whole target, or for the next tokens of all beams.
@@ -171,9 +171,14 @@ class DecoderLayer(Layer):
             x: (N, T, C). N is B, or B * beams; beams that share an image attend to it side by side.
             extend: puts earlier keys and values (a prompt, the cache) before those of x.
             bias: (1 or N, H, T, all keys), the causal mask included.
-            source: cross-attention keys and values (B, H, S, D), computed once per image.
+            source: cross-attention keys and values (B, H, S, D), computed once per image; or the
+                encoder's states (B, S, C), of which the layer makes them.
             source_bias: (1 or B, H, N / B * T, S), padding included.
         """
+
+        if isinstance(source, Tensor):
+            source = self.encoder_attn.keys_values(source)
+        keys, values = source
 
         def attend(y: Tensor) -> Tensor:
             new, query = self.self_attn.project(y)
@@ -181,8 +186,8 @@ class DecoderLayer(Layer):
             return self.dropout(self.self_attn_ln(y))
 
         def attend_source(y: Tensor) -> Tensor:
-            side_by_side = y.reshape(source[0].size(0), -1, y.size(-1))  # (B, beams * T, C)
-            y = self.encoder_attn(side_by_side, source, source_bias).view_as(y)
+            side_by_side = y.reshape(keys.size(0), -1, y.size(-1))  # (B, beams * T, C)
+            y = self.encoder_attn(side_by_side, (keys, values), source_bias).view_as(y)
             return self.dropout(self.cross_attn_ln(y))
 
         x = self.residual(x, self.self_attn_layer_norm, attend)
