@@ -32,7 +32,6 @@ SAMPLE = 1 << 24  # bytes of a larger one that tell how long its rows are
 IMAGE = re.compile(r"[A-Za-z0-9+/=_\-\s]{64,}|\s*")
 BUCKETS = ("token_bucket_size", "image_bucket_size")  # options that decide shapes
 CARRIED = (*BUCKETS, "code_image_size", "code_dict_size", "num_bins", "max_image_size")
-WITHOUT_FAIRSCALE = ("fully_sharded", "slowmo")  # values of --ddp-backend that are refused
 SHOWN = 40  # characters of a cell in a message
 
 
@@ -106,11 +105,12 @@ def look_at(data: str, start: str | None, flags: Sequence[str], carries: bool = 
 def refuse_sharing(backend: str | None, offloads: bool) -> None:
     """Raises: UserError for ways to share the work among processes that are not offered. Args:
     backend: --ddp-backend. offloads: --cpu-offload."""
-    if backend in WITHOUT_FAIRSCALE or offloads:
-        flag = f"--ddp-backend {backend}" if backend in WITHOUT_FAIRSCALE else "--cpu-offload"
+    if backend == "slowmo" or offloads:
+        flag = "--ddp-backend slowmo" if backend == "slowmo" else "--cpu-offload"
         raise UserError(
-            f"{flag}: needs fairscale, which does not work with this torch; use --zero-sharding os,"
-            " which divides Adam's moments among the processes, and --checkpoint-activations"
+            f"{flag}: needs fairscale, which does not work with this torch; use --ddp-backend"
+            " fully_sharded, which divides weights and Adam's moments among the processes, and"
+            " --checkpoint-activations"
         )
 
 

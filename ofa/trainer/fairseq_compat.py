@@ -44,7 +44,7 @@ from ofa.trainer.checks import refuse_sharing
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
-from ofa.trainer.fairseq_trainer import PROGRAM_PATCHES, GuardedTraining
+from ofa.trainer.fairseq_run import PROGRAM_PATCHES, GuardedTraining
 from ofa.trainer.patch import ModuleWith, Patch, around
 from ofa.trainer.processes import status_of_run
 
@@ -131,11 +131,15 @@ def settle_processes(cfg) -> None:
     if minutes is not None and minutes < 1:
         raise UserError(f"--distributed-timeout: expects minutes from 1 on, found {minutes}")
     refuse_sharing(settings.ddp_backend, settings.cpu_offload)
-    if settings.zero_sharding == "os":
+    flag = "--zero-sharding os"
+    if settings.ddp_backend == "fully_sharded":  # a name by which fairseq asks for fairscale
+        settings.ddp_backend, settings.zero_sharding = "pytorch_ddp", "full"
+        flag = "--ddp-backend fully_sharded"
+    if settings.zero_sharding != "none":
         if getattr(cfg.optimizer, "_name", None) != "adam":
-            raise UserError("--zero-sharding os: expects --optimizer adam; leave it out otherwise")
+            raise UserError(f"{flag}: expects --optimizer adam; leave it out otherwise")
         if cfg.common.amp:
-            raise UserError("--zero-sharding os: works without --amp; use --bf16 or --fp16")
+            raise UserError(f"{flag}: works without --amp; use --bf16 or --fp16")
         cfg.common.fp16_no_flatten_grads = True  # one flat tensor cannot be divided
 
 

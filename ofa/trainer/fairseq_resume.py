@@ -159,8 +159,9 @@ class ExtraTrainerState:
         state: dict[str, Any] = copy.deepcopy(cls.counters(trainer))
         if trainer.epoch_loss is not None:  # goes to --lr-scheduler after the save
             state["epoch_loss"] = trainer.epoch_loss
-        if params := master_weights(trainer.optimizer):  # their 16-bit copies are not enough
-            state["fp32_params"] = [param.data.cpu() for param in params]
+        masters = [param.data.cpu() for param in master_weights(trainer.optimizer)]
+        if masters:  # their 16-bit copies are not enough
+            state["fp32_params"] = trainer.divided.masters if trainer.divided else masters
         if hasattr(trainer.task, "run_state"):
             state["task"] = trainer.task.run_state()
         return state

@@ -1,6 +1,5 @@
 """fairseq's trainer, whose runs resume exactly: what this project adds to it, in the order in which
-it happens; and the run that makes its updates, from the lock on its folder to its last checkpoint,
-whichever way it ends."""
+it happens."""
 
 import copy
 import functools
@@ -8,53 +7,29 @@ import logging
 import math
 import os
 import random
-import signal
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from omegaconf import DictConfig, open_dict
 
 from ofa.data.images import normalize_images
 from ofa.errors import UserError
-from ofa.io.atomic import remove_abandoned, replacing
-from ofa.io.folder_lock import lock_folder
 from ofa.trainer import fairseq_checkpoint as checkpoints
 from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
 from ofa.trainer.fairseq_adam import use_few_operators
-from ofa.trainer.fairseq_console import (
-    Outcome,
-    Progress,
-    announce,
-    log_best,
-    on_host,
-    rows_of,
-    write_config,
-)
-from ofa.trainer.fairseq_distributed import (
-    Request,
-    Stopped,
-    end_after_other_rank,
-    end_data_workers,
-    end_with_launcher,
-    mark,
-    of_all_ranks,
-    wait_at_most,
-)
-from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished, end_of_run
+from ofa.trainer.fairseq_console import Progress, on_host, rows_of
+from ofa.trainer.fairseq_distributed import Request, mark
+from ofa.trainer.fairseq_fully_sharded import DividedNetwork, gathered
 from ofa.trainer.fairseq_sharding import shard_moments, without_fairscale
-from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.nonfinite import look_at_losses, report_non_finite
-from ofa.trainer.patch import Patch, around, specialize
-from ofa.trainer.processes import MARKER
+from ofa.trainer.patch import specialize
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +44,7 @@ class OFATrainer(Trainer):
     # of the validation that a save on request follows, which does not get it
     epoch_loss: Optional[float] = None
     saves = 0  # how often this run has been saved
+    divided: Optional[DividedNetwork] = None  # with --ddp-backend fully_sharded, once it trains
 
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         metric = cfg.checkpoint.best_checkpoint_metric  # a typo would be a KeyError after an epoch
@@ -131,6 +107,7 @@ class OFATrainer(Trainer):
                 weights.arrange_weights(state, self.cfg, filename, self.resumes)
                 self.base = weights.find_base(self.get_model(), filename, state, flags)
                 checkpoints.prefetched[filename] = state
+        assert self.divided is None, "a network that is divided among processes loads nothing"
         try:
             extra_state = super().load_checkpoint(
                 filename, reset_optimizer, *more, reset_meters=reset_meters
@@ -142,7 +119,10 @@ class OFATrainer(Trainer):
         if extra_state is None:
             return None
         if not reset_optimizer:
-            resume.ExtraTrainerState.restore(self, extra_state.get(resume.STATE_KEY, {}))
+            exact = extra_state.get(resume.STATE_KEY, {})
+            if self.divided:
+                self.divided.cut_masters(exact)
+            resume.ExtraTrainerState.restore(self, exact)
         if not reset_meters and "metrics" in extra_state:
             # fairseq drops all averages at the start of an epoch; those of a log line outlast it.
             metrics.load_state_dict(extra_state["metrics"])
@@ -161,13 +141,17 @@ class OFATrainer(Trainer):
     def consolidate_optimizer(self) -> None:
         """Called by fairseq on every rank before the run is saved, and on one that failed, which
         the others, whose moments it would need, do not wait for."""
-        if self.shards and (error := sys.exc_info()[1]) is not None:
+        if self.sharding != "none" and (error := sys.exc_info()[1]) is not None:
             raise error
         self.saves += 1
         super().consolidate_optimizer()
+        if self.divided:
+            self.divided.gather(self)
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
+        if self.divided:
+            self.divided.complete(state)
         weights.leave_base_out(state, self.get_model(), self.base)
         return state
 
@@ -217,33 +201,54 @@ class OFATrainer(Trainer):
     def train_step(self, samples, raise_oom=False):
         """One update. Raises: UserError if a loss or gradient is not finite."""
         rows = rows_of(samples)
+        generates = getattr(self.cfg.task, "scst", False)
         with report_non_finite(self, samples), self.progress.utilization.counted(rows):
-            log = super().train_step(samples, raise_oom)
+            with gathered(self._model) if generates else nullcontext():
+                log = super().train_step(samples, raise_oom)
         self.progress.log(rows)
         return log
 
     def valid_step(self, sample, raise_oom=False):
-        with report_non_finite(self):
+        averages = [self.ema.get_model()] if getattr(self.task, "uses_ema", False) else []
+        with report_non_finite(self), gathered(self._model, *averages):
             return super().valid_step(sample, raise_oom)
 
     @property
-    def shards(self) -> bool:
-        """Whether each process keeps the moments of a part of the parameters."""
-        wanted = self.cfg.distributed_training.zero_sharding == "os"
-        return wanted and self.data_parallel_world_size > 1
+    def sharding(self) -> str:
+        """What each process keeps a part of: "none"; "os", the moments; "full", weights and
+        gradients as well."""
+        alone = self.data_parallel_world_size == 1
+        return "none" if alone else self.cfg.distributed_training.zero_sharding
+
+    @property
+    def model(self) -> Any:
+        if self.sharding == "full" and self._wrapped_model is None:
+            return self._model  # whole, until there is an optimizer
+        return super().model
 
     def _build_optimizer(self) -> None:
+        if self.sharding == "full" and self.divided is None:
+            if self._ema is None:
+                self._build_ema()
+            group = self.data_parallel_process_group
+            self.divided = DividedNetwork(self._model, group, self.device.type)
+        if self.divided:
+            self._wrapped_model = self.divided.parts  # what the optimizer gets
         with without_fairscale(self.cfg):
             super()._build_optimizer()
         use_few_operators(self._optimizer)
-        if self.shards:
+        if self.sharding == "os":
             shard_moments(self._optimizer, self.data_parallel_process_group)
         specialize(self._lr_scheduler, optim.ExactPlateauSchedule)
         self._optimizer.load_state_dict = functools.partial(optim.load_fitting, self._optimizer)
+        if self.divided:
+            self.divided.adopt(self._optimizer)
+            self._wrapped_model = self._model
 
     def _build_ema(self) -> None:
         if self.cfg.ema.store_ema:
-            self._ema = weights.ModelAverages(self._model, self.cfg.ema, self.device)
+            device = None if self.sharding == "full" else self.device  # later: only a part of it
+            self._ema = weights.ModelAverages(self._model, self.cfg.ema, device)
 
     def _set_seed(self) -> None:
         """Seed torch for an update, Python's generator (``sample_patch_num``) and numpy's too."""
@@ -295,111 +300,3 @@ def prepare_for_device(dataset: Any) -> None:
     """Images travel to the device as uint8 and are normalized there (``_fp_convert_sample``)."""
     if hasattr(dataset, "prepare_for_device"):  # a task may be one of fairseq's own
         dataset.prepare_for_device()
-
-
-# --- the run
-
-
-def replace_trainer(stock: type) -> type:
-    """``fairseq_cli.train`` makes the trainer by this name: ours, which restores runs exactly."""
-    return OFATrainer
-
-
-@around
-def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
-    """fairseq's loop calls nothing else at the end of an update, where a run can stop. An update
-    after which it validates or saves anyway does so first."""
-    saves = trainer.saves
-    is_last_epoch = epoch_itr.epoch == cfg.optimization.max_epoch
-    if end_of_epoch and is_last_epoch:
-        # validates and saves, as at --max-update; fairseq would ask the intervals alone, and with
-        # --save-interval 5 --max-epoch 3 save nothing
-        listed = epoch_itr.epoch % cfg.checkpoint.save_interval == 0  # these keep their number
-        cfg = copy.deepcopy(cfg)
-        with open_dict(cfg):
-            cfg.checkpoint.no_epoch_checkpoints |= not listed
-            cfg.checkpoint.save_interval = cfg.dataset.validate_interval = 1
-    losses, should_stop = stock(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
-    Outcome.updates, Outcome.planned = trainer.get_num_updates(), trainer.progress.updates
-    if trainer.saves > saves and losses[0] is not None:
-        if losses[0] == checkpoint_utils.save_checkpoint.best:
-            Outcome.best_update = Outcome.updates
-    if should_stop or end_of_epoch and is_last_epoch:
-        Outcome.reason = end_of_run(trainer, epoch_itr, trainer.cumulative_training_time())
-    alone = trainer.data_parallel_world_size == 1
-    asked = Request.signal_number is not None if alone else Request.agreed
-    if should_stop or not asked:
-        return losses, should_stop
-    if trainer.saves == saves:
-        trainer.epoch_loss = losses[0] if end_of_epoch else None
-        only_last = cfg.checkpoint.copy()
-        with open_dict(only_last):
-            only_last.no_last_checkpoints, only_last.no_epoch_checkpoints = False, True
-            only_last.save_interval_updates = 0
-        checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
-    done = trainer.get_num_updates()
-    stopped = f"stopped as asked after update {done}; the same command continues from there"
-    if trainer.is_data_parallel_master:
-        name = signal.Signals(Request.signal_number or signal.SIGTERM).name
-        with replacing(Path(cfg.checkpoint.save_dir) / MARKER) as file:
-            file.write(f"{name}: {stopped}\n")
-    of_all_ranks(None)  # where the other ranks end, a launcher may end this one: it has to be saved
-    raise Stopped(stopped)
-
-
-PROGRAM_PATCHES = (
-    Patch("fairseq_cli.train", "Trainer", replace_trainer),
-    Patch("fairseq_cli.train", "validate_and_save", end_update),
-)
-
-
-class GuardedTraining:
-    """``fairseq_cli.train.main`` that stops cleanly. Picklable: fairseq may run it in processes of
-    its own. The module of ``main`` is ``__main__`` in most runs."""
-
-    def __init__(self, main: Callable):
-        self.main = main
-
-    def __call__(self, cfg, **kwargs) -> None:
-        if getattr(cfg.task, "uses_ema", False) and not cfg.ema.store_ema:
-            expected = "expects averaged weights to validate with, found no --store-ema"
-            raise UserError(f"--uses-ema: {expected}; add that flag")
-        wait_at_most(cfg.distributed_training.distributed_timeout)
-        first = cfg.distributed_training.distributed_rank == 0
-        # The lock comes before anything is written into the folder.
-        with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext(), Request.awaited():
-            self.train(cfg, first, **kwargs)
-
-    def train(self, cfg, first: bool, **kwargs) -> None:
-        program = self.main.__globals__  # in a process that fairseq starts a copy of the module's
-        for patch in PROGRAM_PATCHES:
-            patch.apply_to(program)
-        ExtraTrainerState.early_stopping = program["should_stop_early"]
-        # fairseq keeps the best score and the patience of an earlier run in these
-        for function in (program["should_stop_early"], checkpoint_utils.save_checkpoint):
-            for name in ("best", "num_runs"):
-                vars(function).pop(name, None)
-        marker = Path(cfg.checkpoint.save_dir) / MARKER
-        Outcome.reset()
-        try:
-            begin_to_show(cfg, first)
-            if first:
-                write_config(cfg)
-                # what a killed process had not finished writing; what a live one is writing stays
-                for part in remove_abandoned(cfg.checkpoint.save_dir, "checkpoint*"):
-                    announce(f"removed {part}, which was not finished")
-                marker.unlink(missing_ok=True)
-            end_with_launcher()
-            self.main(cfg, **kwargs)
-            log_best(cfg)
-            announce(Outcome.last_line(cfg))
-        except RunFinished as finished:
-            log_best(cfg)
-            announce(f"nothing left to do: {finished}")
-        except Stopped as stopped:
-            announce(str(stopped))
-        except BaseException as error:
-            end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
-            raise
-        finally:
-            end_data_workers()

@@ -21,6 +21,7 @@ from ofa.checkpoints.adapt import CONSTANTS, share_embeddings
 from ofa.checkpoints.read import ENTRY, TUNED, Checkpoint, named_base
 from ofa.models.peft import HEADS, tuned_names
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS
+from ofa.trainer.fairseq_fully_sharded import divide_as, own_part, part_of
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS, STATE_KEY
 from ofa.trainer.float32_copies import Float32Copies, by_type
 
@@ -138,10 +139,25 @@ class ModelAverages(EMA):
                 (name, self.fp32_params[first]) for name in others if name in self.fp32_params
             )
 
+    def step(self, new_model, updates=None) -> None:
+        self.divide(new_model)
+        super().step(new_model, updates)
+
     def _step_internal(self, new_model, updates=None) -> None:
         if self.followed is None or self.followed.model is not new_model:
             self.followed = Followed(new_model, self)
         self.followed.average(self.decay)
+
+    def divide(self, network: nn.Module) -> None:
+        """Keep a part of the averages where processes have parts of the network."""
+        if not divide_as(self.model, network):
+            return
+        named, parts = tensors_of(self.model), dict[int, Tensor]()
+        for name, average in self.fp32_params.items():
+            own = named[name]
+            # those of a float32 network are its tensors themselves
+            found = own_part(own) if average.dtype == own.dtype else part_of(average, own)
+            self.fp32_params[name] = parts.setdefault(id(average), found)
 
 
 class Followed:
@@ -153,7 +169,10 @@ class Followed:
 
     def __init__(self, model: nn.Module, ema: ModelAverages) -> None:
         self.model = model
-        own, copies = tensors_of(model), tensors_of(ema.model)
+        own, copies = (
+            {name: own_part(tensor) for name, tensor in tensors_of(network).items()}
+            for network in (model, ema.model)
+        )
         averages = ema.fp32_params if ema.config.ema_fp32 else copies
         names = [
             first

@@ -199,12 +199,12 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--ddp-backend=fully_sharded",), "--ddp-backend fully_sharded: needs fairscale.*--zero"),
-        (("--ddp-backend=slowmo",), "--ddp-backend slowmo: needs fairscale"),
+        (("--ddp-backend=slowmo",), "--ddp-backend slowmo: needs fairscale.*fully_sharded"),
         (("--cpu-offload",), "--cpu-offload: needs fairscale"),
         (("--distributed-timeout=0",), "expects minutes from 1 on, found 0"),
         (("--zero-sharding=os", "--optimizer=sgd"), "expects --optimizer adam"),
-        (("--zero-sharding=os", "--amp"), "works without --amp"),
+        (("--zero-sharding=os", "--amp"), "--zero-sharding os: works without --amp"),
+        (("--ddp-backend=fully_sharded", "--amp"), "fully_sharded: works without --amp"),
     ],
 )
 def test_ways_to_share_the_work_that_are_not_offered_are_one_line(flags, message):

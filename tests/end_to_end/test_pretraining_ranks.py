@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow  # processes of their own
 FILES = ("pairs", "text", "image", "detection")
 CHOICES = [chosen for count in range(1, 5) for chosen in itertools.combinations(FILES, count)]
 FIGURES = ("loss", "gnorm", "sample_size", "nsentences")
+# with weights and gradients divided as well: a step may gather other layers on each rank
+DIVIDED = (("pairs", "text"), ("pairs", "image"), ("image", "detection"), FILES)
 UPDATES = 2
 # Nothing random in a step, and nothing that depends on how rows are divided into batches.
 EXACT = (
@@ -58,11 +60,20 @@ def updates_of(trainer, ranks: int) -> list[list[float]]:
 
 def work(files: SimpleNamespace, ranks: int, rank: int, folder: Path) -> dict:
     """What a process does: a short training on each choice of files. Returns: their figures."""
+    from ofa.trainer.fairseq_compat import settle_processes
+
     cfg = configuration_on(pretraining_flags(files, *EXACT), ranks, rank)
-    return {
+    found = {
         "+".join(chosen): updates_of(trainer_of(with_files(cfg, chosen)), ranks)
         for chosen in CHOICES
     }
+    cfg.distributed_training.ddp_backend = "fully_sharded"
+    settle_processes(cfg)
+    for chosen in DIVIDED if ranks > 1 else ():
+        found["divided " + "+".join(chosen)] = updates_of(
+            trainer_of(with_files(cfg, chosen)), ranks
+        )
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +90,9 @@ def test_two_ranks_make_the_updates_of_one_process(curves, chosen):
     assert 0 < len(one) == len(two)
     for alone, shared in zip(one, two):
         assert alone == pytest.approx(shared, rel=1e-4)
+
+
+@pytest.mark.parametrize("chosen", map("+".join, DIVIDED))
+def test_two_ranks_with_parts_of_the_weights_make_the_same_updates(curves, chosen):
+    for whole, divided in zip(curves[2][chosen], curves[2][f"divided {chosen}"], strict=True):
+        assert divided == pytest.approx(whole, rel=1e-5)

@@ -113,7 +113,7 @@ def test_two_processes_make_the_gradient_of_one_with_the_doubled_batch(pair):
 
 def test_cider_optimization_on_two_processes_makes_the_gradient_of_one(files):
     """Both sample the same captions for the same images, earn the same rewards and share one
-    loss."""
+    loss; also where each has a part of the weights."""
     words = files.folder / "words.p"
     assert main(["cider-df", "build", "--tsv", str(files.valid), "--out", str(words)]) == 0
     assert (
@@ -141,18 +141,20 @@ def test_cider_optimization_on_two_processes_makes_the_gradient_of_one(files):
         "--disable-validation",
     )
     moments, lines = [], []
-    for ranks in (1, 2):
-        name = f"reward{ranks}"
-        lines += log_lines(trained(files, name, ranks, *step, f"--batch-size={6 // ranks}"))
+    for ranks, *more in ((1,), (2,), (2, "--ddp-backend=fully_sharded")):
+        name, batch = f"reward{len(lines)}", f"--batch-size={6 // ranks}"
+        lines += log_lines(trained(files, name, ranks, *step, batch, *more))
         state = load_checkpoint(files.folder / name / "checkpoint_last.pt")["last_optimizer_state"][
             "state"
         ]
         moments.append({parameter: values["exp_avg"] for parameter, values in state.items()})
     assert any(moment.abs().max() > 0 for moment in moments[0].values())
-    for parameter, moment in moments[0].items():
-        torch.testing.assert_close(moments[1][parameter], moment, rtol=1e-3, atol=1e-7)
+    for other in moments[1:]:
+        for parameter, moment in moments[0].items():
+            torch.testing.assert_close(other[parameter], moment, rtol=1e-3, atol=1e-7)
     names = ("loss", "score", "ntokens", "nsentences", "sample_size", "gnorm")
-    assert figures(lines[0], *names) == figures(lines[1], *names) and "nsentences=18" in lines[0]
+    alone, *others = (figures(line, *names) for line in lines)
+    assert others == [alone] * 2 and "nsentences=18" in lines[0]
 
 
 def test_validation_is_the_same_when_one_rank_runs_out_of_batches(pair):
