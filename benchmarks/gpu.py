@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ofa.devices import has_bf16
 from ofa.io.jobs import count_cores
 from ofa.models import attention
+from ofa.models.compiling import compile_network
 from ofa.trainer.mfu import peak_of
 
 # (arch, pixels of an image's side) -> images of a batch in training
@@ -183,7 +184,7 @@ def training_step(
         loss().backward()
     flops = counter.get_total_flops() / batch
     if compiled:
-        model.compile()
+        compile_network(model, setting.device)
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setting.device)
     value = batch / setting.seconds(step, warm_up=5)

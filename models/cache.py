@@ -88,7 +88,7 @@ class DecoderCache:
         self.beams = beams
         if last > self._last:
             with torch.no_grad():
-                self._first, self._last = first, max(last, first + ROWS_AT_ONCE)
+                self._first, self._last = first, first + max(num_tokens, ROWS_AT_ONCE)
                 self._block = self._keep(self._bias_rows(self._first, self._last), self.rows)
         biases, source_bias, positions = self._block
         rows = slice(first - self._first, last - self._first)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.models.attention import mask_bias, needs_mask, pad_for_prompt, with_prompt
+from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
 from ofa.models.cache import DecoderCache, PositionRows
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
@@ -78,7 +78,7 @@ class Decoder(TransformerStack):
         is_code = repeat_rows(of_samples, per_sample)
         self.check_length(length, is_code)
         padding = prev_output_tokens.eq(self.pad)
-        has_padding = needs_mask(padding, facts.get("target_padding"))
+        has_padding = self.needs_mask(padding, facts.get("target_padding"))
         biases = self.self_biases(is_code, 0, length, padding if has_padding else None)
         source_bias = self.source_bias(of_samples, 0, length, encoder_output)
         if per_sample > 1:  # the targets of a sample stand side by side, as beams do
@@ -87,11 +87,12 @@ class Decoder(TransformerStack):
         x = self.embed(prev_output_tokens, is_code, self.positions(is_code, 0, length))
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
         looking = self.watch_last_attention() if return_attention else None
+        run = run_in_full if looking else self.compiled(run_in_full)  # programs take no hooks
         for layer, bias, prompt in zip(self.layers, biases, prompts):
             if self.skips_layer():
                 continue
             inputs = x, prompt, bias, encoder_output.states, source_bias
-            x = self.run_layer(partial(run_in_full, layer), *inputs)
+            x = self.run_layer(partial(run, layer), *inputs)
             if return_hidden:
                 extra["inner_states"].append(x)
         if looking is not None:
@@ -278,7 +279,7 @@ class Decoder(TransformerStack):
             return self.heads(self.cross_pos_q_linear, positions) * self.position_scale @ keys.mT
 
         padding_mask = encoder_output.padding_mask
-        has_padding = needs_mask(padding_mask, encoder_output.has_padding)
+        has_padding = self.needs_mask(padding_mask, encoder_output.has_padding)
         return mask_bias(select_per_row(is_code, bias), padding_mask if has_padding else None)
 
     def check_length(self, length: int, is_code: IsImageCode) -> None:

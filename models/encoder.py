@@ -6,6 +6,7 @@ Letters: B batch, S positions (patches, then text), P patches, T text tokens, C 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
-from ofa.models.attention import needs_mask, pad_for_prompt
+from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.image_stems import VITS, ResNet, VisionTransformer
 from ofa.models.layers import EncoderLayer, TransformerStack, norm_if
@@ -113,16 +114,16 @@ class Encoder(TransformerStack):
         absolute_bias = queries @ self.heads(self.pos_k_linear, positions).mT  # (1 or B, H, S, S)
         buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
-        key_padding, has_padding = None, needs_mask(padding_mask, facts.get("source_padding"))
+        key_padding, has_padding = None, self.needs_mask(padding_mask, facts.get("source_padding"))
         if has_padding:
             key_padding = pad_for_prompt(padding_mask, self.prompt_length)
-        hidden = [x] if return_hidden else []
+        hidden, run = [x] if return_hidden else [], self.compiled(run_whole)
         for index, layer in enumerate(self.layers):
             if self.skips_layer():
                 continue
             bias = absolute_bias + self.relative_bias(index, buckets)
             bias = pad_for_prompt(bias, self.prompt_length)
-            x = self.run_layer(layer, x, bias, key_padding, prompts[index])
+            x = self.run_layer(partial(run, layer), x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)
         return EncoderOutput(self.layer_norm(x), padding_mask, positions, hidden, has_padding)
@@ -233,6 +234,11 @@ class Encoder(TransformerStack):
             buckets[:, start:end, start:end] = block
             start = end
         return buckets
+
+
+def run_whole(layer: EncoderLayer, *inputs) -> Tensor:
+    """One layer for all positions."""
+    return layer(*inputs)
 
 
 def build_stem(config: ModelConfig) -> ResNet | VisionTransformer:

@@ -5,7 +5,7 @@ Letters: B batch, H heads, T positions, C width.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, Optional, Union
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ofa.errors import UserError
-from ofa.models.attention import KeyValue, MultiheadAttention, with_prompt
+from ofa.models.attention import KeyValue, MultiheadAttention, needs_mask, with_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.peft import Adapter, PrefixPrompt
 from ofa.models.positions import (
@@ -58,9 +58,15 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
+        # a program takes the rate as an input: layers of other rates share it
+        compiles = torch.compiler.is_compiling()
+        if not self.training or not compiles and self.rate == 0.0:
             return x
-        keep = x.new_empty(x.size(0), *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        shape = x.size(0), *(1,) * (x.dim() - 1)
+        if compiles:
+            keep = torch.rand(shape, device=x.device) >= self.rate
+            return x * (keep / (1 - self.rate)).to(x.dtype)
+        keep = x.new_empty(shape).bernoulli_(1 - self.rate)
         return x * keep.div_(1 - self.rate)
 
 
@@ -209,6 +215,7 @@ class TransformerStack(nn.Module):
     version: Tensor
     token_rp_bucket: Tensor
     image_rp_bucket: Tensor
+    compiled_by: Any = None  # backend of torch.compile, see ``compile_network``
 
     def __init__(self, side: str, config: ModelConfig, pad: int) -> None:
         super().__init__()
@@ -291,12 +298,27 @@ class TransformerStack(nn.Module):
         rate = self.setting("layerdrop")
         return self.training and rate > 0 and torch.rand((), device="cpu").item() < rate
 
+    def needs_mask(self, padding_mask: Tensor, known: Optional[bool]) -> bool:
+        """As ``attention.needs_mask``. Compiled layers always mask: one program for all batches."""
+        return self.compiled_by is not None or needs_mask(padding_mask, known)
+
+    def compiled(self, run: Callable) -> Callable:
+        """``run``, the function that calls a layer, as it is or compiled."""
+        return run if self.compiled_by is None else compile_call(run, self.compiled_by)
+
     def run_layer(self, run: Callable, x: Tensor, *inputs) -> Tensor:
         """``run(x, *inputs)``; with --checkpoint-activations recomputed in the backward pass; else
         what is cheap in it, where that pays."""
         offloads = self.config.offload_activations
         if not (self.config.checkpoint_activations or offloads) or not torch.is_grad_enabled():
-            with recomputing() if recomputing_pays(x) else nullcontext():
+            pays = self.compiled_by is None and recomputing_pays(x)
+            with recomputing() if pays else nullcontext():
                 return run(x, *inputs)
         with save_on_cpu() if offloads else nullcontext():
             return checkpoint(run, x, *inputs, use_reentrant=False)
+
+
+@cache
+def compile_call(run: Callable, backend: Any) -> Callable:
+    """``run`` as programs for inputs of any size; layers of one kind share them."""
+    return torch.compile(run, backend=backend, dynamic=True)

@@ -116,7 +116,9 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
 def load(options: EvaluationOptions) -> tuple[Predictor, Any]:
     """What predicts, and the task to evaluate."""
     given = {"data": None, **options.replaced}  # never the files that a checkpoint names
-    given |= {name: getattr(options, name) for name in ("device", "precision", "ema", "task")}
+    given |= {
+        name: getattr(options, name) for name in ("device", "precision", "ema", "task", "compile")
+    }
     if options.data:
         given["data"] = options.data
     predictor = Predictor.load(options.checkpoint.split(":"), **given)

@@ -145,6 +145,7 @@ class EvaluationOptions(ModelOptions, PrecisionOptions):
         None, "data workers per process, if not by cores on GPUs and 0 on a CPU", least=0
     )
     seed: int = option(7, "seed of sampling")
+    compile: bool = option(False, "compile the encoder with torch.compile: for many rows")
     image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS, title="text to image")
     generation: dict[str, Any] = options_of(
         generation_options, *GENERATION_OPTIONS, title="generation"

@@ -21,6 +21,7 @@ from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
 from ofa.io.checkpoint_files import check_checkpoint_file
 from ofa.io.values import value_as
+from ofa.models.compiling import compile_network
 from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.process_state import kept_process_state
 from ofa.task.prediction import Prediction
@@ -44,11 +45,20 @@ class Predictor:
     """The networks of a checkpoint (``ofa.inference.fairseq_loading.LoadedCheckpoint``), and what
     predicts with them. A model may be used by several threads; it may be copied and pickled."""
 
-    def __init__(self, checkpoint, device: torch.device, dtype: torch.dtype, batch_size: int = 16):
+    def __init__(
+        self,
+        checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_size: int = 16,
+        compile: bool = False,
+    ):
         self.checkpoint, self.batch_size = checkpoint, batch_size
         self.device, self.dtype = device, dtype
         for network in checkpoint.networks:
             network.to(device=device, dtype=dtype)
+            if compile:
+                compile_network(network, device)
         self._forget_made()
 
     @classmethod
@@ -63,6 +73,7 @@ class Predictor:
         base: str | Path | None = None,
         batch_size: int = 16,
         task: str | None = None,
+        compile: bool = False,
         **overrides: Any,
     ) -> Self:
         """A model from a checkpoint file of this project or of upstream.
@@ -77,6 +88,7 @@ class Predictor:
             base: base of a delta checkpoint; default: the file that the checkpoint names.
             batch_size: rows that go through the network together.
             task: the task that will be asked, if it is known.
+            compile: layers of the encoder by torch.compile: for many images.
             overrides: other stored options to replace, such as ``patch_image_size=384``.
 
         Raises:
@@ -109,7 +121,7 @@ class Predictor:
         with kept_process_state():  # the weights that the network begins with are random numbers
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)
         dtype = PRECISIONS[inference_precision(chosen, precision)]
-        return cls(loaded, chosen, dtype, batch_size)
+        return cls(loaded, chosen, dtype, batch_size, compile)
 
     def __repr__(self) -> str:
         """``OFA('runs/a/checkpoint_best.pt', trained for caption, on cpu)``"""

@@ -61,6 +61,9 @@ PROCESS_FLAGS: dict[str, tuple[Any, Any, str]] = {
         "minutes to wait for another process (default: torch's, 10 on GPUs, 30 on CPUs)",
     )
 }
+COMMON_FLAGS: dict[str, tuple[Any, Any, str]] = {
+    "compile": (bool, False, "compile encoder and decoder with torch.compile")
+}
 TRAINER = "fairseq_cli.train"
 USAGE = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
 
@@ -135,6 +138,8 @@ def settle_processes(cfg) -> None:
     if settings.ddp_backend == "fully_sharded":  # a name by which fairseq asks for fairscale
         settings.ddp_backend, settings.zero_sharding = "pytorch_ddp", "full"
         flag = "--ddp-backend fully_sharded"
+        if cfg.common.compile:
+            raise UserError(f"{flag}: works without --compile, which cannot gather weights")
     if settings.zero_sharding != "none":
         if getattr(cfg.optimizer, "_name", None) != "adam":
             raise UserError(f"{flag}: expects --optimizer adam; leave it out otherwise")
@@ -296,10 +301,12 @@ def with_our_names(message: str) -> str:
 
 
 def add_flags(stock: type) -> type:
-    """Flags of upstream and of this project belong to fairseq's options of checkpoints and of
-    processes. The classes themselves are extended: fairseq keeps references to them in others."""
+    """Flags of upstream and of this project belong to fairseq's options of checkpoints, processes
+    and commands. The classes themselves are extended: fairseq keeps references to them in others.
+    """
     extend(stock, CHECKPOINT_FLAGS)
     extend(configs.DistributedTrainingConfig, PROCESS_FLAGS)
+    extend(configs.CommonConfig, COMMON_FLAGS)
     hydra_init()
     return stock
 

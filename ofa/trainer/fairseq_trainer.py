@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from ofa.data.images import normalize_images
 from ofa.errors import UserError
+from ofa.models.compiling import compile_network
 from ofa.trainer import fairseq_checkpoint as checkpoints
 from ofa.trainer import fairseq_optim as optim
 from ofa.trainer import fairseq_resume as resume
@@ -56,6 +57,8 @@ class OFATrainer(Trainer):
                 "metric on (for example --eval-cider)."
             )
         super().__init__(cfg, task, model, criterion, quantizer)
+        if cfg.common.compile:
+            compile_network(self.get_model(), self.device)
         self.progress = Progress(self)
         self.training_data: dict[str, Any] = {}  # what checkpoints tell of it (``opened_files``)
 

@@ -65,46 +65,89 @@ def test_a_decoding_step_is_one_graph(network):
         assert breaks_of(lambda tokens: network.decoder.step(tokens, cache), tokens) == []
 
 
-class Encode(nn.Module):
+class Part(nn.Module):
+    """What is exported of a network."""
+
     def __init__(self, network) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.eval()
 
-    def forward(self, tokens, images):
+
+class Encode(Part):
+    def forward(self, tokens, images=None):
         output = self.network.encoder(tokens, images)
         return output.states, output.padding_mask, output.positions
 
 
-class Step(nn.Module):
-    """The first step of every beam, and the network's part of the start before it."""
+class Prefill(Part):
+    """The first tokens, by one beam. Returns: logits, and keys and values of these tokens."""
 
-    def __init__(self, network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tokens, states, padding_mask, positions):
-        output = EncoderOutput(states, padding_mask, positions)
-        cache = self.network.decoder.start(output, beam=3, max_len=8)
-        return self.network.decoder.step(tokens, cache)
+    def forward(self, tokens, *encoded):
+        cache = self.network.decoder.start(EncoderOutput(*encoded), BEAM, MAX_LEN)
+        logits = self.network.decoder.step(tokens, cache)
+        return logits, cache.buffer[:, :, :, :1, :, : cache.length]
 
 
-def test_the_exported_encoder_takes_batches_and_texts_of_any_size(network):
-    rows, length = Dim("rows", min=2, max=64), Dim("length", min=2, max=128)
-    inputs, others = batch(), batch(source=7, rows=3)
-    shapes = ({0: rows, 1: length}, {0: rows})
-    call = Encode(network.eval())
-    program = export(call, (inputs["src_tokens"], inputs["patch_images"]), dynamic_shapes=shapes)
-    found = program.module()(others["src_tokens"], others["patch_images"])
-    expected = call(others["src_tokens"], others["patch_images"])
-    for one, other in zip(found, expected):
+class Step(Part):
+    """The next token of every beam. Args: fed: keys and values of all tokens before."""
+
+    def forward(self, tokens, fed, *encoded):
+        cache = self.network.decoder.start(EncoderOutput(*encoded), BEAM, MAX_LEN)
+        cache.length = fed.size(-2)
+        cache.buffer[..., : cache.length, :] = fed
+        logits = self.network.decoder.step(tokens, cache)
+        return logits, cache.buffer[..., : cache.length, :]
+
+
+BEAM, MAX_LEN = 3, 12
+ROWS = Dim("rows", min=2, max=64)
+SOURCE, FED = Dim("source", min=2, max=128), Dim("fed", min=2, max=MAX_LEN - 2)
+ENCODED = {0: ROWS, 1: SOURCE}, {0: ROWS, 1: SOURCE}, {1: SOURCE}  # states, padding, positions
+
+
+def prefilled(network, source: int, target: int, rows: int) -> tuple:
+    """Inputs of ``Prefill``."""
+    tokens = torch.randint(4, 50, (rows, 1, target))
+    return tokens, *Encode(network)(batch(source, rows=rows)["src_tokens"])
+
+
+def check_export(part: Part, inputs: tuple, others: tuple, shapes: tuple) -> None:
+    """What is exported with some inputs does with others what the part does."""
+    program = export(part, inputs, dynamic_shapes=shapes)
+    for one, other in zip(program.module()(*others), part(*others), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_the_exported_step_gives_the_same_logits(network):
-    inputs, tokens = batch(), torch.randint(4, 50, (2, 3))
-    with torch.no_grad():
-        encoded = Encode(network.eval())(inputs["src_tokens"], None)
-        call = Step(network)
-        program = export(call, (tokens, *encoded))
-        found = program.module()(tokens, *encoded)
-        torch.testing.assert_close(found, call(tokens, *encoded), atol=1e-5, rtol=1e-5)
+def test_the_exported_encoder_takes_batches_and_texts_of_any_size(network):
+    inputs, others = batch(), batch(source=7, rows=3)
+    shapes = ({0: ROWS, 1: SOURCE}, {0: ROWS})
+    names = "src_tokens", "patch_images"
+    check_export(Encode(network), *(tuple(map(x.get, names)) for x in (inputs, others)), shapes)
+
+
+@torch.no_grad()
+def test_the_exported_first_pass_takes_batches_and_texts_of_any_size(network):
+    inputs, others = prefilled(network, 4, 3, rows=2), prefilled(network, 7, 5, rows=3)
+    shapes = {0: ROWS, 2: FED}, ENCODED
+    check_export(Prefill(network), inputs, others, shapes)
+
+
+@torch.no_grad()
+def test_the_exported_step_takes_batches_and_texts_of_any_size(network):
+    def inputs(*sizes: int, rows: int) -> tuple:
+        tokens, *encoded = prefilled(network, *sizes, rows=rows)
+        fed = Prefill(network)(tokens, *encoded)[1].repeat_interleave(BEAM, 3)
+        return torch.randint(4, 50, (rows, BEAM)), fed, *encoded
+
+    shapes = {0: ROWS}, {2: ROWS, 5: FED}, ENCODED
+    check_export(Step(network), inputs(4, 3, rows=2), inputs(7, 5, rows=3), shapes)
+
+
+@torch.no_grad()
+def test_first_pass_and_step_are_those_of_generation(network):
+    """Some tokens and one more: the logits of all at once."""
+    tokens, *encoded = prefilled(network, 4, 5, rows=2)
+    fed = Prefill(network)(tokens[..., :4], *encoded)[1].repeat_interleave(BEAM, 3)
+    found, _ = Step(network)(tokens[..., 4].expand(-1, BEAM), fed, *encoded)
+    expected, _ = Prefill(network)(tokens, *encoded)
+    torch.testing.assert_close(found, expected.expand_as(found), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,42 @@
+"""torch.compile of a network's layers: the same results, memory is read and written less often."""
+
+import os
+import shutil
+import sys
+from typing import Any
+
+import torch
+from torch.utils._triton import has_triton
+
+from ofa.errors import UserError
+from ofa.models.ofa_model import OFAModel
+
+
+def compile_network(network: object, device: torch.device, backend: Any = "inductor") -> None:
+    """From now on the layers of encoder and whole-target decoder run compiled, those of one kind by
+    one program, which is made when it is first needed. Names of weights stay.
+
+    Raises: UserError if the network is none of this project, or this machine cannot compile.
+    """
+    if not isinstance(network, OFAModel):
+        found = type(network).__name__
+        raise UserError(f"--compile: expects --arch ofa_..., found {found}; leave it out")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(
+            f"--compile: expects a CPU or an NVIDIA GPU, found {device.type}; leave it out"
+        )
+    if backend == "inductor" and (missing := missing_compiler(device)):
+        raise UserError(f"--compile: expects {missing}, found none; install it, or leave it out")
+    from torch._inductor import config  # seconds of imports
+
+    # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)
+    config.quiesce_async_compile_pool = False
+    network.encoder.compiled_by = network.decoder.compiled_by = backend
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """What code for the device is made with, if it is not here."""
+    if device.type == "cuda":
+        return None if has_triton() else "Triton and a GPU that it writes code for"
+    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return None if shutil.which(name) else f"the C++ compiler {name}"
