@@ -43,8 +43,10 @@ def build(folder: Path, batch: int, pixels: int):
 
 def bare_update(model, criterion, optimizer, batch) -> None:
     """The same update written out in plain PyTorch."""
+    from ofa.data.images import normalize_images
+
     model.train()
-    loss, tokens, _ = criterion(model, batch)
+    loss, tokens, _ = criterion(model, normalize_images(batch))
     optimizer.zero_grad(set_to_none=True)
     (loss / tokens).backward()
     clip_grad_norm_(model.parameters(), 1.0)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from ofa.errors import UserError
+from ofa.io.jobs import count_threads
 from ofa.io.terminal import in_units, with_noun
 from ofa.trainer.flags import given, value_of
 from ofa.trainer.plan import Plan, gpu_memory, usable_memory
@@ -21,6 +22,8 @@ BATCHES_PER_EPOCH = 32  # at least
 SMALLEST_BATCH = 16
 VALIDATIONS = 12
 WARM_UP = 0.06
+SMALL = ("ofa_nano", "ofa_tiny")  # several threads gain little in their products
+SHARE = 8  # rows of a process at least, where a CPU's share a step
 AVERAGED = 10  # the averages reach over a tenth of the updates
 # Learning rates: measured for ofa_nano, the others follow upstream's pretraining (1e-4 for large)
 # and the widths.
@@ -88,6 +91,17 @@ def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit
         if effective != plan.effective_batch:
             found.changes.insert(0, f"batch {effective} instead of {plan.effective_batch}")
     return batch, effective, found
+
+
+def shares(plan: Plan) -> int:
+    """Processes that share a step of a small network on a CPU, with a part of the cores each. Args:
+    plan: of one process, with what fits."""
+    if plan.gpus or plan.processes > 1 or plan.arch not in SMALL or plan.has_auxiliary_rows:
+        return 1
+    most = min(count_threads(), plan.batch // SHARE)
+    equal = [count for count in range(most, 1, -1) if plan.batch % count == 0]
+    fits = (one for one in equal if one * plan.memory(plan.batch // one) <= usable_memory())
+    return next(fits, 1)
 
 
 def _fit_image_size(plan: Plan, found: Fit) -> None:

@@ -16,9 +16,10 @@ from typing import Literal
 from ofa import devices
 from ofa.io.flags import option
 from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
+from ofa.io.jobs import count_threads
 from ofa.models.generation.options import parse_generation_options
 from ofa.task.template import is_template
-from ofa.trainer.auto import Fit, fit, words
+from ofa.trainer.auto import Fit, fit, shares, words
 from ofa.trainer.checks import Facts, look_at, stand_in
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import PRECISIONS, Plan
@@ -119,6 +120,7 @@ def train(
     if options.auto:
         recipe = plan
         options, flags, found = fitted(recipe, options, flags, chosen)
+        processes = Processes.of(options, gpus)
         plan = planned(data, options, flags, facts, processes, gpus)
         said = words(recipe, found, plan.updates)
     command = processes.command("fairseq_cli.train", plan.flags)
@@ -129,15 +131,17 @@ def train(
         print(*filter(None, [said, plan.line()]), plan.table(), sep="\n")
         return 0
     kept = () if gpus else KEEP_FREED_MEMORY
-    memory = {name: os.environ.get(name) or FOUR_GIB for name in kept}
+    settings = {name: os.environ.get(name) or FOUR_GIB for name in kept}
+    if options.auto and recipe.processes < processes.count:
+        settings["OMP_NUM_THREADS"] = str(max(count_threads() // processes.here, 1))
     if processes.rank > 0:  # nodes share the disk: the first one owns the folder and logs
-        become(command, memory)
+        become(command, settings)
     folder = Path(options.out or RUN)
     warning = plan.check_expected_space(folder)
     lock = own(folder, options.fresh)  # for as long as this process lives
     lock.keep_through_exec()
     announce(folder / LOG, auto=said, plan=plan.line(), warning=warning)
-    become(command, memory, folder / LOG, log_format=value_of("--log-format", flags))
+    become(command, settings, folder / LOG, log_format=value_of("--log-format", flags))
 
 
 def facts_of(data: str, options: LaunchOptions, flags: Sequence[str]) -> Facts:
@@ -169,6 +173,11 @@ def fitted(
     """Options and flags that fit rows and device, and what was changed."""
     batch, effective, found = fit(recipe, flags[len(flags) - chosen.flags :], chosen.batch)
     options = replace(options, batch_size=batch, effective_batch=effective)
+    fits = replace(recipe, flags=[*recipe.flags, *found.flags, f"--batch-size={batch}"])
+    if not (options.jobs or chosen.batch) and (count := shares(fits)) > 1:
+        workers = 1 if options.num_workers is None else options.num_workers
+        options = replace(options, jobs=count, batch_size=batch // count, num_workers=workers)
+        found.changes.append(f"{count} processes")
     return options, [*flags, *found.flags], found
 
 

@@ -236,7 +236,7 @@ def test_flags_of_the_user_win():
 
 
 def test_the_recipes_own_flags_are_told_from_the_users():
-    options = LaunchOptions(batch_size=4, effective_batch=512)
+    options = LaunchOptions(batch_size=4, effective_batch=512, jobs=1)
     flags = [*RECIPE, "--lr=1e-4"]
     found, all_flags, _ = fitted(planned("--lr=1e-4"), options, flags, Chosen(1))
     assert (found.batch_size, found.effective_batch) == (16, 16)
@@ -305,6 +305,38 @@ def test_the_processes_of_a_node_share_its_memory(monkeypatch):
     two = planned("--arch=ofa_base", rows=400_000, processes=4, nodes=2)
     monkeypatch.setattr(auto, "usable_memory", lambda: 16 * 10**9)
     assert flags_of(one)[0] == flags_of(two)[0]
+
+
+@pytest.mark.parametrize(
+    "cores, flags, shared",
+    [
+        (2, [], 2),
+        (1, [], 1),
+        (16, [], 2),  # of 8 rows each
+        (6, ["--batch-size=32"], 4),  # equal parts
+        (2, ["--batch-size=12"], 1),
+        (2, ["--arch=ofa_base"], 1),  # its products are large enough for threads
+    ],
+)
+def test_processes_share_the_steps_of_a_small_network_on_a_cpu(monkeypatch, cores, flags, shared):
+    monkeypatch.setattr(auto, "count_threads", lambda: cores)
+    assert auto.shares(planned("--batch-size=16", "--patch-image-size=96", *flags)) == shared
+    assert auto.shares(planned("--batch-size=16", *flags, processes=2)) == 1
+    assert auto.shares(planned("--batch-size=16", *flags, gpus=1)) == 1
+
+
+def test_processes_share_no_more_than_the_memory_is_for(monkeypatch):
+    found = planned("--batch-size=16", "--patch-image-size=96")
+    monkeypatch.setattr(auto, "usable_memory", lambda: found.memory(16) * 1.2)
+    assert auto.shares(found) == 1
+
+
+def test_rows_of_an_update_stay_where_processes_share_them():
+    options, flags, found = fitted(planned(), LaunchOptions(auto=True), [], Chosen(0))
+    assert (options.jobs, options.batch_size, options.num_workers) == (2, 8, 1)
+    assert options.effective_batch == 16 and "2 processes" in found.changes
+    options, *_ = fitted(planned(), LaunchOptions(auto=True, jobs=1), [], Chosen(0))
+    assert (options.jobs, options.batch_size) == (1, 16)
 
 
 def test_two_nodes_need_half_the_time():
