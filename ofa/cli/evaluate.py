@@ -90,6 +90,7 @@ def evaluate(args: EvaluateOptions) -> int:
     its training.
     """
     from ofa.io.checkpoint_files import check_checkpoint_file
+    from ofa.task.results import check_folder
 
     started = time.monotonic()
     if args.nodes is not None or args.dry_run or nodes_of_slurm() > 1:
@@ -100,6 +101,8 @@ def evaluate(args: EvaluateOptions) -> int:
         raise UserError(
             f"expected a checkpoint and a TSV file (or --images DIR) behind it, found {found}"
         )
+    if args.out:
+        check_folder(args.out)
     for path in args.checkpoint.split(":"):
         check_checkpoint_file(path)
     check_files(args, "training_log", "timings", "constant_from")
