@@ -11,6 +11,8 @@ from torch.utils._triton import has_triton
 from ofa.errors import UserError
 from ofa.models.ofa_model import OFAModel
 
+PROGRAMS = 64
+
 
 def compile_network(network: object, device: torch.device, backend: Any = "inductor") -> None:
     """From now on the layers of encoder and whole-target decoder run compiled, those of one kind by
@@ -27,7 +29,11 @@ def compile_network(network: object, device: torch.device, backend: Any = "induc
         )
     if backend == "inductor" and (missing := missing_compiler(device)):
         raise UserError(f"--compile: expects {missing}, found none; install it, or leave it out")
-    from torch._inductor import config  # seconds of imports
+    from torch._dynamo import config as dynamo  # seconds of imports
+    from torch._inductor import config
+
+    # of one function in a process, which may hold several networks; beyond, layers run uncompiled
+    dynamo.recompile_limit = max(dynamo.recompile_limit, PROGRAMS)
 
     # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)
     config.quiesce_async_compile_pool = False

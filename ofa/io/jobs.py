@@ -1,10 +1,12 @@
 """Work on several processes of this machine: its cores, their number as an option, and how they
 start."""
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from ofa.io.flags import option
@@ -15,11 +17,19 @@ Result = TypeVar("Result")
 
 FEW = 256  # items below which starting further processes costs more than it brings
 WINDOW = 256  # items handed to the processes at a time, so that results do not pile up
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in a period of others
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use. macOS cannot bind it to some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, in a container with a limit at most that many.
+    macOS cannot bind it to some."""
+    bound = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # "max" is no limit
+        return cores
+    return min(cores, max(math.ceil(quota / period), 1))
 
 
 def count_threads() -> int:

@@ -140,6 +140,12 @@ def settle_processes(cfg) -> None:
         flag = "--ddp-backend fully_sharded"
         if cfg.common.compile:
             raise UserError(f"{flag}: works without --compile, which cannot gather weights")
+        for side in ("encoder", "decoder"):
+            if getattr(cfg.model, f"{side}_layerdrop", None):
+                found = (
+                    f"works without --{side}-layerdrop, which skips other layers in each process"
+                )
+                raise UserError(f"{flag}: {found}")
     if settings.zero_sharding != "none":
         if getattr(cfg.optimizer, "_name", None) != "adam":
             raise UserError(f"{flag}: expects --optimizer adam; leave it out otherwise")

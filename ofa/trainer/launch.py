@@ -174,7 +174,8 @@ def fitted(
     batch, effective, found = fit(recipe, flags[len(flags) - chosen.flags :], chosen.batch)
     options = replace(options, batch_size=batch, effective_batch=effective)
     fits = replace(recipe, flags=[*recipe.flags, *found.flags, f"--batch-size={batch}"])
-    if not (options.jobs or chosen.batch) and (count := shares(fits)) > 1:
+    settled = options.jobs or chosen.batch or "--distributed-world-size" in found.own
+    if not settled and (count := shares(fits)) > 1:
         workers = 1 if options.num_workers is None else options.num_workers
         options = replace(options, jobs=count, batch_size=batch // count, num_workers=workers)
         found.changes.append(f"{count} processes")

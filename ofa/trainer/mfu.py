@@ -73,9 +73,12 @@ class Utilization:
         if self.peak is None or self.flops_per_row or not rows:
             yield
             return
+        import torch
         from torch.utils.flop_counter import FlopCounterMode  # seconds, which few devices need
 
-        with FlopCounterMode(display=False) as counter:
+        # what --compile meets first under a counter would never be compiled
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, FlopCounterMode(display=False) as counter:
             yield
         self.flops_per_row = counter.get_total_flops() / rows
 

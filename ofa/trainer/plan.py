@@ -53,6 +53,7 @@ HALF = 0.52  # of what a row keeps in float32: what it keeps in other precisions
 TRANSIENT = 1.3  # what a step holds at its peak, over what it keeps for the backward pass
 LOGITS = 12  # bytes per target token and entry of the vocabulary: logits, probabilities, gradient
 BEFORE = 1e9  # bytes of a process before the first step
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 CORE = 55e9  # FLOP/s of a processor core in training
 UPDATE = 0.03  # seconds of an update besides its rows, on a CPU
 STEP = 0.04  # seconds that the processor needs for a step on a GPU, which may be waiting for it
@@ -359,6 +360,11 @@ def gpu_memory() -> int | None:
 
 
 def usable_memory() -> int:
-    """Bytes of this machine that a training may use; the same at every start, so that a resumed
-    training has the same batches."""
-    return round(0.7 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """Bytes of this machine, or of a container, that a training may use; the same at every start,
+    so that a resumed training has the same batches."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        most = min(most, int(MEMORY_LIMIT.read_text()))
+    except (OSError, ValueError):  # "max" is no limit
+        pass
+    return round(0.7 * most)

@@ -57,6 +57,12 @@ class ProcessOptions:
     dry_run: bool = option(False, "print the command and stop", env="DRY_RUN")
 
 
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
 @dataclass(frozen=True)
 class Processes:
     """Args: here: on this node. rank: of this node. address, port: of the first node."""
@@ -83,8 +89,8 @@ class Processes:
             )
         address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
         # all nodes have to choose the same port; on one node two runs must not
-        job = int(os.environ.get("SLURM_JOB_ID") or 0) if nodes > 1 else os.getpid()
-        port = options.master_port or 10_000 + job % FREE_PORTS
+        job = int(os.environ.get("SLURM_JOB_ID") or 0)
+        port = options.master_port or (10_000 + job % FREE_PORTS if nodes > 1 else _free_port())
         return cls(options.jobs or max(gpus, 1), nodes, rank, address, port)
 
     @property

@@ -206,6 +206,10 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
         (("--zero-sharding=os", "--amp"), "--zero-sharding os: works without --amp"),
         (("--ddp-backend=fully_sharded", "--amp"), "fully_sharded: works without --amp"),
         (("--ddp-backend=fully_sharded", "--compile"), "fully_sharded: works without --compile"),
+        (
+            ("--ddp-backend=fully_sharded", "--decoder-layerdrop=0.1"),
+            "fully_sharded: works without --decoder-layerdrop",
+        ),
     ],
 )
 def test_ways_to_share_the_work_that_are_not_offered_are_one_line(flags, message):

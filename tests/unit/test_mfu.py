@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from ofa.trainer.mfu import Utilization, peak_flops
 
@@ -40,3 +41,14 @@ def test_operations_of_forward_and_backward_are_counted_once_and_scaled_by_rows(
             (rows @ weight).sum().backward()
     assert utilization.flops_per_row == 3 * 2 * 8 * 16
     assert utilization.peak_seconds(10) == 10 * 768 / 1e6
+
+
+def test_what_runs_under_the_counter_first_is_compiled_afterwards():
+    torch._dynamo.reset()
+    programs = CompileCounter()
+    double = torch.compile(lambda rows: rows * 2, backend=programs)
+    with Utilization(1e12).counted(4):
+        double(torch.ones(4))
+    assert programs.frame_count == 0
+    double(torch.ones(4))
+    assert programs.frame_count == 1

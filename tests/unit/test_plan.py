@@ -8,9 +8,10 @@ import pytest
 
 from ofa.checkpoints.header import Header
 from ofa.errors import UserError
+from ofa.io import jobs
 from ofa.io.terminal import in_time, in_units, with_noun
 from ofa.tasks import spec_of
-from ofa.trainer import auto
+from ofa.trainer import auto, plan
 from ofa.trainer.auto import fit, words
 from ofa.trainer.checks import Facts
 from ofa.trainer.launch import Chosen, LaunchOptions, fitted
@@ -337,6 +338,21 @@ def test_rows_of_an_update_stay_where_processes_share_them():
     assert options.effective_batch == 16 and "2 processes" in found.changes
     options, *_ = fitted(planned(), LaunchOptions(auto=True, jobs=1), [], Chosen(0))
     assert (options.jobs, options.batch_size) == (1, 16)
+    own = ["--distributed-world-size=1"]
+    options, *_ = fitted(planned(*own), LaunchOptions(auto=True), own, Chosen(1))
+    assert (options.jobs, options.batch_size) == (0, 16)
+
+
+def test_a_container_may_use_what_its_limits_say(monkeypatch, tmp_path):
+    (tmp_path / "memory").write_text(f"{10**9}\n")
+    (tmp_path / "quota").write_text("150000 100000\n")
+    (tmp_path / "none").write_text("max 100000\n")
+    monkeypatch.setattr(plan, "MEMORY_LIMIT", tmp_path / "memory")
+    assert plan.usable_memory() == 700_000_000
+    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    for name, cores in (("quota", 2), ("none", 8), ("missing", 8)):
+        monkeypatch.setattr(jobs, "QUOTA", tmp_path / name)
+        assert jobs.count_cores() == cores
 
 
 def test_two_nodes_need_half_the_time():
