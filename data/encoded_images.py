@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.data.images import pixels_of
-from ofa.io.images import UndecodedJpeg, open_image
+from ofa.io.images import UndecodedJpeg, decode_jpegs, open_image
 
 FILES_AT_ONCE = 16  # decoded together: the memory of full-size images
 
@@ -78,11 +78,8 @@ class EncodedImages:
 def decoded(files: list[Tensor], where: list[str], device: torch.device) -> list[Tensor]:
     """uint8[3, H, W] of JPEG files uint8[bytes], on the device. What its decoder does not take is
     decoded as data workers do it. Raises: UserError as ``open_image``."""
-    from torchvision.io import ImageReadMode, decode_jpeg  # half a second of imports
-
-    decoder = device if device.type == "cuda" else torch.device("cpu")
     try:
-        return decode_jpeg(files, ImageReadMode.RGB, decoder)
+        return decode_jpegs(files, device)
     except RuntimeError:
         if len(files) == 1:
             return [pixels_of(open_image(files[0].numpy().tobytes(), where[0])).to(device)]

@@ -69,15 +69,15 @@ def test_an_evaluation_predicts_the_same_texts(runs, files, tmp_path, monkeypatc
 
     from ofa.inference.evaluate import evaluate
 
-    monkeypatch.setattr(config, "cpp_wrapper", config.cpp_wrapper)
     monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", cpu_vec_isa.valid_vec_isa_list)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    compile_lightly(str(tmp_path / "cache"))
     found = []
-    for compiles in (False, True):
-        out = tmp_path / str(compiles)
-        paths = {"checkpoint": str(runs["plain"][1]), "data": str(files.valid), "out": str(out)}
-        evaluate(EvaluationOptions(**paths, device="cpu", compile=compiles))
-        found.append(json.loads((out / "valid_predict.json").read_text()))
+    with config.patch(cpp_wrapper=config.cpp_wrapper):  # monkeypatch would remove it at the end
+        compile_lightly(str(tmp_path / "cache"))
+        for compiles in (False, True):
+            out = tmp_path / str(compiles)
+            paths = {"checkpoint": str(runs["plain"][1]), "data": str(files.valid)}
+            evaluate(EvaluationOptions(**paths, out=str(out), device="cpu", compile=compiles))
+            found.append(json.loads((out / "valid_predict.json").read_text()))
     assert any((tmp_path / "cache").rglob("*.cpp"))
     assert found[0] == found[1] and len(found[0]) == 7
