@@ -88,7 +88,7 @@ class Run:
 
     Args: first, updates: it begins after ``first`` updates and ends after ``updates``. seconds:
     until --stop-time-hours are over. metric, maximize, best: of --best-checkpoint-metric; ``best``
-    as far as an earlier start came. memory: of the GPU, in GB; None: of a CPU.
+    as far as an earlier start came. memory: of the device, in GB.
     """
 
     first: int = 0
@@ -213,13 +213,13 @@ class Console:
         words, per_second = known.get("wpb", 0), known.get("wps", 0)
         seconds = words / per_second if per_second else 0  # 1 / ups, which is rounded, to 0 even
         rows = known.get("bsz", 0) / seconds if seconds else 0
-        used, on_gpu = known.get("memory"), bool(self.run.memory)
+        used = known.get("memory")
         if self.run.memory and "gb_free" in known:
             used = self.run.memory - known["gb_free"]
         return [
             f"{_short(seconds)} s/update",
             f"{_short(rows)} samples/s",
-            *([f"MFU {known['mfu']:.0f} %" if "mfu" in known else "MFU -"] * on_gpu),
+            f"MFU {known['mfu']:.0f} %" if "mfu" in known else "MFU -",
             f"memory {used:.1f} GB" if used else "memory -",
         ]
 
