@@ -62,9 +62,7 @@ class Figure:
 
 def number(value: float | None) -> str:
     """Three digits, or none."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass

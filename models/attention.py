@@ -22,7 +22,8 @@ from ofa.errors import UserError
 from ofa.models.positions import split_heads
 from ofa.models.recompute import cheap
 
-KeyValue = tuple[Tensor, Tensor] | Tensor  # keys and values, (B, H, S, D) each
+KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
+Stacked = Tensor  # keys and values as one tensor (2, B, H, S, D)
 LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a core's cache
 LARGE_MASK = 1 << 23  # numbers of a (B, H, T, S); making a smaller one beats widening the heads
 COLUMNS = 8  # by which heads are widened: kernels want widths of multiples of 8 in 16 bits
@@ -75,7 +76,7 @@ class MultiheadAttention(nn.Module):
         keys, values = self.k_proj(source), self.v_proj(source)
         return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
-    def project(self, x: Tensor) -> tuple[KeyValue, Tensor]:
+    def project(self, x: Tensor) -> tuple[KeyValue | Stacked, Tensor]:
         """Keys and values, and queries (B, H, T, D), of self-attention. Args: x: (B, T, C)."""
         return self.keys_values(x), split_heads(self.q_proj(x), self.num_heads)
 
@@ -99,8 +100,7 @@ class MultiheadAttention(nn.Module):
         if query is None:
             query = split_heads(self.q_proj(x), self.num_heads)
         dropout = self.dropout if self.training else 0.0
-        keys, values = source
-        y = attend(query, keys, values, bias, padding_mask, self.scale, dropout)
+        y = attend(query, *source, bias, padding_mask, self.scale, dropout)
         merged = merge_heads(y) if self.c_attn is None else cheap(merge_heads, y, self.c_attn)
         return self.out_proj(merged)
 

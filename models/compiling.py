@@ -11,6 +11,7 @@ from torch.utils._triton import has_triton
 from ofa.errors import UserError
 from ofa.models.ofa_model import OFAModel
 
+# of one function in a process, which may hold several networks; beyond, layers run uncompiled
 PROGRAMS = 64
 
 
@@ -32,7 +33,6 @@ def compile_network(network: object, device: torch.device, backend: Any = "induc
     from torch._dynamo import config as dynamo  # seconds of imports
     from torch._inductor import config
 
-    # of one function in a process, which may hold several networks; beyond, layers run uncompiled
     dynamo.recompile_limit = max(dynamo.recompile_limit, PROGRAMS)
 
     # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ofa.models.attention import KeyValue, MultiheadAttention
+from ofa.models.attention import MultiheadAttention, Stacked
 from ofa.models.inference_weights import PackedLinear, shallow_copy
 from ofa.models.layers import DecoderLayer
 from ofa.models.peft import LoraLinear
@@ -62,8 +62,7 @@ class FusedAttention(MultiheadAttention):
             self.k_proj, self.v_proj, self.q_proj = keys, values, FusedLinear([query])
         self.out_proj = FusedLinear([attention.out_proj], attention.c_attn)
 
-    def project(self, x: Tensor) -> tuple[KeyValue, Tensor]:
-        """Keys and values are one tensor (2, B, H, T, D) here."""
+    def project(self, x: Tensor) -> tuple[Stacked, Tensor]:
         every = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return every[:2], every[2]
 

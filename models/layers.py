@@ -166,7 +166,7 @@ class DecoderLayer(Layer):
     def forward(
         self,
         x: Tensor,
-        extend: Callable[[KeyValue], KeyValue],
+        extend: Callable[[Any], KeyValue],
         bias: Tensor,
         source: Union[KeyValue, Tensor],
         source_bias: Tensor,
@@ -175,7 +175,8 @@ class DecoderLayer(Layer):
 
         Args:
             x: (N, T, C). N is B, or B * beams; beams that share an image attend to it side by side.
-            extend: puts earlier keys and values (a prompt, the cache) before those of x.
+            extend: puts earlier keys and values (a prompt, the cache) before those that the
+                attention's ``project`` makes of x.
             bias: (1 or N, H, T, all keys), the causal mask included.
             source: cross-attention keys and values (B, H, S, D), computed once per image; or the
                 encoder's states (B, S, C), of which the layer makes them.

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ofa.models.attention import KeyValue
+from ofa.models.attention import KeyValue, Stacked
 from ofa.models.cache import PositionRows
 from ofa.models.fused_layers import FusedLayers
 
@@ -225,7 +225,7 @@ class StaticCache:
         )
         return PositionRows(list(biases.unbind()), source_bias, positions[0] if positions else None)
 
-    def extend(self, layer: int, new: KeyValue) -> KeyValue:
+    def extend(self, layer: int, new: KeyValue | Stacked) -> KeyValue:
         """Store new keys and values (B * K, H, 1, D). Returns: the block's, (B * K, H, L + last,
         D)."""
         assert self.block is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ofa.tokens.bpe import load_language
 from ofa.tokens.train_tokenizer import build_vocabulary
 
 COLORS = ("red", "green", "blue", "white", "black", "yellow", "purple")
@@ -119,3 +120,8 @@ def caption_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
         "--update-freq=4",
         *more,
     ]
+
+
+def make_language(folder: Path):
+    """The BPE of that vocabulary, and its dictionary with 16 image codes and 20 bins."""
+    return load_language(make_vocabulary(folder), num_codes=16, num_bins=20)

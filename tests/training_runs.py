@@ -11,7 +11,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -19,6 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from caption_files import caption, make_vocabulary, write_tsv
+
+from ofa.trainer.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
@@ -164,12 +165,6 @@ def fork(work: Callable, arguments: tuple, log: Path, ranks: int = 1) -> SimpleN
         process.join()
     code = next(filter(None, (process.exitcode for process in processes)), 0)
     return SimpleNamespace(code=code, log=log.read_bytes()[start:].decode())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def settings_of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ofa import devices
-from ofa.io.jobs import count_cores
+from ofa.io.jobs import count_cores, memory_size
 
 OK, NOTE, FAULT = "ok", "note", "fault"
 PYTHON = (3, 11)
@@ -117,8 +117,7 @@ def _machine() -> Iterator[Check]:
         less = "" if free >= needed else f", less than {needed / 1e9:.0f} GB"
         yield _judged(name, not less, found + less, remedy, NOTE)
     cores = count_cores()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")
+    yield Check("processor", OK, f"{cores} cores, {memory_size() / 1e9:.0f} GB memory")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
         fix = "ulimit -n 4096, for many worker processes"

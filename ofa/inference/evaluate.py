@@ -7,7 +7,6 @@ predicted exactly once and in the same batch however many processes there are.
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,17 +28,17 @@ from ofa.io.image_files import list_images, readable
 from ofa.io.images import encode_image, read_image_file, upright_file
 from ofa.io.jobs import count_cores
 from ofa.task.prediction import Prediction
-from ofa.task.results import check_folder, merge_predictions, write_predictions
+from ofa.task.results import merge_predictions, write_predictions
 from ofa.task.scoring import Evaluation, references_of
 from ofa.task.task_spec import TaskSpec, seed_of
 from ofa.tasks import declared_specs
 from ofa.trainer.checks import first_row
-from ofa.trainer.processes import data_workers
+from ofa.trainer.processes import data_workers, free_port
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 16
-BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{64,}")  # the smallest image has more
+BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{64,}")  # no words; the smallest image has more
 SECONDS_TO_END = 10  # that a process which failed is given
 
 
@@ -59,8 +58,6 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
 
 def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
     """The share of one process; the first one gathers and writes."""
-    if options.out and rank == 0:
-        check_folder(options.out)
     predictor, task = load(options)
     dataset = open_rows(task, options)
     references, count = None, len(dataset)
@@ -256,9 +253,7 @@ def keep_images(task: Any, batch: dict[str, Any], drawn: Any, writer: ImageWrite
 
 def in_processes(options: EvaluationOptions) -> Evaluation | None:
     """Every process takes its share; if one fails, all end. Returns: what the first one returns."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     threads, others = torch.get_num_threads(), options.jobs - 1
     context = torch.multiprocessing.spawn(_in_group, (options, address), nprocs=others, join=False)
     try:

@@ -25,7 +25,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from types import ModuleType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ofa.errors import UserError, did_you_mean
@@ -265,7 +264,7 @@ def action(run: Run) -> Run:
     return run
 
 
-def add_declared(parser: "Parser", module: ModuleType, name: str) -> None:
+def add_declared(parser: "Parser", module: types.ModuleType, name: str) -> None:
     """Fill a parser with the action of this name, or else with all that a module declares."""
     functions = {key: run for key, run in vars(module).items() if inspect.isfunction(run)}
     actions: dict[str, Any] = {key: run for key, run in functions.items() if hasattr(run, "texts")}
@@ -349,8 +348,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         """A flag may only be missing because it is misspelled."""
-        names, given = list(self._option_string_actions), filter(re.compile("--").match, self.given)
-        wrong = [flag for flag in given if not any(name.startswith(flag) for name in names)]
+        names, flags = self._option_string_actions, [it for it in self.given if it[:2] == "--"]
+        wrong = [flag for flag in flags if not any(name.startswith(flag) for name in names)]
         is_missing = "arguments are required" in message and not self.others
         super().error(self.unrecognized(wrong) if wrong and is_missing else message)
 

@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 
 FEW = 256  # items below which starting further processes costs more than it brings
 WINDOW = 256  # items handed to the processes at a time, so that results do not pile up
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds in a period of others
+# limits of a container: microseconds in a period of others; bytes
+QUOTA, MEMORY_LIMIT = Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/memory.max")
 
 
 def count_cores() -> int:
@@ -30,6 +31,15 @@ def count_cores() -> int:
     except (OSError, ValueError):  # "max" is no limit
         return cores
     return min(cores, max(math.ceil(quota / period), 1))
+
+
+def memory_size() -> int:
+    """Bytes of the memory that this process may use: the machine's, or a container's limit."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(whole, int(MEMORY_LIMIT.read_text()))
+    except (OSError, ValueError):  # "max" is no limit
+        return whole
 
 
 def count_threads() -> int:

@@ -22,8 +22,8 @@ BATCHES_PER_EPOCH = 32  # at least
 SMALLEST_BATCH = 16
 VALIDATIONS = 12
 WARM_UP = 0.06
-SMALL = ("ofa_nano", "ofa_tiny")  # several threads gain little in their products
-SHARE = 8  # rows of a process at least, where a CPU's share a step
+SMALL_ARCHS = ("ofa_nano", "ofa_tiny")  # several threads gain little in their products
+ROWS_PER_PROCESS = 8  # of a CPU, at least
 AVERAGED = 10  # the averages reach over a tenth of the updates
 # Learning rates: measured for ofa_nano, the others follow upstream's pretraining (1e-4 for large)
 # and the widths.
@@ -93,12 +93,12 @@ def fit(plan: Plan, own: Sequence[str], keep_batch: bool) -> tuple[int, int, Fit
     return batch, effective, found
 
 
-def shares(plan: Plan) -> int:
+def fitting_processes(plan: Plan) -> int:
     """Processes that share a step of a small network on a CPU, with a part of the cores each. Args:
     plan: of one process, with what fits."""
-    if plan.gpus or plan.processes > 1 or plan.arch not in SMALL or plan.has_auxiliary_rows:
+    if plan.gpus or plan.processes > 1 or plan.arch not in SMALL_ARCHS or plan.has_auxiliary_rows:
         return 1
-    most = min(count_threads(), plan.batch // SHARE)
+    most = min(count_threads(), plan.batch // ROWS_PER_PROCESS)
     equal = [count for count in range(most, 1, -1) if plan.batch % count == 0]
     fits = (one for one in equal if one * plan.memory(plan.batch // one) <= usable_memory())
     return next(fits, 1)

@@ -142,10 +142,7 @@ def settle_processes(cfg) -> None:
             raise UserError(f"{flag}: works without --compile, which cannot gather weights")
         for side in ("encoder", "decoder"):
             if getattr(cfg.model, f"{side}_layerdrop", None):
-                found = (
-                    f"works without --{side}-layerdrop, which skips other layers in each process"
-                )
-                raise UserError(f"{flag}: {found}")
+                raise UserError(f"{flag}: works without --{side}-layerdrop: processes differ")
     if settings.zero_sharding != "none":
         if getattr(cfg.optimizer, "_name", None) != "adam":
             raise UserError(f"{flag}: expects --optimizer adam; leave it out otherwise")

@@ -19,7 +19,7 @@ from ofa.io.folder_lock import LOCK, FolderLock, lock_folder
 from ofa.io.jobs import count_threads
 from ofa.models.generation.options import parse_generation_options
 from ofa.task.template import is_template
-from ofa.trainer.auto import Fit, fit, shares, words
+from ofa.trainer.auto import Fit, fit, fitting_processes, words
 from ofa.trainer.checks import Facts, look_at, stand_in
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import PRECISIONS, Plan
@@ -175,7 +175,7 @@ def fitted(
     options = replace(options, batch_size=batch, effective_batch=effective)
     fits = replace(recipe, flags=[*recipe.flags, *found.flags, f"--batch-size={batch}"])
     settled = options.jobs or chosen.batch or "--distributed-world-size" in found.own
-    if not settled and (count := shares(fits)) > 1:
+    if not settled and (count := fitting_processes(fits)) > 1:
         workers = 1 if options.num_workers is None else options.num_workers
         options = replace(options, jobs=count, batch_size=batch // count, num_workers=workers)
         found.changes.append(f"{count} processes")

@@ -2,7 +2,6 @@
 its flags before it starts, without torch."""
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from ofa.devices import ask_nvidia_smi
 from ofa.errors import UserError
-from ofa.io.jobs import count_threads
+from ofa.io.jobs import count_threads, memory_size
 from ofa.io.terminal import in_time, in_units, with_noun
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.task.task_spec import TaskOptions
@@ -53,7 +52,6 @@ HALF = 0.52  # of what a row keeps in float32: what it keeps in other precisions
 TRANSIENT = 1.3  # what a step holds at its peak, over what it keeps for the backward pass
 LOGITS = 12  # bytes per target token and entry of the vocabulary: logits, probabilities, gradient
 BEFORE = 1e9  # bytes of a process before the first step
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 CORE = 55e9  # FLOP/s of a processor core in training
 UPDATE = 0.03  # seconds of an update besides its rows, on a CPU
 STEP = 0.04  # seconds that the processor needs for a step on a GPU, which may be waiting for it
@@ -360,11 +358,6 @@ def gpu_memory() -> int | None:
 
 
 def usable_memory() -> int:
-    """Bytes of this machine, or of a container, that a training may use; the same at every start,
-    so that a resumed training has the same batches."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        most = min(most, int(MEMORY_LIMIT.read_text()))
-    except (OSError, ValueError):  # "max" is no limit
-        pass
-    return round(0.7 * most)
+    """Bytes of this machine that a training may use; the same at every start, so that a resumed
+    training has the same batches."""
+    return round(0.7 * memory_size())

@@ -57,10 +57,11 @@ class ProcessOptions:
     dry_run: bool = option(False, "print the command and stop", env="DRY_RUN")
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Processes:
         address = options.master_addr or ("127.0.0.1" if nodes == 1 else _first_node(nodes))
         # all nodes have to choose the same port; on one node two runs must not
         job = int(os.environ.get("SLURM_JOB_ID") or 0)
-        port = options.master_port or (10_000 + job % FREE_PORTS if nodes > 1 else _free_port())
+        port = options.master_port or (10_000 + job % FREE_PORTS if nodes > 1 else free_port())
         return cls(options.jobs or max(gpus, 1), nodes, rank, address, port)
 
     @property

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from faults import InUpdate, KilledWorker, LittleSpace, lose_folder, lose_gpu_memory, lose_memory
-from training_runs import ROOT, flags, free_port, log_lines, make_files, train
+from training_runs import ROOT, flags, log_lines, make_files, train
 
 from ofa.io.folder_lock import lock_folder
+from ofa.trainer.processes import free_port
 
 RECIPE = (
     "--max-epoch=1",

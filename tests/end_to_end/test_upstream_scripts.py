@@ -14,12 +14,12 @@ from answer_files import vqa_row, write_rows
 from caption_files import caption, make_image, write_tsv
 from grounding_files import write_rows as write_boxes
 from pretraining_files import make_files, objects, pair, text
-from training_runs import free_port
 
 from ofa.cli.main import main
 from ofa.models.config import ModelConfig
 from ofa.models.ofa_model import OFAModel
 from ofa.tokens.bpe import load_language
+from ofa.trainer.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SWITCHES = """

@@ -4,7 +4,7 @@ and row."""
 from dataclasses import replace
 
 import pytest
-from caption_files import caption, make_image, make_vocabulary, write_tsv
+from caption_files import caption, make_image, make_language, write_tsv
 
 from ofa.data.sample import SampleBuilder, text_ids
 from ofa.data.tsv import TsvFile
@@ -13,14 +13,11 @@ from ofa.metrics.caption_scores import split_references
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Symbols
 from ofa.tasks.caption import SPEC, CaptionOptions
-from ofa.tokens.bpe import load_language
 
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    return load_language(
-        make_vocabulary(tmp_path_factory.mktemp("vocabulary")), num_codes=16, num_bins=20
-    )
+    return make_language(tmp_path_factory.mktemp("vocabulary"))
 
 
 @pytest.fixture

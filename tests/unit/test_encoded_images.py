@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from caption_files import make_vocabulary
+from caption_files import make_language
 from PIL import Image
 from torchvision import io as torchvision_io
 
@@ -23,7 +23,6 @@ from ofa.inference.predictor import to_device
 from ofa.io import images
 from ofa.task.task_spec import Example
 from ofa.tasks.caption import SPEC, CaptionOptions
-from ofa.tokens.bpe import load_language
 
 SIDE = 48
 LEVEL = 1 / 127.5  # one gray level, normalized
@@ -31,8 +30,7 @@ LEVEL = 1 / 127.5  # one gray level, normalized
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    folder = make_vocabulary(tmp_path_factory.mktemp("vocabulary"))
-    return load_language(folder, num_codes=16, num_bins=20)
+    return make_language(tmp_path_factory.mktemp("vocabulary"))
 
 
 @pytest.fixture(scope="module")

@@ -321,15 +321,16 @@ def test_the_processes_of_a_node_share_its_memory(monkeypatch):
 )
 def test_processes_share_the_steps_of_a_small_network_on_a_cpu(monkeypatch, cores, flags, shared):
     monkeypatch.setattr(auto, "count_threads", lambda: cores)
-    assert auto.shares(planned("--batch-size=16", "--patch-image-size=96", *flags)) == shared
-    assert auto.shares(planned("--batch-size=16", *flags, processes=2)) == 1
-    assert auto.shares(planned("--batch-size=16", *flags, gpus=1)) == 1
+    given = ["--batch-size=16", "--patch-image-size=96", *flags]
+    assert auto.fitting_processes(planned(*given)) == shared
+    assert auto.fitting_processes(planned(*given, processes=2)) == 1
+    assert auto.fitting_processes(planned(*given, gpus=1)) == 1
 
 
 def test_processes_share_no_more_than_the_memory_is_for(monkeypatch):
     found = planned("--batch-size=16", "--patch-image-size=96")
     monkeypatch.setattr(auto, "usable_memory", lambda: found.memory(16) * 1.2)
-    assert auto.shares(found) == 1
+    assert auto.fitting_processes(found) == 1
 
 
 def test_rows_of_an_update_stay_where_processes_share_them():
@@ -347,7 +348,7 @@ def test_a_container_may_use_what_its_limits_say(monkeypatch, tmp_path):
     (tmp_path / "memory").write_text(f"{10**9}\n")
     (tmp_path / "quota").write_text("150000 100000\n")
     (tmp_path / "none").write_text("max 100000\n")
-    monkeypatch.setattr(plan, "MEMORY_LIMIT", tmp_path / "memory")
+    monkeypatch.setattr(jobs, "MEMORY_LIMIT", tmp_path / "memory")
     assert plan.usable_memory() == 700_000_000
     monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for name, cores in (("quota", 2), ("none", 8), ("missing", 8)):

@@ -1,12 +1,13 @@
 """The last line of a run over several processes names the one that died."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ofa.trainer.processes import free_port
 
 pytestmark = pytest.mark.slow  # runs of several processes
 
@@ -101,9 +102,3 @@ def test_a_node_that_stays_alone_says_so_in_one_line(rank, found):
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: nodes: expected the first one") and found in done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

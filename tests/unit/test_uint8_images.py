@@ -3,7 +3,7 @@ transforms."""
 
 import pytest
 import torch
-from caption_files import make_vocabulary, write_tsv
+from caption_files import make_language, write_tsv
 from PIL import Image
 from torchvision import transforms
 
@@ -15,15 +15,13 @@ from ofa.data.tsv import TsvFile
 from ofa.inference.predictor import to_device
 from ofa.task.task_spec import Example
 from ofa.tasks.caption import SPEC, CaptionOptions
-from ofa.tokens.bpe import load_language
 
 SIDE = 48
 
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    folder = make_vocabulary(tmp_path_factory.mktemp("vocabulary"))
-    return load_language(folder, num_codes=16, num_bins=20)
+    return make_language(tmp_path_factory.mktemp("vocabulary"))
 
 
 @pytest.fixture(scope="module")
