@@ -3,7 +3,6 @@
 import re
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -329,5 +328,5 @@ def test_a_missing_library_is_one_message(served, monkeypatch, capsys):
 
     monkeypatch.delitem(sys.modules, "ofa.demo.app")
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["demo", str(Path("any.pt"))]) == 2
+    assert main(["demo", str(served.checkpoint)]) == 2
     assert "expects the package gradio" in capsys.readouterr().err
