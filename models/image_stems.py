@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
-from ofa.models.layers import DropPath
+from ofa.models.layers import DropPath, rising_rates
 from ofa.models.positions import split_heads
 
 DEPTHS = {
@@ -166,7 +166,7 @@ class ResNet(nn.Module):
             raise UserError(f"unknown image stem {kind!r}; known: {', '.join(DEPTHS)}, ViT-B/16")
         norm = FrozenBatchNorm if frozen_bn else SyncedBatchNorm if sync_bn else BatchNorm
         depths = DEPTHS[kind]
-        drop_path = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        drop_path = iter(rising_rates(drop_path_rate, sum(depths)))
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(width)
         channels = width

@@ -50,6 +50,11 @@ def norm_if(wanted: bool, width: int) -> nn.Module:
     return nn.LayerNorm(width) if wanted else nn.Identity()
 
 
+def rising_rates(last: float, count: int) -> list[float]:
+    """Drop path rates of the blocks of a stack: from 0 to ``last`` in equal steps."""
+    return [last * block / max(1, count - 1) for block in range(count)]
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drops a block's output for whole samples, and scales the others up."""
 
@@ -252,8 +257,8 @@ class TransformerStack(nn.Module):
 
     def make_layers(self, make: Callable[[ModelConfig, float], nn.Module]) -> None:
         """Layers with drop path rates that rise linearly from 0."""
-        rates = torch.linspace(0, self.setting("drop_path_rate"), self.num_layers, device="cpu")
-        layers: Any = nn.ModuleList(make(self.config, rate) for rate in rates.tolist())
+        rates = rising_rates(self.setting("drop_path_rate"), self.num_layers)
+        layers: Any = nn.ModuleList(make(self.config, rate) for rate in rates)
         self.layers = layers
         self.layer_norm = norm_if(self.setting("normalize_before"), self.width)
 

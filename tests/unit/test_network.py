@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from small_network import build_small
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, preset
@@ -35,6 +36,20 @@ def gradients(model: OFAModel) -> dict[str, torch.Tensor]:
     logits, _ = model(**batch())
     logits.logsumexp(-1).sum().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_network_is_built_and_steps_without_numbers():
+    """As tools that count memory and operators do, which ask for no value of any tensor."""
+    facts = {"source_padding": True, "target_padding": True, "image_codes": False}
+    with FakeTensorMode():
+        network = build(encoder_drop_path_rate=0.1, resnet_drop_path_rate=0.1).train()
+        logits, _ = network(**batch(), facts=facts)
+        assert logits.shape == (2, 4, 30)
+        logits.sum().backward()
+        assert (
+            network.encoder.layers[0].fc1.weight.grad.shape
+            == network.encoder.layers[0].fc1.weight.shape
+        )
 
 
 @pytest.mark.parametrize("flag", ["checkpoint_activations", "offload_activations"])
