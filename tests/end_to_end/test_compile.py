@@ -36,7 +36,8 @@ def compile_lightly(folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(files, tmp_path_factory):
-    """Losses and last checkpoint of four updates; compiled from the second on, by a resumed run."""
+    """Losses and last checkpoint of four updates; compiled from the second on, by a resumed run
+    that is stopped and resumed in its turn."""
     folder = tmp_path_factory.mktemp("runs")
     more = [*WITHOUT_CHANCE, "--max-update=4", "--disable-validation"]
     found = train(flags(files, folder / "plain", *more), record=folder / "plain.jsonl")
@@ -44,7 +45,9 @@ def runs(files, tmp_path_factory):
     run = partial(train, record=folder / "compiled.jsonl")
     compiled = flags(files, folder / "compiled", *more)
     assert run(compiled, stop_in=1, number=signal.SIGTERM).code == 143
-    found = run([*compiled, "--compile"], prepare=partial(compile_lightly, str(folder / "cache")))
+    compiled, prepare = [*compiled, "--compile"], partial(compile_lightly, str(folder / "cache"))
+    assert run(compiled, stop_in=2, number=signal.SIGTERM, prepare=prepare).code == 143
+    found = run(compiled, prepare=prepare)
     assert found.code == 0, found.log
     assert any((folder / "cache").rglob("*.cpp"))
     return {
