@@ -34,6 +34,9 @@ def compile_network(network: object, device: torch.device, backend: Any = "induc
     from torch._inductor import config
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, PROGRAMS)
+    # else a layer is cut where DistributedDataParallel cuts its messages, which fails where a part
+    # is given a number, such as a rate of dropout
+    dynamo.optimize_ddp = False
 
     # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)
     config.quiesce_async_compile_pool = False

@@ -67,6 +67,24 @@ def test_outputs_and_gradients_are_those_without(counter, switches):
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
+def test_processes_compile_each_layer_whole(counter, tmp_path, monkeypatch):
+    """torch would cut a program where DistributedDataParallel cuts its messages, after 1 MB at
+    first."""
+    monkeypatch.setattr(torch._dynamo.config, "optimize_ddp", True)
+    sizes = dict(encoder_ffn_embed_dim=1 << 14, decoder_ffn_embed_dim=1 << 14)
+    network = build_small(60, encoder_layers=1, decoder_layers=1, **sizes)
+    compile_network(network, CPU, counter)
+    meeting = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        shared = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+        shared(**batch(9, 7, 2, True))[0].sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert counter.frame_count == 2
+
+
 def test_names_of_weights_stay_and_a_network_can_be_copied_and_pickled():
     network = build_small(60)
     names = list(network.state_dict())
