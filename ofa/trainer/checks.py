@@ -3,7 +3,7 @@ checkpoint that it starts from."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,6 +112,13 @@ def refuse_sharing(backend: str | None, offloads: bool) -> None:
             " fully_sharded, which divides weights and Adam's moments among the processes, and"
             " --checkpoint-activations"
         )
+
+
+def refuse_precisions(names: Collection[str]) -> None:
+    """Raises: UserError if they are several. Args: names: of the precisions that flags ask for."""
+    if len({name.removeprefix("memory-efficient-") for name in names}) > 1:
+        found = " and ".join(names)
+        raise UserError(f"precision of a training: expected one, found {found}; leave one out")
 
 
 def _spec_of(flags: Sequence[str]) -> TaskSpec | None:

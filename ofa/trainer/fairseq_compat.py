@@ -40,7 +40,7 @@ from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
 from ofa.trainer import console, fairseq_checkpoint
-from ofa.trainer.checks import refuse_sharing
+from ofa.trainer.checks import refuse_precisions, refuse_sharing
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
@@ -107,6 +107,7 @@ def settle(cfg) -> None:
     # the CPU in silence
     if not cfg.common.cpu and usable_gpus()[0] and cfg.common.bf16:
         require_bf16("cuda")
+    refuse_precisions([name for name in ("fp16", "bf16", "amp") if cfg.common[name]])
     path = cfg.checkpoint.restore_file
     if path != DEFAULT_RESTORE_FILE and not PathManager.isfile(path):
         raise UserError(  # fairseq would silently train from scratch
@@ -140,6 +141,8 @@ def settle_processes(cfg) -> None:
         flag = "--ddp-backend fully_sharded"
         if cfg.common.compile:
             raise UserError(f"{flag}: works without --compile, which cannot gather weights")
+        if getattr(cfg.criterion, "scst_kl_weight", 0):
+            raise UserError(f"{flag}: works without --scst-kl-weight, which copies the network")
         for side in ("encoder", "decoder"):
             if getattr(cfg.model, f"{side}_layerdrop", None):
                 raise UserError(f"{flag}: works without --{side}-layerdrop: processes differ")
@@ -148,6 +151,8 @@ def settle_processes(cfg) -> None:
             raise UserError(f"{flag}: expects --optimizer adam; leave it out otherwise")
         if cfg.common.amp:
             raise UserError(f"{flag}: works without --amp; use --bf16 or --fp16")
+        if cfg.optimization.use_bmuf:
+            raise UserError(f"{flag}: works without --use-bmuf, which would mix up the parts")
         cfg.common.fp16_no_flatten_grads = True  # one flat tensor cannot be divided
 
 
@@ -279,10 +284,16 @@ def skip_figures_without_value(stock: Callable, meters: MetersDict) -> dict[str,
 @around
 def parse_with_short_errors(stock: Callable, parser, *args, **kwargs):
     """A typo in --arch or --task prints pages: all options and all names. Ours are enough.
-    ``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla."""
+    ``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla, and with ``--fp16``
+    is an exception that speaks of TPUs."""
     stock_error, parser.usage = parser.error, USAGE
     parser.error = lambda message: stock_error(with_our_names(message))
-    parsed = stock(parser, *args, **kwargs)
+    try:
+        parsed = stock(parser, *args, **kwargs)
+    except ValueError as error:
+        if "--tpu" not in str(error):
+            raise
+        parser.error("precision of a training: expected one, found fp16 and bf16; leave one out")
     namespace = parsed[0] if isinstance(parsed, tuple) else parsed
     if getattr(namespace, "bf16", False):
         namespace.tpu = False

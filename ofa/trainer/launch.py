@@ -20,7 +20,7 @@ from ofa.io.jobs import count_threads
 from ofa.models.generation.options import parse_generation_options
 from ofa.task.template import is_template
 from ofa.trainer.auto import Fit, fit, fitting_processes, words
-from ofa.trainer.checks import Facts, look_at, stand_in
+from ofa.trainer.checks import Facts, look_at, refuse_precisions, stand_in
 from ofa.trainer.flags import value_of
 from ofa.trainer.plan import PRECISIONS, Plan
 from ofa.trainer.processes import Processes, ProcessOptions, become, data_workers
@@ -211,7 +211,8 @@ def common_flags(
     options: LaunchOptions, flags: Sequence[str], processes: int = 1, gpus: int = 0
 ) -> list[str]:
     """The flags of ``fairseq-train`` that all recipes have in common, and those that the options
-    stand for. Args: flags: of the recipe, which follow them."""
+    stand for. Args: flags: of the recipe, which follow them. Raises: UserError if these and the
+    options ask for different precisions."""
     batch, workers = options.batch_size or 8, options.num_workers
     if workers is None:
         workers = data_workers(options.jobs or gpus) if gpus else 2
@@ -225,7 +226,9 @@ def common_flags(
         words.append("--cpu")
     if processes > 1:
         words.append(f"--distributed-world-size={processes}")
-    if not {f"--{name}" for name in PRECISIONS} & {*flags}:
+    precisions = [name for name in PRECISIONS if f"--{name}" in flags]
+    refuse_precisions([*precisions, *filter(None, [options.precision])])
+    if not precisions:
         words += precision_flags(options, gpus)
     if start is not None:
         words.append(f"--finetune-from-model={start}")

@@ -204,17 +204,38 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
         (("--distributed-timeout=0",), "expects minutes from 1 on, found 0"),
         (("--zero-sharding=os", "--optimizer=sgd"), "expects --optimizer adam"),
         (("--zero-sharding=os", "--amp"), "--zero-sharding os: works without --amp"),
+        (("--zero-sharding=os", "--use-bmuf"), "--zero-sharding os: works without --use-bmuf"),
         (("--ddp-backend=fully_sharded", "--amp"), "fully_sharded: works without --amp"),
         (("--ddp-backend=fully_sharded", "--compile"), "fully_sharded: works without --compile"),
         (
             ("--ddp-backend=fully_sharded", "--decoder-layerdrop=0.1"),
             "fully_sharded: works without --decoder-layerdrop",
         ),
+        (
+            (
+                "--ddp-backend=fully_sharded",
+                "--criterion=scst_reward_criterion",
+                "--scst-kl-weight=0.1",
+            ),
+            "fully_sharded: works without --scst-kl-weight",
+        ),
     ],
 )
 def test_ways_to_share_the_work_that_are_not_offered_are_one_line(flags, message):
     with pytest.raises(UserError, match=message):
         fairseq_compat.settle(config(*flags))
+
+
+@pytest.mark.parametrize("flags", [("--fp16", "--amp"), ("--bf16", "--amp")])
+def test_two_precisions_are_one_line(flags):
+    with pytest.raises(UserError, match=f"found {flags[0][2:]} and amp; leave one out"):
+        fairseq_compat.settle(config(*flags))
+
+
+def test_fp16_with_bf16_is_an_error_of_the_command_line(capsys):
+    with pytest.raises(SystemExit):
+        config("--memory-efficient-fp16", "--bf16")
+    assert "expected one, found fp16 and bf16; leave one out" in capsys.readouterr().err
 
 
 def test_moments_that_are_divided_keep_gradients_apart():

@@ -482,6 +482,17 @@ def test_a_recipe_and_a_user_choose_another_precision(monkeypatch, tmp_path):
     assert "--bf16" not in common_flags(LaunchOptions(out=str(tmp_path)), ["--fp16"], gpus=1)
 
 
+@pytest.mark.parametrize("flags", [["--fp16", "--bf16"], ["--memory-efficient-bf16"], ["--amp"]])
+def test_two_precisions_are_refused(tmp_path, flags):
+    with pytest.raises(UserError, match="expected one, found .*; leave one out"):
+        common_flags(LaunchOptions(out=str(tmp_path), precision="fp16"), flags)
+
+
+def test_fp16_in_memory_efficient_form_is_fp16(tmp_path):
+    flags = ["--fp16", "--memory-efficient-fp16"]
+    assert common_flags(LaunchOptions(out=str(tmp_path), precision="fp16"), flags)
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [
