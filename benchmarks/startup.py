@@ -113,6 +113,8 @@ def in_own_process(measure: Any, *arguments: Any) -> dict[str, float]:
     folder=(str, "where to write the files, removed afterwards"),
 )
 def main(args: Args) -> dict:
+    if args.folder:
+        Path(args.folder).mkdir(parents=True, exist_ok=True)
     place = tempfile.mkdtemp(prefix="ofa-startup-", dir=args.folder)
     try:
         figures = in_own_process(measure_rows, Path(place), args.rows, args.ranks, args.batch)

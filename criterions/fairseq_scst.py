@@ -139,10 +139,12 @@ class ScstRewardCriterion(OFACriterion):
             greedy = [hypotheses[0]["tokens"] for hypotheses in best]
         captions = [[hypothesis["tokens"] for hypothesis in hypotheses] for hypotheses in found]
         if greedy is None and max(map(len, captions)) < 2:
+            remedy = 'give "beam":5, or compare with the greedy caption (--scst-baseline=greedy)'
+            if generator.beam > 1:
+                remedy = f'a warning above says why, as "beam" is {generator.beam}'
             raise UserError(
                 "--scst-args: expected at least two samples per image to compare with each other,"
-                ' found one; give "beam":5, or compare with the greedy caption'
-                " (--scst-baseline=greedy)"
+                f" found one; {remedy}"
             )
         return captions, greedy
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.models.decoder import Decoder
+from ofa.models.encoder import EncoderOutput
 from ofa.models.generation.constraints import TrieRule, apply_hook, repeated_ngrams
 from ofa.models.generation.search import Candidates, FinishedHypotheses, Sampling
 from ofa.models.inference_weights import slice_linear
@@ -103,6 +104,7 @@ class GenerationBatch:
             self.trie = TrieRule(trie, generator.bos, self.prefix.ne(generator.pad).sum(1))
         self.decoders: list[Decoder] = [model.decoder for model in models]
         self.projections = [self.projection(decoder) for decoder in self.decoders]
+        self.encoded = encoded
         self.caches = [self.cache(number, output) for number, output in enumerate(encoded)]
 
     def cache(self, number: int, output: Any) -> Any:
@@ -125,12 +127,25 @@ class GenerationBatch:
         caches = enumerate(self.caches)
         self.generator.kept.update((n, one) for n, one in caches if isinstance(one, StaticCache))
         if cut_short:
-            logger.warning(
-                f"{cut_short} of {len(hypotheses)} rows end early: nothing may follow. In force:"
-                f" {self.generator.constraint_names()}. Do the constraints allow an answer, and are"
-                " the model's outputs finite?"
-            )
+            self.warn(cut_short)
         return hypotheses
+
+    def warn(self, cut_short: int) -> None:
+        """Say why rows ended early. Args: cut_short: how many."""
+        rows = f"{cut_short} of {len(self.finished.counts)} rows end early"
+        for states in (one.states for one in self.encoded if isinstance(one, EncoderOutput)):
+            if not states.isfinite().all():
+                kind = str(states.dtype).removeprefix("torch.")
+                least = " (float16 ends at 65504)" * (states.dtype == torch.float16)
+                logger.warning(
+                    f"{rows}: the encoder's outputs are not finite in {kind}{least}. Use another"
+                    " --precision, and look at the weights and the image"
+                )
+                return
+        logger.warning(
+            f"{rows}: nothing may follow. In force: {self.generator.constraint_names()}. Do the"
+            " constraints allow an answer, and are the model's outputs finite?"
+        )
 
     def holds(self, flags: Tensor) -> bool:
         """Whether a flag is set, or may be: only a CPU looks."""

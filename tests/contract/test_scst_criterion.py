@@ -234,6 +234,13 @@ def test_a_wrong_flag_is_answered_by_one_sentence(files, flags, message):
         run.criterion(run.model, run.batch)
 
 
+def test_samples_that_a_broken_network_lacks_are_no_matter_of_the_beam(files):
+    run = set_up(files)
+    run.model.encoder.layers[0].fc2.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="found one; a warning above says why"):
+        run.criterion(run.model, run.batch)
+
+
 def test_without_scst_there_is_nothing_to_sample_with(files):
     run = set_up(files)
     run.task.scst_generator = None

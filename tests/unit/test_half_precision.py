@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_network import build_small
 
 from ofa.inference import predictor
 from ofa.inference.predictor import to_device
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
 
 
 def test_only_what_the_network_sees_has_its_precision():
@@ -57,3 +60,16 @@ def test_tf32_is_for_gpus_alone(monkeypatch):
     assert not matmul.allow_tf32 and not cudnn.allow_tf32
     predictor.use_tf32(torch.device("cuda"))
     assert matmul.allow_tf32 and cudnn.allow_tf32
+
+
+def test_activations_beyond_float16_are_named_and_no_constraint_is_blamed(caplog):
+    network = build_small(30, encoder_normalize_before=True).half().eval()
+    for layer in network.encoder.layers:
+        layer.fc2.bias.data.fill_(6e4)  # two of them are more than 65504
+    source = {"src_tokens": torch.tensor([[0, 5, 6, 2]])}
+    with torch.inference_mode():
+        generator = SequenceGenerator([network], GenerationOptions(beam=2, max_len_b=3), 30)
+        generator.generate([network], {"net_input": source})
+    warnings = [record.message for record in caplog.records if "end early" in record.message]
+    assert len(warnings) == 1 and "float16 ends at 65504" in warnings[0]
+    assert "--precision" in warnings[0] and "constraint" not in warnings[0]
