@@ -72,7 +72,7 @@ class EncodedImages:
             names = [self.where[place] for place in some]
             for place, image in zip(some, decoded([parts[place] for place in some], names, device)):
                 parts[place] = squashed_on_device(image, self.side)
-        return torch.stack([part.to(device) for part in parts])
+        return torch.stack([part.to(device, non_blocking=True) for part in parts])
 
 
 def decoded(files: list[Tensor], where: list[str], device: torch.device) -> list[Tensor]:

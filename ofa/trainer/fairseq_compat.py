@@ -108,6 +108,8 @@ def settle(cfg) -> None:
     if not cfg.common.cpu and usable_gpus()[0] and cfg.common.bf16:
         require_bf16("cuda")
     refuse_precisions([name for name in ("fp16", "bf16", "amp") if cfg.common[name]])
+    if getattr(cfg.optimizer, "fp16_adam_stats", False):
+        raise UserError("--fp16-adam-stats: leave it out, only apex's old Adam has them")
     path = cfg.checkpoint.restore_file
     if path != DEFAULT_RESTORE_FILE and not PathManager.isfile(path):
         raise UserError(  # fairseq would silently train from scratch

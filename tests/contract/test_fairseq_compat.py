@@ -202,6 +202,7 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
         (("--ddp-backend=slowmo",), "--ddp-backend slowmo: needs fairscale.*fully_sharded"),
         (("--cpu-offload",), "--cpu-offload: needs fairscale"),
         (("--distributed-timeout=0",), "expects minutes from 1 on, found 0"),
+        (("--optimizer=adam", "--fp16-adam-stats"), "--fp16-adam-stats: leave it out"),
         (("--zero-sharding=os", "--optimizer=sgd"), "expects --optimizer adam"),
         (("--zero-sharding=os", "--amp"), "--zero-sharding os: works without --amp"),
         (("--zero-sharding=os", "--use-bmuf"), "--zero-sharding os: works without --use-bmuf"),
@@ -221,7 +222,7 @@ def test_fp16_on_the_cpu_keeps_gradients_apart():
         ),
     ],
 )
-def test_ways_to_share_the_work_that_are_not_offered_are_one_line(flags, message):
+def test_what_is_not_offered_is_one_line(flags, message):
     with pytest.raises(UserError, match=message):
         fairseq_compat.settle(config(*flags))
 
