@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test takes the power from a machine, and what was written outlives a killed process.
 os.fsync = lambda handle: None
 
+import programs  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,8 @@ def tier(folder: str, marked_slow: bool) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
+    if not hasattr(config, "workerinput"):  # the processes of xdist share what this one begins
+        config.add_cleanup(functools.partial(shutil.rmtree, programs.begin_suite(), True))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

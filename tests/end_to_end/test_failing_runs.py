@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from faults import InUpdate, KilledWorker, LittleSpace, lose_folder, lose_gpu_memory, lose_memory
+from programs import interpreter
 from training_runs import ROOT, flags, log_lines, make_files, train
 
 from ofa.io.folder_lock import lock_folder
@@ -69,17 +71,20 @@ def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, fini
     assert f"in use by process {os.getpid()} on {socket.gethostname()} since" in error
 
 
-def launch(
-    files, folder: Path, *more: str, in_short: bool = False, **settings: str
-) -> subprocess.CompletedProcess:
+def launch(files, folder: Path, *more: str, **how: Any) -> subprocess.CompletedProcess:
     """``ofa train`` to its end."""
-    with start(files, folder, *more, in_short=in_short, **settings) as run:
+    with start(files, folder, *more, **how) as run:
         output, errors = run.communicate()
     return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
 
 
 def start(
-    files, folder: Path, *more: str, in_short: bool = False, **settings: str
+    files,
+    folder: Path,
+    *more: str,
+    in_short: bool = False,
+    python: str = sys.executable,
+    **settings: str,
 ) -> subprocess.Popen:
     """Args: in_short: the console shows what matters, and not fairseq's lines."""
     data, *words = flags(files, folder, *RECIPE, *more)
@@ -93,7 +98,7 @@ def start(
         **settings,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "ofa", "train", data, *given],
+        [python, "-m", "ofa", "train", data, *given],
         env=environment,
         cwd="/",
         text=True,
@@ -144,7 +149,7 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
         f"next: {evaluate}",
         "finished after update 6: 1 epoch done, as --max-epoch says",
     ]
-    again = launch(files, folder, FRESH="1")
+    again = launch(files, folder, python=interpreter(), FRESH="1")
     assert again.returncode == 0, again.stdout[-3000:]
     moved = [path for path in tmp_path.iterdir() if re.fullmatch(r"run\.\d{8}-\d{6}", path.name)]
     assert (
@@ -198,6 +203,7 @@ def test_the_first_node_alone_owns_and_logs_a_run_of_several(files, tmp_path):
     """Another node of a run that is refused has nothing to touch then, and two hosts never
     append to one file."""
     nodes = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    nodes["python"] = interpreter()
     with start(files, tmp_path / "run", NODE_RANK="1", FRESH="1", **nodes) as other:
         first = launch(files, tmp_path / "run", NODE_RANK="0", **nodes)
         output, errors = other.communicate()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import interpreter
 from training_runs import ROOT, flags, fork, make_files
 
 COMMANDS = ("train", "validate", "generate")
@@ -22,7 +23,7 @@ def files(tmp_path_factory):
     """Data, and a checkpoint that the first of the commands makes."""
     files = make_files(tmp_path_factory.mktemp("commands"))
     done = run(
-        [script("train")],
+        [interpreter(), script("train")],
         flags(files, files.folder / "run", "--max-update=1", "--disable-validation"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -101,7 +102,8 @@ def test_generate_prints_each_row_in_words_and_a_line_of_bleu(files, command):
 
 
 def test_validate_prints_the_figures_of_the_file(files):
-    done = run([script("validate")], of_checkpoint(files, "--valid-subset=valid", "--batch-size=4"))
+    command = [interpreter(), script("validate")]
+    done = run(command, of_checkpoint(files, "--valid-subset=valid", "--batch-size=4"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(
         r"valid on 'valid' subset \| loss [\d.]+ .* ntokens 173 \| nsentences 7", done.stdout

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from staged_runs import staged_run
+from programs import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 # This interpreter's environment may be another than .venv: the script is told where it is and asked
@@ -44,22 +44,23 @@ TASKS = (
 )
 
 
-def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def demo(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
     """By its script."""
     return subprocess.run(
         ["bash", str(ROOT / "run_scripts/pretraining/demo.sh"), *arguments],
         capture_output=True,
         text=True,
         cwd="/",
-        env={**os.environ, **TOY, "DEMO_DIR": str(folder)},
+        env={**os.environ, **TOY, "DEMO_DIR": str(folder), **settings},
     )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "run"
-    printed = staged_run(folder, {**TOY, "DEMO_DIR": str(folder)}, "--pretraining")
-    (folder / "stdout.txt").write_text(printed)
+    done = demo(folder, OFA_EXECUTABLE=interpreter())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (folder / "stdout.txt").write_text(done.stdout)
     return folder
 
 
@@ -153,6 +154,7 @@ def test_the_checker_refuses_what_are_no_drawings(run, capsys):
 
 def test_finetuning_starts_from_the_pretrained_model_or_from_nothing(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "executable", interpreter())
     import pretraining_gain
 
     args = Namespace(demo=run, folder=tmp_path, updates=1, batch=2, lr="1e-3", codes=16)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from programs import interpreter
 from training_runs import flags, log_lines, make_files, train
 
 from ofa.cli.main import main
@@ -45,7 +46,9 @@ def trained(files, name: str, ranks: int, *more: str) -> str:
     return done.log
 
 
-def start(files, name: str, processes: int, *more: str, **settings: str) -> subprocess.Popen:
+def start(
+    files, name: str, processes: int, *more: str, python: str = sys.executable, **settings: str
+) -> subprocess.Popen:
     """``ofa train`` with its log in ``<name>.log``."""
     data, *words = command(files, name, *more)
     given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
@@ -56,7 +59,7 @@ def start(files, name: str, processes: int, *more: str, **settings: str) -> subp
         **settings,
         "SAVE_DIR": str(files.folder / name),
     }
-    program = [sys.executable, "-m", "ofa", "train", data, *given]
+    program = [python, "-m", "ofa", "train", data, *given]
     with open(files.folder / f"{name}.log", "w") as log:
         return subprocess.Popen(
             program, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -69,7 +72,7 @@ def log_of(files, name: str) -> str:
 
 def finish(files, name: str, *arguments, **settings: str) -> str:
     """The log of a run that ends well."""
-    process = start(files, name, *arguments, **settings)
+    process = start(files, name, *arguments, python=interpreter(), **settings)
     assert process.wait(120) == 0, log_of(files, name)[-3000:]
     return log_of(files, name)
 

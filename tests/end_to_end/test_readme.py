@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from programs import interpreter
 
 from ofa.cli.main import main
 
@@ -25,15 +26,16 @@ def block(name: str, language: str = "bash") -> str:
     return found
 
 
-def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
+def run(
+    commands: str, folder: Path, python: str | None = None, **settings: str
+) -> subprocess.CompletedProcess:
     """Run a block in another folder, with this interpreter's environment in the place of .venv."""
-    commands = commands.replace(
-        "source .venv/bin/activate", f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}'
-    )
+    python = python or interpreter()
+    commands = commands.replace("source .venv/bin/activate", f'ofa() {{ "{python}" -m ofa "$@"; }}')
     commands = commands.replace("run_scripts/", f"{ROOT}/run_scripts/")
     environment = {
         **os.environ,
-        "OFA_VENV": sys.prefix,
+        "OFA_EXECUTABLE": python,
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         **settings,
@@ -159,7 +161,7 @@ def test_an_own_task_from_a_table_to_scores(photos):
     commands = commands.replace("ofa evaluate", "ofa evaluate --cpu --max-len-b 4")
     path = os.pathsep.join([str(photos / "site"), str(ROOT)])
     settings = {"BATCH": "4", "EFFECTIVE_BATCH": "4", "NUM_WORKERS": "0", "PYTHONPATH": path}
-    done = run(commands, photos, **settings)
+    done = run(commands, photos, sys.executable, **settings)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "no faults" in done.stdout and "acc" in done.stdout
     assert (photos / "runs/counts/report.html").is_file()

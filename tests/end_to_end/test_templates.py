@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image, ImageDraw
+from programs import interpreter
 from training_runs import flags, make_files, train
 
 from ofa import OFA
@@ -49,10 +49,10 @@ def page(photos) -> SimpleNamespace:
     commands = re.search(r"<!-- one line -->\n```bash\n(.*?)```", PAGE, re.S)[1]
     commands = commands.replace("template/train.sh", f"template/train.sh {SMALL}")
     commands = commands.replace("run_scripts/", f"{ROOT}/run_scripts/")
-    commands = f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}\n{commands}'
+    commands = f'ofa() {{ "{interpreter()}" -m ofa "$@"; }}\n{commands}'
     environment = {
         **os.environ,
-        "OFA_VENV": sys.prefix,
+        "OFA_EXECUTABLE": interpreter(),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }

@@ -14,6 +14,7 @@ from answer_files import vqa_row, write_rows
 from caption_files import caption, make_image, write_tsv
 from grounding_files import write_rows as write_boxes
 from pretraining_files import make_files, objects, pair, text
+from programs import interpreter
 
 from ofa.cli.main import main
 from ofa.models.config import ModelConfig
@@ -194,7 +195,9 @@ def save_pretrained(root: Path) -> None:
     torch.save(content, root / "checkpoints/ofa_base.pt")
 
 
-def run(checkout: Path, name: str, script: str, **settings: str) -> tuple[str, Path]:
+def run(
+    checkout: Path, name: str, script: str, python: str = sys.executable, **settings: str
+) -> tuple[str, Path]:
     """Run a script by sh in its folder, as upstream's README does. Returns: what it printed and
     logged, and its folder."""
     folder = checkout / "run_scripts" / name
@@ -202,7 +205,7 @@ def run(checkout: Path, name: str, script: str, **settings: str) -> tuple[str, P
     shutil.rmtree(folder / "logs", ignore_errors=True)  # of another script
     (folder / "script.sh").write_text(script)
     known = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{checkout / 'tools'}",
+        "PATH": f"{Path(python).parent}{os.pathsep}{checkout / 'tools'}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "PORT": str(free_port()),
@@ -234,20 +237,20 @@ def test_captions_are_evaluated_and_scored(checkout):
 
 
 def test_a_list_that_sh_does_not_expand_and_a_space_behind_a_backslash_do_no_harm(checkout):
-    printed, folder = run(checkout, "refcoco", TRAIN.format(**GROUNDING))
+    printed, folder = run(checkout, "refcoco", TRAIN.format(**GROUNDING), interpreter())
     last = torch.load(folder / "checkpoints/2/checkpoint_last.pt", weights_only=True)
     assert last["optimizer_history"][-1]["num_updates"] == 2 and "| score" in printed
 
 
 def test_questions_are_learned_with_averages_by_the_settings_of_a_cluster(checkout):
     cluster = {"WORKER_CNT": "1", "RANK": "0", "MASTER_ADDR": "localhost", "GPUS_PER_NODE": "1"}
-    printed, folder = run(checkout, "vqa", TRAIN.format(**QUESTIONS), **cluster)
+    printed, folder = run(checkout, "vqa", TRAIN.format(**QUESTIONS), interpreter(), **cluster)
     best = torch.load(folder / "checkpoints/1/checkpoint_best.pt", weights_only=True)
     assert best["extra_state"]["ema_fp32_params"] and "| vqa_score" in printed
 
 
 def test_pretraining_reads_its_four_files(checkout):
-    printed, folder = run(checkout, "pretraining", TRAIN.format(**PRETRAINING))
+    printed, folder = run(checkout, "pretraining", TRAIN.format(**PRETRAINING), interpreter())
     last = torch.load(folder / "checkpoints/1/checkpoint_last.pt", weights_only=True)
     assert last["optimizer_history"][-1]["num_updates"] == 2
     assert last["cfg"]["model"]["arch"] == "ofa_nano"
