@@ -53,6 +53,7 @@ LOADED = (
     "hydra",
     "torch.distributed.run",
     "torch._dynamo",
+    "ofa.data.augment",
     "ofa.inference.api",
     "ofa.inference.evaluate",
 )
@@ -111,13 +112,13 @@ def serve(folder: str) -> None:
     """Fork until the suite ends. In a fork it runs the program, and returns or raises what that
     does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    suite = os.pidfd_open(int(Path(folder, "suite").read_text()))
     given = _search_path(os.environ)
     start = _Start(dict(os.environ), [it for it in sys.path if it and it not in given])
     _load()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
         listener.listen(64)
-        suite = os.pidfd_open(int(Path(folder, "suite").read_text()))
         os.write(1, b"ready")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         program = _Server(listener, suite, start).loop()
