@@ -10,18 +10,8 @@ from functools import partial
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as F
 
-from ofa.data.augment import (
-    MILD,
-    RandAugment,
-    enlarged,
-    flipped,
-    jittered,
-    scaled,
-    square_around,
-    visible,
-)
+from ofa.data.cuts import enlarged, flipped, jittered, scaled, square_around, visible
 from ofa.data.images import normalized, pixels_of, squashed
 from ofa.data.negatives import NegativeSampler
 from ofa.data.sample import Sample, SampleBuilder
@@ -188,12 +178,15 @@ class TrainingImages(EvaluationImages):
     """Images cut at random: enlarged, then a square from the middle, round an object, or from
     anywhere."""
 
-    augment = RandAugment(MILD, 7, 0.0, FILL)
-
     def full_view(self, image: Image.Image) -> Tensor:
-        square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
-        changed = square if self.options.plain_images else self.augment(square, self.streams.colors)
-        return self.builder.sent(changed)
+        from torchvision.transforms.functional import center_crop
+
+        from ofa.data.augment import MILD, RandAugment
+
+        square = center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
+        if not self.options.plain_images:
+            square = RandAugment(MILD, 7, 0.0, FILL)(square, self.streams.colors)
+        return self.builder.sent(square)
 
     def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         larger = self.enlarge(image)

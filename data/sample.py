@@ -7,14 +7,13 @@ read in any order, by any number of workers, and a run resumes exactly.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Optional, TypedDict, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ofa.data.augment import TrainingTransform
 from ofa.data.encoded_images import EncodedImage
 from ofa.data.images import IMAGE_STATISTICS, mean_and_std, normalized, pixels_of, squashed
 from ofa.io.images import UndecodedJpeg, decode_image, open_undecoded
@@ -91,7 +90,15 @@ class SampleBuilder:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
         statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
         self.statistics = torch.tensor(statistics)  # float32[2, 3]
-        self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
+
+    @cached_property
+    def augmenting(self) -> Any:
+        """A ``TrainingTransform``."""
+        # a third of the start of a prediction, which does without
+        from ofa.data.augment import TrainingTransform
+
+        statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
+        return TrainingTransform(self.options.patch_image_size, *statistics)
 
     def __call__(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None

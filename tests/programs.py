@@ -251,11 +251,12 @@ def _become(request: dict[str, Any], start: _Start) -> None:
         os.dup2(stream, number)
         os.close(stream)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-        buffered = open(number, f"{mode}b", closefd=False)
+        through = request["through"] and mode == "w"
+        buffered: Any = open(number, f"{mode}b", 0 if through else -1, closefd=False)
         how = {"errors": "backslashreplace"} if number == 2 else {}
         lines = number == 2 or os.isatty(number)
         text = io.TextIOWrapper(
-            buffered, "utf-8", line_buffering=lines, write_through=request["through"], **how
+            buffered, "utf-8", line_buffering=lines, write_through=through, **how
         )
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from fairseq.distributed import utils as distributed_utils
+from omegaconf import DictConfig
 
 from ofa.io.folder_lock import LAUNCHER
 from ofa.trainer.processes import SIGNALS, status_of
@@ -55,6 +56,22 @@ def of_all_ranks(value: Any) -> list[Any]:
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def without_fairscale(cfg: DictConfig) -> Iterator[None]:
+    """Inside, fairseq makes an optimizer that is not divided; it would need fairscale for that."""
+    settings = cfg.distributed_training
+    wanted, settings.zero_sharding = settings.zero_sharding, "none"
+    try:
+        yield
+    finally:
+        settings.zero_sharding = wanted
+
+
+def own_part(tensor: Any) -> Any:
+    """What this process has of a tensor, which a `DTensor` divides; shares its memory."""
+    return tensor.to_local().detach() if hasattr(tensor, "to_local") else tensor
 
 
 def wait_at_most(minutes: float | None) -> None:

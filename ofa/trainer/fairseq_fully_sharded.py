@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_leaves
 
 from ofa.trainer.fairseq_adam import innermost, norm_of_grads
+from ofa.trainer.fairseq_distributed import own_part
 from ofa.trainer.fairseq_optim import MOMENTS, fit_state
 from ofa.trainer.fairseq_resume import master_weights
 
@@ -43,7 +44,7 @@ def divide(network: Any, mesh: DeviceMesh) -> None:
 
 def divide_as(network: nn.Module, other: nn.Module) -> bool:
     """Divide a network as another of the same kind is. Returns: whether it was not yet."""
-    if not isinstance(other, FSDPModule) or isinstance(network, FSDPModule):
+    if isinstance(network, FSDPModule):
         return False
     like: Any = next(iter(other.parameters()))
     divide(network, like.device_mesh)
@@ -128,11 +129,6 @@ def gathered(*networks: nn.Module) -> Iterator[None]:
 
 
 # --- parts and wholes
-
-
-def own_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor; shares its memory."""
-    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def part_of(whole: Tensor, like: Tensor) -> Tensor:

@@ -1,13 +1,10 @@
 """``--zero-sharding os``: each process keeps the moments of a part of the parameters and sends the
 others what it updates. A checkpoint has the moments of all, in the form of one process."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from fairseq.distributed import utils as distributed_utils
 from fairseq.optim import FairseqOptimizer
-from omegaconf import DictConfig
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from ofa.trainer.fairseq_adam import innermost
@@ -33,17 +30,6 @@ class ShardedOptimizer(ZeroRedundancyOptimizer):
         """Keep the part of this rank. Args: state_dict: of all parameters."""
         super().load_state_dict({**state_dict, "state": dict(state_dict["state"])})
         self.state.clear()  # a second copy of this rank's part, in the type of the parameters
-
-
-@contextmanager
-def without_fairscale(cfg: DictConfig) -> Iterator[None]:
-    """Inside, fairseq makes an optimizer that is not divided; it would need fairscale for that."""
-    settings = cfg.distributed_training
-    wanted, settings.zero_sharding = settings.zero_sharding, "none"
-    try:
-        yield
-    finally:
-        settings.zero_sharding = wanted
 
 
 def shard_moments(optimizer: FairseqOptimizer, group: Any) -> None:

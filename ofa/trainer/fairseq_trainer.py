@@ -8,8 +8,8 @@ import math
 import os
 import random
 import sys
-from contextlib import nullcontext
-from typing import Any, Optional
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 from fairseq import utils
@@ -26,11 +26,12 @@ from ofa.trainer import fairseq_resume as resume
 from ofa.trainer import fairseq_weights as weights
 from ofa.trainer.fairseq_adam import use_few_operators
 from ofa.trainer.fairseq_console import Progress, on_host, rows_of
-from ofa.trainer.fairseq_distributed import Request, mark
-from ofa.trainer.fairseq_fully_sharded import DividedNetwork, gathered
-from ofa.trainer.fairseq_sharding import shard_moments, without_fairscale
+from ofa.trainer.fairseq_distributed import Request, mark, without_fairscale
 from ofa.trainer.nonfinite import look_at_losses, report_non_finite
 from ofa.trainer.patch import specialize
+
+if TYPE_CHECKING:  # what divides a run among processes is imported when one is: half a second
+    from ofa.trainer.fairseq_fully_sharded import DividedNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class OFATrainer(Trainer):
     # of the validation that a save on request follows, which does not get it
     epoch_loss: Optional[float] = None
     saves = 0  # how often this run has been saved
-    divided: Optional[DividedNetwork] = None  # with --ddp-backend fully_sharded, once it trains
+    divided: Optional["DividedNetwork"] = None  # with --ddp-backend fully_sharded, once it trains
 
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         metric = cfg.checkpoint.best_checkpoint_metric  # a typo would be a KeyError after an epoch
@@ -206,14 +207,14 @@ class OFATrainer(Trainer):
         rows = rows_of(samples)
         generates = getattr(self.cfg.task, "scst", False)
         with report_non_finite(self, samples), self.progress.utilization.counted(rows):
-            with gathered(self._model) if generates else nullcontext():
+            with self.gathered(self._model) if generates else nullcontext():
                 log = super().train_step(samples, raise_oom)
         self.progress.log(rows)
         return log
 
     def valid_step(self, sample, raise_oom=False):
         averages = [self.ema.get_model()] if getattr(self.task, "uses_ema", False) else []
-        with report_non_finite(self), gathered(self._model, *averages):
+        with report_non_finite(self), self.gathered(self._model, *averages):
             return super().valid_step(sample, raise_oom)
 
     @property
@@ -229,10 +230,20 @@ class OFATrainer(Trainer):
             return self._model  # whole, until there is an optimizer
         return super().model
 
+    def gathered(self, *networks: Any) -> AbstractContextManager:
+        """Inside, each process has whole weights."""
+        if self.sharding != "full":
+            return nullcontext()
+        from ofa.trainer.fairseq_fully_sharded import gathered
+
+        return gathered(*networks)
+
     def _build_optimizer(self) -> None:
         if self.sharding == "full" and self.divided is None:
             if self._ema is None:
                 self._build_ema()
+            from ofa.trainer.fairseq_fully_sharded import DividedNetwork
+
             group = self.data_parallel_process_group
             self.divided = DividedNetwork(self._model, group, self.device.type)
         if self.divided:
@@ -241,6 +252,8 @@ class OFATrainer(Trainer):
             super()._build_optimizer()
         use_few_operators(self._optimizer)
         if self.sharding == "os":
+            from ofa.trainer.fairseq_sharding import shard_moments
+
             shard_moments(self._optimizer, self.data_parallel_process_group)
         specialize(self._lr_scheduler, optim.ExactPlateauSchedule)
         self._optimizer.load_state_dict = functools.partial(optim.load_fitting, self._optimizer)

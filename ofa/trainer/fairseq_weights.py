@@ -21,7 +21,7 @@ from ofa.checkpoints.adapt import CONSTANTS, share_embeddings
 from ofa.checkpoints.read import ENTRY, TUNED, Checkpoint, named_base
 from ofa.models.peft import HEADS, tuned_names
 from ofa.trainer.fairseq_checkpoint import CHECKPOINTS
-from ofa.trainer.fairseq_fully_sharded import divide_as, own_part, part_of
+from ofa.trainer.fairseq_distributed import own_part
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS, STATE_KEY
 from ofa.trainer.float32_copies import Float32Copies, by_type
 
@@ -150,6 +150,10 @@ class ModelAverages(EMA):
 
     def divide(self, network: nn.Module) -> None:
         """Keep a part of the averages where processes have parts of the network."""
+        if not hasattr(network, "unshard"):  # no FSDPModule
+            return
+        from ofa.trainer.fairseq_fully_sharded import divide_as, part_of
+
         if not divide_as(self.model, network):
             return
         named, parts = tensors_of(self.model), dict[int, Tensor]()

@@ -61,3 +61,13 @@ def test_a_missing_checkpoint_is_named_before_anything_heavy_is_loaded(words, tm
         "heavy = {'torch', 'fairseq', 'torchvision', 'gradio'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
+
+
+def test_what_few_runs_need_is_not_imported_at_the_start_of_each():
+    """torchvision augments, the others divide a run among processes; together two seconds."""
+    run(
+        "import sys, ofa\n"
+        "ofa.OFA, ofa.register_fairseq_plugin()\n"
+        "few = {'torchvision', 'torch.distributed.fsdp', 'torch.distributed.optim'}\n"
+        "assert not few & set(sys.modules), few & set(sys.modules)"
+    )

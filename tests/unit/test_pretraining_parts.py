@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa.data.augment import enlarged, flipped, jittered, square_around, visible
 from ofa.data.bad_rows import BadRows
+from ofa.data.cuts import enlarged, flipped, jittered, square_around, visible
 from ofa.data.images import OFA_MEAN, OFA_STD, normalized, pixels_of
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import RandomStreams, TrainingImages
