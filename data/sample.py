@@ -90,11 +90,12 @@ class SampleBuilder:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
         statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
         self.statistics = torch.tensor(statistics)  # float32[2, 3]
+        if self.split == "train":  # before each of the data workers imports it, in every epoch
+            import ofa.data.augment  # noqa: F401
 
     @cached_property
     def augmenting(self) -> Any:
-        """A ``TrainingTransform``."""
-        # a third of the start of a prediction, which does without
+        """A ``TrainingTransform``. Evaluations do without, and without torchvision: a second."""
         from ofa.data.augment import TrainingTransform
 
         statistics = mean_and_std(self.options.imagenet_default_mean_and_std)

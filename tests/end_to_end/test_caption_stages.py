@@ -111,6 +111,7 @@ def test_stage_2_continues_the_best_of_stage_1_and_moves_no_batch_norm(run):
 def test_the_benchmark_of_a_stage_2_update_runs(capsys, monkeypatch):
     import importlib.util
 
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("benchmark_scst", ROOT / "benchmarks/scst.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
