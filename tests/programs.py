@@ -230,10 +230,18 @@ def _is_served(request: dict, start: _Start) -> bool:
     importlib.invalidate_caches()
     search = _where_to_search(request, start)
     for name in ("sitecustomize", "ofa", "fairseq", "torch", "torchvision", "numpy", "PIL"):
-        found, loaded = PathFinder.find_spec(name, search), sys.modules.get(name)
+        found, loaded = _find(name, search), sys.modules.get(name)
         if (found and found.origin) != (loaded and loaded.__file__):
             return False
     return True
+
+
+def _find(name: str, search: list[str]) -> Any:
+    """As an import does; what is installed to be edited has a finder of its own."""
+    for finder in sys.meta_path:
+        if found := finder.find_spec(name, search if finder is PathFinder else None):
+            return found
+    return None
 
 
 def _where_to_search(request: dict, start: _Start) -> list[str]:
