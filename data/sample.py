@@ -98,8 +98,7 @@ class SampleBuilder:
         """A ``TrainingTransform``. Evaluations do without, and without torchvision: a second."""
         from ofa.data.augment import TrainingTransform
 
-        statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
-        return TrainingTransform(self.options.patch_image_size, *statistics)
+        return TrainingTransform(self.options.patch_image_size, *self.statistics.tolist())
 
     def __call__(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None

@@ -114,11 +114,13 @@ def refuse_sharing(backend: str | None, offloads: bool) -> None:
         )
 
 
+SEVERAL_PRECISIONS = "precision of a training: expected one, found {}; leave one out"
+
+
 def refuse_precisions(names: Collection[str]) -> None:
     """Raises: UserError if they are several. Args: names: of the precisions that flags ask for."""
     if len({name.removeprefix("memory-efficient-") for name in names}) > 1:
-        found = " and ".join(names)
-        raise UserError(f"precision of a training: expected one, found {found}; leave one out")
+        raise UserError(SEVERAL_PRECISIONS.format(" and ".join(names)))
 
 
 def _spec_of(flags: Sequence[str]) -> TaskSpec | None:

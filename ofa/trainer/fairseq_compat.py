@@ -40,7 +40,7 @@ from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
 from ofa.trainer import console, fairseq_checkpoint
-from ofa.trainer.checks import refuse_precisions, refuse_sharing
+from ofa.trainer.checks import SEVERAL_PRECISIONS, refuse_precisions, refuse_sharing
 from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
@@ -295,7 +295,7 @@ def parse_with_short_errors(stock: Callable, parser, *args, **kwargs):
     except ValueError as error:
         if "--tpu" not in str(error):
             raise
-        parser.error("precision of a training: expected one, found fp16 and bf16; leave one out")
+        parser.error(SEVERAL_PRECISIONS.format("fp16 and bf16"))
     namespace = parsed[0] if isinstance(parsed, tuple) else parsed
     if getattr(namespace, "bf16", False):
         namespace.tpu = False
