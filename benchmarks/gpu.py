@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ofa.devices import has_bf16
 from ofa.io.jobs import count_cores
 from ofa.models import attention
+from ofa.models.attention_trial import tried
 from ofa.models.compiling import compile_network
 from ofa.trainer.mfu import peak_of
 
@@ -137,7 +138,12 @@ def attention_choice(name: str) -> Iterator[None]:
 
 def training(setting: Setting) -> Iterator[Figure]:
     """Forward, label-smoothed cross-entropy, backward and fused Adam of caption batches: batches,
-    then ways of attention and compiled code at one of them."""
+    then ways of attention and compiled code at one of them; "auto" is the faster of two."""
+    if setting.device.type == "cuda":
+        found = tried(setting.device, setting.dtype, width=64)
+        note = "" if found.right else "it failed its trial"
+        name = "attention with a bias in parts, over one bias for all samples"
+        yield Figure(name, found.times if found.right else None, "of its time", note=note)
     for (arch, pixels), batches in setting.sizes(TRAINING).items():
         batches = batches[:1] if setting.small else batches
         for batch in batches:

@@ -5,7 +5,8 @@ The step runs on meta tensors, which have shapes and no numbers. Every operator 
 FLOPs / rate and bytes / bandwidth of an H100, so images/s and MFU are upper bounds. Attention is
 torch's memory-efficient kernel, the one that takes a bias: it reads the bias, and in the backward
 pass writes the bias' gradient for every sample of the batch. OFA_ATTENTION=masked: a bias for each
-sample of a padded batch, as before there was another way.
+sample of a padded batch, as before there was another way. OFA_ATTENTION=flex: a bias in parts, as
+queries and keys of twice the width; the atomic additions to the table are not counted.
 """
 
 import math
@@ -24,14 +25,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ofa.models import attention, layers, recompute
+from ofa.models import attention, attention_trial, layers, recompute
+from ofa.models.flex_attention import BiasParts, widen
+from ofa.models.recompute import cheap
 
 # H100 SXM in 16 bits: FLOP/s that cuBLAS, cuDNN and the attention kernel with a bias come near to,
 # FLOP/s of the data sheet, and bytes/s of a copy.
 RATES = {"attention": 150e12, "convolution": 300e12, "product": 550e12}
 PEAK, BANDWIDTH = 989e12, 2.6e12
 CASES = (("ofa_base", 8, 384), ("ofa_base", 32, 384), ("ofa_large", 16, 480))  # batch, pixels
-KERNELS = {"auto": attention.shared_bias_attention, "masked": attention.masked_attention}
+KERNELS = {"masked": attention.masked_attention}
 VIEWS = frozenset(
     "view _unsafe_view _reshape_alias expand slice select transpose permute t unsqueeze squeeze"
     " detach alias as_strided unbind split split_with_sizes unfold lift_fresh empty empty_like"
@@ -115,6 +118,42 @@ def efficient_attention(
     return kernel(query, keys, values, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
+def attention_by_parts(
+    query: Tensor, keys: Tensor, values: Tensor, bias: BiasParts, scale: float
+) -> Tensor:
+    """Reads, keeps and writes what FlexAttention does."""
+    query, keys = cheap(widen, query, bias.queries), cheap(widen, keys, bias.keys)
+    looked_up = bias.table, bias.buckets, bias.padding_mask
+    return ByParts.apply(query, keys, values, *looked_up, scale)
+
+
+class ByParts(torch.autograd.Function):
+    """The kernel without a bias, beside a table that gets a gradient."""
+
+    @staticmethod
+    def forward(ctx, query, keys, values, table, buckets, padding_mask, scale):
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+        output, *rest = kernel(query, keys, values, None, True, 0.0, False, scale=scale)
+        ctx.save_for_backward(query, keys, values, output, *rest, table, buckets, padding_mask)
+        ctx.scale = scale
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        query, keys, values, output, *rest, table, _, _ = ctx.saved_tensors
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention_backward
+        wanted = [True, True, True, False]
+        inputs = query, keys, values, None, output, *rest
+        *grads, _ = kernel(grad_output, *inputs, 0.0, wanted, False, scale=ctx.scale)
+        return *grads, torch.zeros_like(table), None, None, None
+
+
+def in_parts(x: Tensor, num_heads: int, num_keys: int, dropout: float) -> bool:
+    """As ``takes_parts`` of a GPU with OFA_ATTENTION=flex, of large biases alone."""
+    large = num_heads * x.size(1) * num_keys >= attention_trial.LARGE_BIAS
+    return attention.CHOICE == "flex" and large and not dropout
+
+
 def note_kept(model: torch.nn.Module, costs: Costs) -> Callable[[Tensor], Tensor]:
     """A hook for saved tensors that adds their storages, weights apart, to ``costs.kept``."""
     seen = {one.untyped_storage()._cdata for one in (*model.parameters(), *model.buffers())}
@@ -156,10 +195,13 @@ def step_costs(
             "facts": {"source_padding": padded, "target_padding": padded},
         }
         hook = note_kept(model, costs)
+        kernel = KERNELS.get(attention.CHOICE, attention.shared_bias_attention)
         with ExitStack() as stack:
             for owner, name, replacement in (
                 (F, "scaled_dot_product_attention", efficient_attention),
-                (attention, "choose_kernel", lambda *inputs: KERNELS[attention.CHOICE]),
+                (attention, "choose_kernel", lambda *inputs: kernel),
+                (attention, "attend_by_parts", attention_by_parts),
+                (layers, "takes_parts", in_parts),
                 (layers, "recomputing_pays", lambda x: x.numel() >= recompute.LARGE),
                 (recompute, "keep", hook),
             ):

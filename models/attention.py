@@ -2,37 +2,40 @@
 
 torch's fused kernels do not differentiate their mask on a CPU: with a trained bias every attention
 weight would be stored. There the forward pass is the fused kernel here, and the backward pass makes
-the weights again, a few samples at a time: less memory, and faster. On a GPU the bias is one for
-all samples and padding is not part of it, so that no (B, H, T, S) is made and kept.
-``choose_kernel`` decides; the environment variable OFA_ATTENTION changes its choice.
+the weights again, a few samples at a time: less memory, and faster. In training on GPUs a large
+bias is never put together (``flex_attention.py``); others are one for all samples, and padding is
+no part of them, so that no (B, H, T, S) is made and kept. ``takes_parts`` and ``choose_kernel``
+decide; the environment variable OFA_ATTENTION changes their choice.
 
 Letters: B batch, T query positions, S key positions, H heads, D width of a head, C = H * D.
 """
 
 import os
 from collections.abc import Callable
-from functools import cache
-from typing import Any, Optional
+from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
+from ofa.models.flex_attention import BiasParts, attend_by_parts
 from ofa.models.positions import split_heads
 from ofa.models.recompute import cheap
 
 KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
 Stacked = Tensor  # keys and values as one tensor (2, B, H, S, D)
+Bias = Union[Tensor, BiasParts]  # (1 or B, H, T, S), or what it is the sum of
 LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a core's cache
 LARGE_MASK = 1 << 23  # numbers of a (B, H, T, S); making a smaller one beats widening the heads
 COLUMNS = 8  # by which heads are widened: kernels want widths of multiples of 8 in 16 bits
 FORBIDDEN = -1e4  # score of a padded key: exp(-1e4) is 0, and 16 bits hold its parts
 
 CHOICES = {
-    "auto": "the fastest kernel known for the device",
+    "auto": "the kernel that suits device, type and size",
+    "flex": "in training FlexAttention for all types and sizes, on GPUs from sm_80 on",
+    "shared": "never FlexAttention: one bias for all samples of a batch",
     "masked": "a bias for each sample, padding included",
-    "flex": "FlexAttention in training, compiled, on GPUs from sm_80 on",
     "cudnn": "as masked, and torch may take cuDNN's kernel",
 }
 
@@ -84,7 +87,7 @@ class MultiheadAttention(nn.Module):
         self,
         x: Tensor,
         source: KeyValue,
-        bias: Optional[Tensor],
+        bias: Optional[Bias],
         padding_mask: Optional[Tensor] = None,
         query: Optional[Tensor] = None,
     ) -> Tensor:
@@ -93,7 +96,7 @@ class MultiheadAttention(nn.Module):
         Args:
             x: (B, T, C).
             source: what ``keys_values`` returned, perhaps with a prompt before it.
-            bias: (1 or B, H, T, S), added to the scores.
+            bias: (1 or B, H, T, S), added to the scores; or its parts.
             padding_mask: bool[B, S], True is padding; None if the bias includes it.
             query: that of ``project``, where it was called.
         """
@@ -157,7 +160,7 @@ def attend(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    bias: Optional[Tensor],
+    bias: Optional[Bias],
     padding_mask: Optional[Tensor],
     scale: float,
     dropout: float = 0.0,
@@ -167,10 +170,13 @@ def attend(
 
     Args:
         query: (B, H, T, D); keys, values: (B, H, S, D).
-        bias: (1 or B, H or 1, T, S), added to the scaled scores.
+        bias: (1 or B, H or 1, T, S), added to the scaled scores; or its parts, padding included.
         padding_mask: bool[B, S], True is padding.
         kernel: default: that of ``choose_kernel``.
     """
+    if isinstance(bias, BiasParts):
+        assert padding_mask is None and dropout == 0
+        return attend_by_parts(query, keys, values, bias, scale)
     if bias is None:
         assert padding_mask is None
         return F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scale)
@@ -183,7 +189,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Optional[Tensor], float, floa
 
 
 def choose_kernel(query: Tensor, bias: Tensor, dropout: float) -> Kernel:
-    """The one place where device, type and OFA_ATTENTION decide."""
+    """Of a bias that is put together, by device, type and OFA_ATTENTION."""
     trains = torch.is_grad_enabled()
     if query.device.type == "cpu":
         float32 = query.dtype == bias.dtype == torch.float32
@@ -192,14 +198,10 @@ def choose_kernel(query: Tensor, bias: Tensor, dropout: float) -> Kernel:
         return remade_weights_attention if remakes else masked_attention
     if query.device.type != "cuda" or CHOICE in ("masked", "cudnn"):
         return masked_attention
-    if CHOICE == "flex" and trains and dropout == 0 and has_flex_kernel(query.device):
-        return flex_attention
     return shared_bias_attention
 
 
-@cache
-def has_flex_kernel(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+# ------------------------------------------------------------------ the kernels
 
 
 def masked_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
@@ -235,32 +237,6 @@ def add_padding_columns(
     forbidden = (padding_mask.to(keys.dtype) * number)[:, None, :, None]
     forbidden = forbidden.expand(*keys.shape[:3], COLUMNS)
     return torch.cat([query, ones], -1), torch.cat([keys, forbidden], -1)
-
-
-def flex_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:
-    """The kernel that torch.compile writes: it looks up bias and padding where it needs them.
-
-    The gradient of the bias is a sum of atomic additions, in float32 therefore, whose order differs
-    from run to run.
-    """
-    assert dropout == 0
-    bias, last = bias.float().expand(-1, query.size(1), -1, -1), bias.size(0) - 1
-    lowest = torch.finfo(torch.float32).min
-
-    def biased(score, sample, head, row, column):
-        score = score + bias[sample.clamp(max=last), head, row, column]
-        if padding_mask is None:
-            return score
-        return torch.where(padding_mask[sample, column], lowest, score)
-
-    return compiled_flex()(query, keys, values, score_mod=biased, scale=scale)
-
-
-@cache
-def compiled_flex() -> Any:
-    from torch.nn.attention import flex_attention as flex  # a second of imports
-
-    return torch.compile(flex.flex_attention, dynamic=True)
 
 
 def remade_weights_attention(query, keys, values, bias, padding_mask, scale, dropout) -> Tensor:

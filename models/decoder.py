@@ -7,13 +7,13 @@ S encoder positions, C width, H heads, L prompt length.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
+from ofa.models.attention import Bias, mask_bias, pad_for_prompt, with_prompt
 from ofa.models.cache import DecoderCache, PositionRows
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import NOTHING_KNOWN, EncoderOutput
@@ -79,12 +79,12 @@ class Decoder(TransformerStack):
         self.check_length(length, is_code)
         padding = prev_output_tokens.eq(self.pad)
         has_padding = self.needs_mask(padding, facts.get("target_padding"))
-        biases = self.self_biases(is_code, 0, length, padding if has_padding else None)
         source_bias = self.source_bias(of_samples, 0, length, encoder_output)
         if per_sample > 1:  # the targets of a sample stand side by side, as beams do
             source_bias = source_bias.repeat(1, 1, per_sample, 1)
         prompts = self.prompts()
         x = self.embed(prev_output_tokens, is_code, self.positions(is_code, 0, length))
+        biases = self.self_biases(is_code, 0, length, padding if has_padding else None, x)
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
         looking = self.watch_last_attention() if return_attention else None
         run = run_in_full if looking else self.compiled(run_in_full)  # programs take no hooks
@@ -138,7 +138,7 @@ class Decoder(TransformerStack):
 
         def bias_rows(first: int, last: int) -> PositionRows:
             source_bias = self.source_bias(is_code, first, last, encoder_output)
-            biases = list(self.self_biases(is_code, first, last))
+            biases = cast(list[Tensor], list(self.self_biases(is_code, first, last)))
             return PositionRows(biases, source_bias, self.positions(is_code, first, last))
 
         if not static:
@@ -242,15 +242,20 @@ class Decoder(TransformerStack):
         return norm(self.position_vectors(code, first, last))
 
     def self_biases(
-        self, is_code: IsImageCode, first: int, last: int, padding_mask: Optional[Tensor] = None
-    ) -> Iterator[Tensor]:
+        self,
+        is_code: IsImageCode,
+        first: int,
+        last: int,
+        padding_mask: Optional[Tensor] = None,
+        x: Optional[Tensor] = None,
+    ) -> Iterator[Bias]:
         """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L +
-        last), causal mask and padding mask included; prompts are always visible."""
+        last), causal mask and padding mask included; prompts are always visible.
 
-        def absolute(code: bool) -> Tensor:
-            positions = self.normed_positions(code, 0, last)
-            queries = self.heads(self.self_pos_q_linear, positions[:, first:]) * self.position_scale
-            return queries @ self.heads(self.self_pos_k_linear, positions).mT
+        Args: x: the layers' input, if they may take parts of a bias; all positions then.
+        """
+        kinds = [is_code] if isinstance(is_code, bool) else [False, True]
+        vectors = {code: self.queries_keys(code, first, last) for code in kinds}
 
         def buckets(code: bool) -> Tensor:
             if not code:
@@ -258,15 +263,33 @@ class Decoder(TransformerStack):
             cells = self.code_cells(0, last)
             return self.image_pair_buckets(cells[first:], cells)[None]
 
+        def product(code: bool) -> Tensor:
+            queries, keys = vectors[code]
+            return queries * self.position_scale @ keys.mT
+
         found = select_per_row(is_code, buckets)
-        rows = torch.arange(first, last, device=self.version.device)
-        forbidden = rows[:, None] < torch.arange(last, device=rows.device)
-        if padding_mask is not None:
-            forbidden = forbidden | padding_mask[:, None, None, :]
-        base = select_per_row(is_code, absolute)
-        base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
+        base: Bias
+        if x is not None and self.takes_parts(x):
+            queries = select_per_row(is_code, lambda code: vectors[code][0])
+            keys = select_per_row(is_code, lambda code: vectors[code][1])
+            if padding_mask is not None:
+                padding_mask = pad_for_prompt(padding_mask, self.prompt_length)
+            base = self.absolute_parts(queries, keys, found, padding_mask, causal=True)
+        else:
+            rows = torch.arange(first, last, device=self.version.device)
+            forbidden = rows[:, None] < torch.arange(last, device=rows.device)
+            if padding_mask is not None:
+                forbidden = forbidden | padding_mask[:, None, None, :]
+            base = select_per_row(is_code, product)
+            base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
         for index in range(self.num_layers):
-            yield pad_for_prompt(base + self.relative_bias(index, found), self.prompt_length)
+            yield self.bias(index, base, found)
+
+    def queries_keys(self, code: bool, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Of positions first..last-1 and 0..last-1, for self-attention: (1, H, T, D)."""
+        positions = self.normed_positions(code, 0, last)
+        queries = self.heads(self.self_pos_q_linear, positions[:, first:])
+        return queries, self.heads(self.self_pos_k_linear, positions)
 
     def source_bias(
         self, is_code: IsImageCode, first: int, last: int, encoder_output: EncoderOutput
@@ -296,7 +319,7 @@ class Decoder(TransformerStack):
 
 
 def run_in_full(
-    layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor
+    layer: DecoderLayer, x: Tensor, prompt, bias: Bias, states: Tensor, source_bias: Tensor
 ) -> Tensor:
     """One layer of a whole target; makes keys and values of the input (and remakes them)."""
     return layer(x, partial(with_prompt, prompt=prompt), bias, states, source_bias)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
-from ofa.models.attention import pad_for_prompt
+from ofa.models.attention import Bias, pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.image_stems import VITS, ResNet, VisionTransformer
 from ofa.models.layers import EncoderLayer, TransformerStack, norm_if
@@ -110,19 +110,22 @@ class Encoder(TransformerStack):
         text_positions = self.text_positions(src_tokens)
         x = self.embed(src_tokens, text_positions, images) * ~padding_mask.unsqueeze(-1)
         positions = self.join_positions(text_positions, images)
-        queries = self.heads(self.pos_q_linear, positions) * self.position_scale
-        absolute_bias = queries @ self.heads(self.pos_k_linear, positions).mT  # (1 or B, H, S, S)
+        queries = self.heads(self.pos_q_linear, positions)
+        keys = self.heads(self.pos_k_linear, positions)
         buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
-        key_padding, has_padding = None, self.needs_mask(padding_mask, facts.get("source_padding"))
-        if has_padding:
-            key_padding = pad_for_prompt(padding_mask, self.prompt_length)
+        has_padding = self.needs_mask(padding_mask, facts.get("source_padding"))
+        key_padding = pad_for_prompt(padding_mask, self.prompt_length) if has_padding else None
+        absolute: Bias
+        if self.takes_parts(x):
+            absolute, key_padding = self.absolute_parts(queries, keys, buckets, key_padding), None
+        else:
+            absolute = queries * self.position_scale @ keys.mT  # (1 or B, H, S, S)
         hidden, run = [x] if return_hidden else [], self.compiled(run_whole)
         for index, layer in enumerate(self.layers):
             if self.skips_layer():
                 continue
-            bias = absolute_bias + self.relative_bias(index, buckets)
-            bias = pad_for_prompt(bias, self.prompt_length)
+            bias = self.bias(index, absolute, buckets)
             x = self.run_layer(partial(run, layer), x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)

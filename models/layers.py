@@ -15,8 +15,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ofa.errors import UserError
-from ofa.models.attention import KeyValue, MultiheadAttention, needs_mask, with_prompt
+from ofa.models.attention import (
+    Bias,
+    KeyValue,
+    MultiheadAttention,
+    needs_mask,
+    pad_for_prompt,
+    with_prompt,
+)
+from ofa.models.attention_trial import takes_parts
 from ofa.models.config import ModelConfig
+from ofa.models.flex_attention import BiasParts, spread_buckets, table_of_parts
 from ofa.models.peft import Adapter, PrefixPrompt
 from ofa.models.positions import (
     bucket_bias,
@@ -133,14 +142,15 @@ class EncoderLayer(Layer):
     def forward(
         self,
         x: Tensor,
-        bias: Tensor,
+        bias: Bias,
         padding_mask: Optional[Tensor],
         prompt: Optional[KeyValue] = None,
     ) -> Tensor:
         """Args:
 
         x: (B, T, C). prompt: keys and values put before those of x.
-        bias: (1 or B, H, T, prompt length + T). padding_mask: bool[B, prompt length + T].
+        bias: (1 or B, H, T, prompt length + T), or its parts, padding included.
+        padding_mask: bool[B, prompt length + T].
         """
 
         def attend(y: Tensor) -> Tensor:
@@ -172,7 +182,7 @@ class DecoderLayer(Layer):
         self,
         x: Tensor,
         extend: Callable[[Any], KeyValue],
-        bias: Tensor,
+        bias: Bias,
         source: Union[KeyValue, Tensor],
         source_bias: Tensor,
     ) -> Tensor:
@@ -182,7 +192,7 @@ class DecoderLayer(Layer):
             x: (N, T, C). N is B, or B * beams; beams that share an image attend to it side by side.
             extend: puts earlier keys and values (a prompt, the cache) before those that the
                 attention's ``project`` makes of x.
-            bias: (1 or N, H, T, all keys), the causal mask included.
+            bias: (1 or N, H, T, all keys), or its parts, the causal mask included.
             source: cross-attention keys and values (B, H, S, D), computed once per image; or the
                 encoder's states (B, S, C), of which the layer makes them.
             source_bias: (1 or B, H, N / B * T, S), padding included.
@@ -286,12 +296,47 @@ class TransformerStack(nn.Module):
         pairs = self.image_rp_bucket[cells[..., :, None], other[..., None, :]]
         return pairs + self.first_image_bucket
 
-    def relative_bias(self, index: int, buckets: Tensor) -> Tensor:
-        """A layer's learned biases (1 or B, H, T, T') from one table: none (bucket 0), those of
-        texts, those of images. Args: buckets: int64[1 or B, T, T']."""
+    def bucket_biases(self, index: int) -> Tensor:
+        """A layer's learned numbers (buckets, H): of no bucket, which is 0, of texts, of images."""
         text = self.token_rel_pos_table_list[index].weight
         image = self.image_rel_pos_table_list[index].weight
-        return bucket_bias(torch.cat([text.new_zeros(1, self.num_heads), text, image]), buckets)
+        return torch.cat([text.new_zeros(1, self.num_heads), text, image])
+
+    def relative_bias(self, index: int, buckets: Tensor) -> Tensor:
+        """A layer's learned biases (1 or B, H, T, T'). Args: buckets: int64[1 or B, T, T']."""
+        return bucket_bias(self.bucket_biases(index), buckets)
+
+    def takes_parts(self, x: Tensor) -> bool:
+        """Whether the layers' self-attention takes parts of a bias. Args: x: their input."""
+        dropout = self.config.attention_dropout if self.training else 0.0
+        return takes_parts(x, self.num_heads, self.prompt_length + x.size(1), dropout)
+
+    def absolute_parts(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        buckets: Tensor,
+        padding_mask: Optional[Tensor],
+        causal: bool = False,
+    ) -> BiasParts:
+        """What is the same for all layers; keys of a prompt, which come first, have no position.
+
+        Args:
+            queries, keys: of positions, not scaled, (1 or B, H, T, D).
+            buckets: int64[1 or B, T, T].
+            padding_mask: bool[B, L + T], True is padding. causal: queries see no later keys.
+        """
+        keys = F.pad(keys, (0, 0, self.prompt_length, 0))
+        buckets = spread_buckets(pad_for_prompt(buckets, self.prompt_length))
+        first_hidden = self.prompt_length + 1 if causal else None
+        return BiasParts(queries, keys, buckets, padding_mask, first_hidden, keys.new_empty(0))
+
+    def bias(self, index: int, absolute: Bias, buckets: Tensor) -> Bias:
+        """Of a layer, (1 or B, H, T, L + T), or its parts. Args: absolute: what all layers have."""
+        if isinstance(absolute, BiasParts):
+            return absolute._replace(table=table_of_parts(self.bucket_biases(index)))
+        bias = absolute + self.relative_bias(index, buckets)
+        return pad_for_prompt(bias, self.prompt_length)
 
     def prompts(self) -> list:
         """Keys and values that each layer sees before its own; None without a prompt."""

@@ -7,7 +7,7 @@ import torch
 from small_network import build_awake
 
 from ofa.devices import has_bf16
-from ofa.models import attention
+from ofa.models import attention, attention_trial
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
 
@@ -35,9 +35,9 @@ def make_batch(device: str, dtype: torch.dtype = torch.float32) -> dict[str, tor
     return {name: value.to(device) for name, value in found.items()}
 
 
-def step(device: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def step(device: str, **sizes: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and gradients on the CPU."""
-    model = build_awake(VOCAB).train().to(device)
+    model = build_awake(VOCAB, **sizes).train().to(device)
     output, _ = model(**make_batch(device))
     loss = torch.nn.functional.cross_entropy(output.flatten(0, 1), output.argmin(-1).flatten())
     loss.backward()
@@ -69,11 +69,22 @@ def test_loss_and_gradients_are_those_of_the_cpu():
         torch.testing.assert_close(gradient, right[name], rtol=1e-3, atol=1e-3 * largest + 1e-6)
 
 
-@pytest.mark.parametrize("choice", ["masked", "flex"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("width", [32, 64, 80])
+def test_a_bias_in_parts_passes_its_trial(dtype, width):
+    if attention_trial.capability_of(torch.device("cuda")) < (8, 0):
+        pytest.skip("no FlexAttention before sm_80")
+    found = attention_trial.tried(torch.device("cuda"), dtype, width)
+    print(f"\nattention with a bias in parts, {dtype}, {width}: {found.times:.2f} of the time")
+    assert found.right
+
+
+@pytest.mark.parametrize("choice", ["shared", "masked", "flex"])
 def test_every_way_of_attention_gives_loss_and_gradients_of_the_usual_one(monkeypatch, choice):
-    loss, gradients = step("cuda")
+    sizes = dict(encoder_embed_dim=64)  # heads of 16, the least for Triton
+    loss, gradients = step("cuda", **sizes)
     monkeypatch.setattr(attention, "CHOICE", choice)
-    found, others = step("cuda")
+    found, others = step("cuda", **sizes)
     torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-5)
     for name, gradient in others.items():
         largest = float(gradients[name].abs().max())

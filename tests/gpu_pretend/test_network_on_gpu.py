@@ -1,11 +1,15 @@
 """The network on a GPU: it waits for nothing, and mixes no devices, in any of its modes."""
 
+import random
+
 import pytest
 import torch
+from flex_written_out import flex_written_out
 from pretend_gpu import PretendGPU, host
 from small_network import build_small
 
 from ofa.data.collate import facts_of
+from ofa.models import attention, attention_trial, flex_attention
 
 PROMPTS = dict(
     encoder_prompt=True, decoder_prompt=True, encoder_prompt_length=3, decoder_prompt_length=3
@@ -58,6 +62,7 @@ def run(mode: str, knows: bool = True):
     model, inputs = build_small(30, **switches).train(), batch(**shape)
     facts = {"facts": facts_of(inputs, pad=1)} if knows else {}
     torch.manual_seed(2)
+    random.seed(2)
     with PretendGPU() as gpu:
         model, inputs = gpu.move(model), gpu.move({**inputs, **more})
         output, _ = model(**inputs, **facts)
@@ -70,6 +75,24 @@ def test_a_step_waits_for_nothing_and_mixes_no_devices(mode):
     gpu, output = run(mode)
     assert not gpu.mixed and not gpu.waits
     assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_with_a_bias_in_parts_it_waits_for_nothing_either(mode, monkeypatch):
+    expected = run(mode)[1]
+    monkeypatch.setattr(attention, "CHOICE", "flex")
+    monkeypatch.setattr(attention_trial, "tried", lambda *kind: attention_trial.Trial(True, 0.9))
+    monkeypatch.setattr(flex_attention, "compiled_flex", lambda: noted)
+    calls = []
+
+    def noted(*inputs, **options):
+        calls.append(inputs)
+        return flex_written_out(*inputs, **options)
+
+    gpu, output = run(mode)
+    assert not gpu.mixed and not gpu.waits
+    assert bool(calls) == (mode != "dropout")  # of attention weights
+    torch.testing.assert_close(output, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("mode", ["image and text", "no padding", "two images"])

@@ -1,7 +1,5 @@
 """The kernels of attention compared with attention written out."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -10,14 +8,12 @@ from ofa.models import attention
 from ofa.models.attention import (
     add_padding_columns,
     attend,
-    choose_kernel,
-    flex_attention,
     masked_attention,
     remade_weights_attention,
     shared_bias_attention,
 )
 
-KERNELS = masked_attention, shared_bias_attention, flex_attention, remade_weights_attention
+KERNELS = masked_attention, shared_bias_attention, remade_weights_attention
 B, H, T, S, D = 3, 2, 5, 7, 4
 
 
@@ -44,21 +40,10 @@ def small_masks_are_large(monkeypatch):
     monkeypatch.setattr(attention, "LARGE_MASK", 0)
 
 
-@pytest.fixture
-def eager_flex(monkeypatch):
-    """FlexAttention without a compiler; torch's own check lets no gradient pass on CPU."""
-    from torch.nn.attention import flex_attention as flex
-
-    monkeypatch.setattr(flex, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(attention, "compiled_flex", lambda: flex.flex_attention)
-
-
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 @pytest.mark.parametrize("bias_shape", [(1, H, T, S), (B, H, T, S), (B, 1, T, S)])
 @pytest.mark.parametrize("padded", [True, False])
-def test_values_and_gradients_are_those_of_attention_written_out(
-    kernel, bias_shape, padded, eager_flex
-):
+def test_values_and_gradients_are_those_of_attention_written_out(kernel, bias_shape, padded):
     inputs, padding_mask = tensors(bias_shape)
     padding_mask = padding_mask if padded else None
     found = attend(*inputs, padding_mask, 0.3, kernel=kernel)
@@ -76,7 +61,7 @@ def test_training_on_a_cpu_remakes_the_weights():
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
-def test_a_sample_of_padding_alone_stays_finite(kernel, eager_flex):
+def test_a_sample_of_padding_alone_stays_finite(kernel):
     inputs, padding_mask = tensors((1, H, T, S))
     padding_mask[2] = True
     found = attend(*inputs, padding_mask, 0.3, kernel=kernel)
@@ -135,20 +120,7 @@ def test_cudnn_kernels_are_off_where_the_network_is_imported():
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def test_a_gpu_shares_the_bias_and_flex_attention_is_a_choice(monkeypatch):
-    gpu, other = (SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "mps"))
-    monkeypatch.setattr(attention, "has_flex_kernel", lambda device: True)
-    bias = torch.zeros(1)
-    assert choose_kernel(gpu, bias, 0.0) is shared_bias_attention
-    assert choose_kernel(other, bias, 0.0) is masked_attention
-    monkeypatch.setattr(attention, "CHOICE", "flex")
-    assert choose_kernel(gpu, bias, 0.0) is flex_attention
-    assert choose_kernel(gpu, bias, 0.1) is shared_bias_attention
-    with torch.no_grad():
-        assert choose_kernel(gpu, bias, 0.0) is shared_bias_attention
-
-
 def test_an_unknown_choice_names_the_known_ones(monkeypatch):
     monkeypatch.setenv("OFA_ATTENTION", "flash")
-    with pytest.raises(UserError, match="'flash'; known: auto.*masked.*flex.*cudnn"):
+    with pytest.raises(UserError, match="'flash'; known: auto.*flex.*shared.*masked.*cudnn"):
         attention.read_choice()

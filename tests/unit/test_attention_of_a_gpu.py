@@ -1,13 +1,20 @@
-"""The whole network with the kernels of a GPU, on a CPU, compared with the CPU's own."""
+"""The whole network with the kernels of a GPU, on a CPU, compared with the CPU's own; and when
+attention takes which of them."""
 
+import logging
 import random
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
+from flex_written_out import flex_written_out
 from small_network import build_small
+from torch.nn.attention import flex_attention as flex
 
-from ofa.models import attention
-from ofa.models.attention import flex_attention, shared_bias_attention
+from ofa.models import attention, attention_trial, flex_attention, layers
+from ofa.models.attention import choose_kernel, masked_attention, shared_bias_attention
+from ofa.models.attention_trial import takes_parts
 
 VOCAB, PAD = 90, 1
 MODES = {
@@ -29,6 +36,9 @@ MODES = {
         scale_attn=True, scale_fc=True, scale_heads=True, scale_resids=True, disable_entangle=True
     ),
 }
+
+
+GPU = torch.device("cuda:0")
 
 
 @pytest.fixture(autouse=True)
@@ -57,36 +67,234 @@ def outputs_and_gradients(images=1, masks=None, codes=None, sample_patch_num=Non
     return logits, {name: one.grad for name, one in model.named_parameters()}
 
 
-def check(mode, kernel, monkeypatch):
-    expected, gradients = outputs_and_gradients(**MODES[mode])
-    calls = []
-
-    def choose(*inputs):
-        calls.append(inputs)
-        return kernel
-
-    monkeypatch.setattr(attention, "choose_kernel", choose)
-    found, found_gradients = outputs_and_gradients(**MODES[mode])
-    assert calls
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    scale = max(one.abs().max() for one in gradients.values() if one is not None)
-    assert found_gradients.keys() == gradients.keys()
+def check(found, expected):
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+    gradients = {name: one for name, one in expected[1].items() if one is not None}
+    scale = max(one.abs().max() for one in gradients.values())
     for name, wanted in gradients.items():
-        if wanted is not None:
-            difference = (found_gradients[name] - wanted).abs().max()
-            assert difference < 1e-6 * scale + 1e-5 * wanted.abs().max(), name
+        difference = (found[1][name] - wanted).abs().max()
+        assert difference < 1e-6 * scale + 1e-5 * wanted.abs().max(), name
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_bias_shared_by_all_samples_changes_no_output_and_no_gradient(mode, monkeypatch):
-    check(mode, shared_bias_attention, monkeypatch)
+    expected, calls = outputs_and_gradients(**MODES[mode]), []
+
+    def choose(*inputs):
+        calls.append(inputs)
+        return shared_bias_attention
+
+    monkeypatch.setattr(attention, "choose_kernel", choose)
+    check(outputs_and_gradients(**MODES[mode]), expected)
+    assert calls
 
 
-@pytest.mark.parametrize("mode", ["missing image", "sampled patches", "prompts"])
-def test_flex_attention_changes_no_output_and_no_gradient(mode, monkeypatch):
-    from torch.nn.attention import flex_attention as flex
+# ------------------------------------------------------------------ a bias in parts
 
-    # eager, and torch's own check lets no gradient pass on CPU
+
+@pytest.fixture
+def by_parts(monkeypatch):
+    """Self-attention takes parts of a bias. Returns: function that sets what stands for the kernel;
+    its calls."""
+    calls = []
+    # FlexAttention lets no gradient pass on a CPU, for which there is no kernel
     monkeypatch.setattr(flex, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(attention, "compiled_flex", lambda: flex.flex_attention)
-    check(mode, flex_attention, monkeypatch)
+    monkeypatch.setattr(layers, "takes_parts", lambda *inputs: True)
+
+    def use(function):
+        def noted(*inputs, **options):
+            calls.append(inputs)
+            return function(*inputs, **options)
+
+        monkeypatch.setattr(flex_attention, "compiled_flex", lambda: noted)
+
+    use(flex_written_out)
+    return SimpleNamespace(calls=calls, use=use)
+
+
+def program():
+    """As of a GPU, but of torch's operators."""
+    return torch.compile(flex.flex_attention, dynamic=True, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bias_in_parts_changes_no_output_and_no_gradient(mode, by_parts, monkeypatch):
+    found = outputs_and_gradients(**MODES[mode])
+    assert len(by_parts.calls) == 4  # layers of encoder and decoder
+    monkeypatch.setattr(layers, "takes_parts", lambda *inputs: False)
+    check(found, outputs_and_gradients(**MODES[mode]))
+    assert len(by_parts.calls) == 4
+
+
+@pytest.mark.parametrize("mode", ["sampled patches", "prompts", "image codes and text"])
+def test_flexattention_changes_scores_as_it_is_told(mode, by_parts, monkeypatch):
+    by_parts.use(flex.flex_attention)
+    found = outputs_and_gradients(**MODES[mode])
+    assert len(by_parts.calls) == 4
+    by_parts.use(flex_written_out)
+    check(found, outputs_and_gradients(**MODES[mode]))
+
+
+@pytest.mark.slow  # compiles
+@pytest.mark.parametrize("way", ["compiled", "recomputed", "checkpoints"])
+def test_parts_go_with_what_keeps_less_and_are_never_put_together(way, by_parts, monkeypatch):
+    by_parts.use(program())
+    monkeypatch.setattr(layers, "recomputing_pays", lambda x: way == "recomputed")
+    mode = {**MODES["two images"], "masks": [True, False, True]}
+    mode["checkpoint_activations"] = way == "checkpoints"
+    kept = set()
+
+    def keep(tensor):
+        kept.add(tuple(tensor.shape))
+        return tensor
+
+    monkeypatch.setattr("ofa.models.recompute.keep", keep)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with nullcontext() if way == "recomputed" else hooks:
+        found = outputs_and_gradients(**mode)
+    assert len(by_parts.calls) == (8 if way == "checkpoints" else 4)
+    positions, heads, width = 2 * 3 * 3 + 7, 2, 8
+    assert ((3, heads, positions, width) in kept) == (way != "checkpoints")  # values
+    assert not any(shape[-2:] == (positions, positions) and heads in shape[:-2] for shape in kept)
+    assert ((3, heads, positions, 2 * width) in kept) == (way == "compiled")
+    monkeypatch.setattr(layers, "takes_parts", lambda *inputs: False)
+    check(found, outputs_and_gradients(**mode))
+
+
+@pytest.mark.slow  # compiles
+def test_layers_that_are_compiled_take_parts(by_parts, monkeypatch):
+    mode = {**MODES["missing image"], "encoder_layers": 1, "decoder_layers": 1}
+    monkeypatch.setattr(layers.TransformerStack, "compiled_by", "eager")
+    found = outputs_and_gradients(**mode)
+    monkeypatch.undo()
+    assert not by_parts.calls  # they are in the layers' programs
+    check(found, outputs_and_gradients(**mode))
+
+
+# ------------------------------------------------------------------ the choice
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """What the trial of a GPU's kernel found, which can be changed."""
+    state = SimpleNamespace(right=True, times=0.9)
+    monkeypatch.setattr(attention_trial, "tried", lambda *kind: state)
+    return state
+
+
+def large(dtype=torch.bfloat16, device=GPU, positions=588):
+    return SimpleNamespace(device=device, dtype=dtype, size=lambda at: (8, positions, 768)[at])
+
+
+def test_large_biases_in_16_bits_stay_in_parts_where_gradients_are_wanted(gpu, monkeypatch):
+    def takes(*inputs, dropout=0.0, **options):
+        return takes_parts(large(*inputs, **options), 12, 588, dropout)
+
+    assert takes() and takes(torch.float16)
+    assert not takes(torch.float32)
+    assert not takes(dropout=0.1)
+    assert not takes(positions=20)
+    assert not takes(device=torch.device("cpu"))
+    with torch.no_grad():
+        assert not takes()
+    with monkeypatch.context() as patch:  # torch turns autocast off where there is no GPU
+        patch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+        patch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+        assert takes(torch.float32)
+    gpu.times = 1.1
+    assert not takes()
+    gpu.right, gpu.times = False, 0.5
+    assert not takes()
+
+
+def test_whoever_asks_for_the_same_sums_in_every_run_gets_them(gpu):
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not takes_parts(large(), 12, 588, 0.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("choice", attention.CHOICES)
+def test_the_environment_chooses(choice, gpu, monkeypatch):
+    monkeypatch.setattr(attention, "CHOICE", choice)
+    small_one, bias = large(torch.float32, positions=20), torch.zeros(1)
+    assert takes_parts(large(), 12, 588, 0.0) == (choice in ("auto", "flex"))
+    gpu.times = 1.1
+    assert takes_parts(small_one, 12, 20, 0.0) == (choice == "flex")
+    shared = choice not in ("masked", "cudnn")
+    expected = shared_bias_attention if shared else masked_attention
+    assert choose_kernel(large(), bias, 0.0) is expected
+    assert choose_kernel(large(device=torch.device("mps")), bias, 0.0) is masked_attention
+
+
+# ------------------------------------------------------------------ the trial of a kernel
+
+
+@pytest.fixture
+def trial(by_parts, monkeypatch):
+    """A trial on the CPU, of a small size. Returns: function that runs it."""
+    monkeypatch.setattr(attention_trial, "LENGTH", 40)
+    monkeypatch.setattr(attention_trial, "HEADS", 2)
+    monkeypatch.setattr(attention_trial, "capability_of", lambda device: (9, 0))
+    attention_trial.tried.cache_clear()
+    yield lambda dtype=torch.float32: attention_trial.tried(torch.device("cpu"), dtype, 16)
+    attention_trial.tried.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_right_kernel_passes_the_trial(dtype, trial, caplog):
+    state = torch.get_rng_state()
+    with caplog.at_level(logging.INFO):
+        assert trial(dtype).right and 0 < trial(dtype).times < torch.inf
+    assert "times as long as the kernel that reads a bias" in caplog.text
+    assert torch.equal(torch.get_rng_state(), state)
+    exact = dtype == torch.float32
+    difference = attention_trial.Case(torch.device("cpu"), dtype, 16).difference()
+    assert 0 < difference < (1e-5 if exact else 0.03)
+
+
+def wrong_by(change):
+    def kernel(query, keys, values, **options):
+        return change(flex_written_out(query, keys, values, **options))
+
+    return kernel
+
+
+def failing(*inputs, **options):
+    raise RuntimeError("out of resource: shared memory\nand a long story")
+
+
+@pytest.mark.parametrize(
+    "kernel, reason",
+    [
+        (failing, "out of resource: shared memory"),
+        (wrong_by(lambda y: y * 1.1), "its values are 0.1 off"),
+        (wrong_by(lambda y: y + torch.nan), "its values are inf off"),
+        (wrong_by(lambda y: y.detach() + 0 * y), "its values are 1 off"),  # gradients
+    ],
+)
+def test_a_kernel_that_fails_or_is_wrong_is_named_once_and_not_taken(
+    kernel, reason, trial, by_parts, caplog
+):
+    by_parts.use(kernel)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert not trial().right
+    assert [f"(RuntimeError: {reason})" in one.message for one in caplog.records] == [True]
+    assert "OFA_ATTENTION=shared" in caplog.text
+
+
+def test_the_trial_compares_the_times_of_both_kernels(trial, monkeypatch):
+    seconds = {"by_parts": 3.0, "by_shared_bias": 2.0}
+    monkeypatch.setattr(
+        attention_trial.Case, "seconds", lambda self, function: seconds[function.__name__]
+    )
+    assert trial() == (True, 1.5)
+
+
+@pytest.mark.parametrize("capability, right", [((7, 5), False), ((8, 0), True)])
+def test_gpus_from_sm_80_on_are_tried(capability, right, trial, by_parts, monkeypatch):
+    monkeypatch.setattr(attention_trial, "capability_of", lambda device: capability)
+    assert trial().right == right
+    assert bool(by_parts.calls) == right

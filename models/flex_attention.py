@@ -1,0 +1,98 @@
+"""Attention whose bias is never put together, for training on NVIDIA GPUs from sm_80 on.
+
+The scores get two things added because of where positions are (``positions.py``): a product of
+position vectors, which further columns of queries and keys give as well, and a learned number,
+which the kernel looks up in the layer's table. So no (H, T, S) is made, none is kept, and no
+gradient of one is written. torch.compile writes the kernel (FlexAttention). It adds up the
+gradient of the table by atomic additions in float32, whose order differs from run to run.
+
+Letters as in ``attention.py``.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.models.recompute import cheap
+
+# Pairs without a bucket share the first rows of a table, zeros: with a single one their additions
+# would wait for each other.
+NO_BUCKET = 256
+PROGRAMS = 64  # of the kernel in a process: with padding or not, causal or not, types
+
+
+class BiasParts(NamedTuple):
+    """What a layer adds to its scores, which are scaled afterwards, and which keys it hides."""
+
+    queries: Tensor  # of positions, (1 or B, H, T, D')
+    keys: Tensor  # (1 or B, H, S, D')
+    buckets: Tensor  # int32[1 or B, T, S], rows of ``table``
+    padding_mask: Optional[Tensor]  # bool[B, S], True is hidden
+    first_hidden: Optional[int]  # of the first query, the next has one more; None: not causal
+    table: Tensor  # float32[H, buckets], added after scaling
+
+
+def spread_buckets(buckets: Tensor) -> Tensor:
+    """Rows of ``table_of_parts`` in place of buckets, of which 0 is none: int32[B, T, S]."""
+    columns = torch.arange(buckets.size(-1), device=buckets.device) % NO_BUCKET
+    return torch.where(buckets > 0, buckets + (NO_BUCKET - 1), columns).int()
+
+
+def table_of_parts(biases: Tensor) -> Tensor:
+    """The table of `BiasParts`, in which keys beside each other find theirs beside each other.
+
+    Args: biases: (buckets, H), the first of them 0.
+    """
+    return F.pad(biases.T.float(), (NO_BUCKET - 1, 0))
+
+
+def attend_by_parts(
+    query: Tensor, keys: Tensor, values: Tensor, bias: BiasParts, scale: float
+) -> Tensor:
+    """As ``attention.attend`` with a bias: (B, H, T, D)."""
+    query, keys = cheap(widen, query, bias.queries), cheap(widen, keys, bias.keys)
+    kernel: Any
+    if torch.compiler.is_compiling():  # part of a larger program
+        from torch.nn.attention.flex_attention import flex_attention as kernel
+    else:
+        kernel = compiled_flex()
+    return kernel(query, keys, values, score_mod=score_change(bias), scale=scale)
+
+
+def widen(x: Tensor, positions: Tensor) -> Tensor:
+    """(B, H, T, D + D')."""
+    return torch.cat([x, positions.to(x.dtype).expand(x.size(0), -1, -1, -1)], -1)
+
+
+def score_change(bias: BiasParts) -> Callable[..., Tensor]:
+    """The ``score_mod`` of FlexAttention."""
+    _, _, buckets, padding_mask, first_hidden, table = bias
+    shared = buckets.size(0) == 1
+
+    def change(score, sample, head, row, column):
+        pair = buckets[0, row, column] if shared else buckets[sample, row, column]
+        score = score + table[head, pair]
+        # finite, for a row without any key; a name for it would become an input of the kernel
+        if first_hidden is not None:
+            score = torch.where(column >= row + first_hidden, -1e38, score)
+        if padding_mask is not None:
+            score = torch.where(padding_mask[sample, column], -1e38, score)
+        return score
+
+    return change
+
+
+@cache
+def compiled_flex() -> Any:
+    from torch._dynamo import config as dynamo  # seconds of imports
+    from torch._inductor import config
+    from torch.nn.attention import flex_attention as flex
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, PROGRAMS)
+    # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)
+    config.quiesce_async_compile_pool = False
+    return torch.compile(flex.flex_attention, dynamic=True, fullgraph=True)
