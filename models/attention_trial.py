@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ofa.models import attention
-from ofa.models.attention import shared_bias_attention
+from ofa.models.attention import FORBIDDEN, shared_bias_attention
 from ofa.models.flex_attention import BiasParts, attend_by_parts, spread_buckets, table_of_parts
 from ofa.models.positions import bucket_bias
 
@@ -68,7 +68,9 @@ def tried(device: torch.device, dtype: torch.dtype, width: int) -> Trial:
                 raise RuntimeError(f"its values are {difference:.2g} off")
             times = case.seconds(case.by_parts) / case.seconds(case.by_shared_bias)
     except Exception as error:  # compilers raise nearly anything
-        logger.warning(
+        level = logging.WARNING if attention.CHOICE == "flex" else logging.INFO
+        logger.log(
+            level,
             "FlexAttention does not work here (%s: %s); attention takes the kernel that reads a"
             " bias, as with OFA_ATTENTION=shared",
             type(error).__name__,
@@ -123,7 +125,7 @@ class Case:
     def written_out(self, query, keys, values, position_queries, position_keys, biases) -> Tensor:
         scores = (query @ keys.mT + position_queries @ position_keys.mT) * self.scale
         scores = scores + without_first(biases)[self.buckets].movedim(-1, 1)
-        scores = scores.masked_fill(self.padding_mask[:, None, None], -1e38)
+        scores = scores.masked_fill(self.padding_mask[:, None, None], FORBIDDEN)
         return scores.softmax(-1) @ values
 
     def results(self, function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:

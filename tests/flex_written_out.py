@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def flex_written_out(
-    query: Tensor, keys: Tensor, values: Tensor, score_mod, scale: float
+    query: Tensor, keys: Tensor, values: Tensor, score_mod, scale: float, **unused
 ) -> Tensor:
     """As ``torch.nn.attention.flex_attention.flex_attention``; score_mod gets all pairs at once."""
     shape = *query.shape[:3], keys.size(2)

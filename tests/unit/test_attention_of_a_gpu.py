@@ -274,14 +274,18 @@ def failing(*inputs, **options):
         (wrong_by(lambda y: y.detach() + 0 * y), "its values are 1 off"),  # gradients
     ],
 )
+@pytest.mark.parametrize("choice", ["auto", "flex"])
 def test_a_kernel_that_fails_or_is_wrong_is_named_once_and_not_taken(
-    kernel, reason, trial, by_parts, caplog
+    kernel, reason, choice, trial, by_parts, monkeypatch, caplog
 ):
     by_parts.use(kernel)
-    with caplog.at_level(logging.WARNING):
+    monkeypatch.setattr(attention, "CHOICE", choice)
+    with caplog.at_level(logging.INFO):
         for _ in range(2):
             assert not trial().right
-    assert [f"(RuntimeError: {reason})" in one.message for one in caplog.records] == [True]
+    named = [one for one in caplog.records if f"(RuntimeError: {reason})" in one.message]
+    level = logging.WARNING if choice == "flex" else logging.INFO
+    assert [one.levelno for one in named] == [level]
     assert "OFA_ATTENTION=shared" in caplog.text
 
 
@@ -298,3 +302,18 @@ def test_gpus_from_sm_80_on_are_tried(capability, right, trial, by_parts, monkey
     monkeypatch.setattr(attention_trial, "capability_of", lambda device: capability)
     assert trial().right == right
     assert bool(by_parts.calls) == right
+
+
+@pytest.mark.parametrize(
+    "width, memory, changed",
+    [
+        (64, 232448, {"fwd_BLOCK_N"}),
+        (128, 232448, set()),
+        (128, 101376, {"fwd_BLOCK_N", "fwd_num_stages"}),
+        (160, 166912, {"bwd_num_warps"}),
+    ],
+)
+def test_tiles_of_the_kernel_suit_width_and_shared_memory(width, memory, changed):
+    options = flex_attention.kernel_options(width, memory)
+    assert options.keys() >= changed | {"BACKEND"}
+    assert bool(changed) == (len(options) > 1)
