@@ -85,7 +85,8 @@ def shared_memory_of(device: torch.device) -> int:
     """Bytes; many where there is no GPU."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return 1 << 20
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties: Any = torch.cuda.get_device_properties(device)
+    return properties.shared_memory_per_block_optin
 
 
 def widen(x: Tensor, positions: Tensor) -> Tensor:
