@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ofa.models import attention
 from ofa.models.attention import FORBIDDEN, shared_bias_attention
-from ofa.models.flex_attention import BiasParts, attend_by_parts, spread_buckets, table_of_parts
+from ofa.models.flex_attention import attend_by_parts, join_parts, table_of_parts
 from ofa.models.positions import bucket_bias
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,6 @@ class Case:
         rows = torch.arange(LENGTH, device=device)
         buckets = (rows[:, None] - rows + LENGTH)[None]
         self.buckets = buckets.masked_fill(rows >= LENGTH - 12, 0)  # none between image and text
-        self.spread = spread_buckets(self.buckets)
         self.padding_mask = (rows >= LENGTH - 5).expand(SAMPLES, -1).clone()
         self.padding_mask[0] = False
 
@@ -111,8 +110,8 @@ class Case:
         self.direction = numbers(SAMPLES, *shape, frequency=0.9).detach()  # gradient of the values
 
     def by_parts(self, query, keys, values, position_queries, position_keys, biases) -> Tensor:
-        table, vectors = table_of_parts(without_first(biases)), (position_queries, position_keys)
-        bias = BiasParts(*vectors, self.spread, self.padding_mask, None, table)
+        bias = join_parts(position_queries, position_keys, self.buckets, self.padding_mask)
+        bias = bias._replace(table=table_of_parts(without_first(biases)))
         return attend_by_parts(query, keys, values, bias, self.scale)
 
     def by_shared_bias(self, query, keys, values, position_queries, position_keys, biases):

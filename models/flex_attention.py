@@ -26,20 +26,30 @@ PROGRAMS = 64  # of the kernel in a process: with padding or not, causal or not,
 
 
 class BiasParts(NamedTuple):
-    """What a layer adds to its scores, which are scaled afterwards, and which keys it hides."""
+    """What a layer adds to its scores, and which keys it hides. Made by ``join_parts``."""
 
-    queries: Tensor  # of positions, (1 or B, H, T, D')
-    keys: Tensor  # (1 or B, H, S, D')
+    queries: Tensor  # of positions, (1 or B, H, T, D); their scores are scaled
+    keys: Tensor  # (1 or B, H, S, D)
     buckets: Tensor  # int32[1 or B, T, S], rows of ``table``
     padding_mask: Optional[Tensor]  # bool[B, S], True is hidden
     first_hidden: Optional[int]  # of the first query, the next has one more; None: not causal
-    table: Tensor  # float32[H, buckets], added after scaling
+    options: dict[str, Any]  # of the kernel
+    table: Optional[Tensor] = None  # float32[H, buckets] of a layer, added after scaling
 
 
-def spread_buckets(buckets: Tensor) -> Tensor:
-    """Rows of ``table_of_parts`` in place of buckets, of which 0 is none: int32[B, T, S]."""
+def join_parts(
+    queries: Tensor,
+    keys: Tensor,
+    buckets: Tensor,
+    padding_mask: Optional[Tensor],
+    first_hidden: Optional[int] = None,
+) -> BiasParts:
+    """What all layers share. Args: as the fields of `BiasParts`, but buckets: int64[1 or B, T, S],
+    0 is none."""
     columns = torch.arange(buckets.size(-1), device=buckets.device) % NO_BUCKET
-    return torch.where(buckets > 0, buckets + (NO_BUCKET - 1), columns).int()
+    rows = torch.where(buckets > 0, buckets + (NO_BUCKET - 1), columns).int()
+    options = kernel_options(2 * queries.size(-1), shared_memory_of(queries.device))
+    return BiasParts(queries, keys, rows, padding_mask, first_hidden, options)
 
 
 def table_of_parts(biases: Tensor) -> Tensor:
@@ -60,9 +70,8 @@ def attend_by_parts(
         from torch.nn.attention.flex_attention import flex_attention as kernel
     else:
         kernel = compiled_flex()
-    options = kernel_options(query.size(-1), shared_memory_of(query.device))
     change = score_change(bias)
-    return kernel(query, keys, values, score_mod=change, scale=scale, kernel_options=options)
+    return kernel(query, keys, values, score_mod=change, scale=scale, kernel_options=bias.options)
 
 
 def kernel_options(width: int, shared_memory: int) -> dict[str, Any]:
@@ -90,13 +99,14 @@ def shared_memory_of(device: torch.device) -> int:
 
 
 def widen(x: Tensor, positions: Tensor) -> Tensor:
-    """(B, H, T, D + D')."""
+    """(B, H, T, 2 D)."""
     return torch.cat([x, positions.to(x.dtype).expand(x.size(0), -1, -1, -1)], -1)
 
 
 def score_change(bias: BiasParts) -> Callable[..., Tensor]:
     """The ``score_mod`` of FlexAttention."""
-    _, _, buckets, padding_mask, first_hidden, table = bias
+    _, _, buckets, padding_mask, first_hidden, _, table = bias
+    assert table is not None
     shared = buckets.size(0) == 1
 
     def change(score, sample, head, row, column):

@@ -25,7 +25,7 @@ from ofa.models.attention import (
 )
 from ofa.models.attention_trial import takes_parts
 from ofa.models.config import ModelConfig
-from ofa.models.flex_attention import BiasParts, spread_buckets, table_of_parts
+from ofa.models.flex_attention import BiasParts, join_parts, table_of_parts
 from ofa.models.peft import Adapter, PrefixPrompt
 from ofa.models.positions import (
     bucket_bias,
@@ -327,9 +327,9 @@ class TransformerStack(nn.Module):
             padding_mask: bool[B, L + T], True is padding. causal: queries see no later keys.
         """
         keys = F.pad(keys, (0, 0, self.prompt_length, 0))
-        buckets = spread_buckets(pad_for_prompt(buckets, self.prompt_length))
+        buckets = pad_for_prompt(buckets, self.prompt_length)
         first_hidden = self.prompt_length + 1 if causal else None
-        return BiasParts(queries, keys, buckets, padding_mask, first_hidden, keys.new_empty(0))
+        return join_parts(queries, keys, buckets, padding_mask, first_hidden)
 
     def bias(self, index: int, absolute: Bias, buckets: Tensor) -> Bias:
         """Of a layer, (1 or B, H, T, L + T), or its parts. Args: absolute: what all layers have."""
