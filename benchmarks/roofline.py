@@ -148,7 +148,7 @@ class ByParts(torch.autograd.Function):
         return *grads, torch.zeros_like(table), None, None, None
 
 
-def in_parts(x: Tensor, num_heads: int, num_keys: int, dropout: float) -> bool:
+def in_parts(x: Tensor, num_heads: int, num_keys: int, dropout: float, kind: Any) -> bool:
     """As ``takes_parts`` of a GPU with OFA_ATTENTION=flex, of large biases alone."""
     large = num_heads * x.size(1) * num_keys >= attention_trial.LARGE_BIAS
     return attention.CHOICE == "flex" and large and not dropout

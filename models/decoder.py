@@ -269,12 +269,12 @@ class Decoder(TransformerStack):
 
         found = select_per_row(is_code, buckets)
         base: Bias
-        if x is not None and self.takes_parts(x):
+        if x is not None and self.takes_parts(x, found):
             queries = select_per_row(is_code, lambda code: vectors[code][0])
             keys = select_per_row(is_code, lambda code: vectors[code][1])
             if padding_mask is not None:
                 padding_mask = pad_for_prompt(padding_mask, self.prompt_length)
-            base = self.absolute_parts(queries, keys, found, padding_mask, causal=True)
+            base = self.absolute_parts(queries, keys, found, padding_mask)
         else:
             rows = torch.arange(first, last, device=self.version.device)
             forbidden = rows[:, None] < torch.arange(last, device=rows.device)

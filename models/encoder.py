@@ -117,7 +117,7 @@ class Encoder(TransformerStack):
         has_padding = self.needs_mask(padding_mask, facts.get("source_padding"))
         key_padding = pad_for_prompt(padding_mask, self.prompt_length) if has_padding else None
         absolute: Bias
-        if self.takes_parts(x):
+        if self.takes_parts(x, buckets):
             absolute, key_padding = self.absolute_parts(queries, keys, buckets, key_padding), None
         else:
             absolute = queries * self.position_scale @ keys.mT  # (1 or B, H, S, S)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ofa.models.compiling import settle_compiler
 from ofa.models.recompute import cheap
 
 # Pairs without a bucket share the first rows of a table, zeros: with a single one their additions
 # would wait for each other.
 NO_BUCKET = 256
-PROGRAMS = 64  # of the kernel in a process: with padding or not, causal or not, types
 
 
 class BiasParts(NamedTuple):
@@ -64,6 +64,8 @@ def attend_by_parts(
     query: Tensor, keys: Tensor, values: Tensor, bias: BiasParts, scale: float
 ) -> Tensor:
     """As ``attention.attend`` with a bias: (B, H, T, D)."""
+    # autocast leaves the keys of a prompt in float32, and the kernel takes one type only
+    keys, values = keys.to(query.dtype), values.to(query.dtype)
     query, keys = cheap(widen, query, bias.queries), cheap(widen, keys, bias.keys)
     kernel: Any
     if torch.compiler.is_compiling():  # part of a larger program
@@ -125,11 +127,7 @@ def score_change(bias: BiasParts) -> Callable[..., Tensor]:
 
 @cache
 def compiled_flex() -> Any:
-    from torch._dynamo import config as dynamo  # seconds of imports
-    from torch._inductor import config
-    from torch.nn.attention import flex_attention as flex
+    from torch.nn.attention import flex_attention as flex  # a second of imports
 
-    dynamo.recompile_limit = max(dynamo.recompile_limit, PROGRAMS)
-    # else a program may wait for compiling processes at its end for minutes (pytorch issue 176968)
-    config.quiesce_async_compile_pool = False
+    settle_compiler()
     return torch.compile(flex.flex_attention, dynamic=True, fullgraph=True)

@@ -23,7 +23,7 @@ from ofa.models.attention import (
     pad_for_prompt,
     with_prompt,
 )
-from ofa.models.attention_trial import takes_parts
+from ofa.models.attention_trial import Kind, takes_parts
 from ofa.models.config import ModelConfig
 from ofa.models.flex_attention import BiasParts, join_parts, table_of_parts
 from ofa.models.peft import Adapter, PrefixPrompt
@@ -306,29 +306,26 @@ class TransformerStack(nn.Module):
         """A layer's learned biases (1 or B, H, T, T'). Args: buckets: int64[1 or B, T, T']."""
         return bucket_bias(self.bucket_biases(index), buckets)
 
-    def takes_parts(self, x: Tensor) -> bool:
-        """Whether the layers' self-attention takes parts of a bias. Args: x: their input."""
+    def takes_parts(self, x: Tensor, buckets: Tensor) -> bool:
+        """Whether the layers' self-attention takes parts of a bias. Args: x: their input. buckets:
+        int64[1 or B, T, T]."""
         dropout = self.config.attention_dropout if self.training else 0.0
-        return takes_parts(x, self.num_heads, self.prompt_length + x.size(1), dropout)
+        kind = Kind(causal=self.side == "decoder", per_sample=buckets.size(0) > 1)
+        return takes_parts(x, self.num_heads, self.prompt_length + x.size(1), dropout, kind)
 
     def absolute_parts(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        buckets: Tensor,
-        padding_mask: Optional[Tensor],
-        causal: bool = False,
+        self, queries: Tensor, keys: Tensor, buckets: Tensor, padding_mask: Optional[Tensor]
     ) -> BiasParts:
         """What is the same for all layers; keys of a prompt, which come first, have no position.
 
         Args:
             queries, keys: of positions, not scaled, (1 or B, H, T, D).
             buckets: int64[1 or B, T, T].
-            padding_mask: bool[B, L + T], True is padding. causal: queries see no later keys.
+            padding_mask: bool[B, L + T], True is padding.
         """
         keys = F.pad(keys, (0, 0, self.prompt_length, 0))
         buckets = pad_for_prompt(buckets, self.prompt_length)
-        first_hidden = self.prompt_length + 1 if causal else None
+        first_hidden = self.prompt_length + 1 if self.side == "decoder" else None
         return join_parts(queries, keys, buckets, padding_mask, first_hidden)
 
     def bias(self, index: int, absolute: Bias, buckets: Tensor) -> Bias:

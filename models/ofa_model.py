@@ -66,12 +66,14 @@ class OFAModel(nn.Module):
         chooses_outputs: ``forward`` makes the logits of some positions only, see
             ``output_positions``.
         reads_facts: ``forward`` and ``encode`` take what the host knows of a batch, see ``facts``.
+        compiles_layers: encoder and decoder can run compiled, see ``compile_network``.
     """
 
     shares_encoding = True
     shares_images = True
     chooses_outputs = True
     reads_facts = True
+    compiles_layers = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
         super().__init__()

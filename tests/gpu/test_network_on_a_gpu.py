@@ -71,11 +71,13 @@ def test_loss_and_gradients_are_those_of_the_cpu():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("width", [32, 64, 80])
-def test_a_bias_in_parts_passes_its_trial(dtype, width):
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_bias_in_parts_passes_its_trial(dtype, width, causal):
     if attention_trial.capability_of(torch.device("cuda")) < (8, 0):
         pytest.skip("no FlexAttention before sm_80")
-    found = attention_trial.tried(torch.device("cuda"), dtype, width)
-    print(f"\nattention with a bias in parts, {dtype}, {width}: {found.times:.2f} of the time")
+    kind = attention_trial.Kind(causal, per_sample=causal)
+    found = attention_trial.tried(torch.device("cuda"), dtype, width, kind)
+    print(f"\nbias in parts, {dtype}, {width}, {kind}: {found.times:.2f} of the time")
     assert found.right
 
 

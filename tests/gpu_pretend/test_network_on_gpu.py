@@ -82,6 +82,7 @@ def test_with_a_bias_in_parts_it_waits_for_nothing_either(mode, monkeypatch):
     expected = run(mode)[1]
     monkeypatch.setattr(attention, "CHOICE", "flex")
     monkeypatch.setattr(attention_trial, "tried", lambda *kind: attention_trial.Trial(True, 0.9))
+    monkeypatch.setattr(attention_trial, "is_in_torch_dispatch_mode", lambda: False)
     monkeypatch.setattr(flex_attention, "compiled_flex", lambda: noted)
     calls = []
 

@@ -1,6 +1,7 @@
 """The whole network with the kernels of a GPU, on a CPU, compared with the CPU's own; and when
 attention takes which of them."""
 
+import itertools
 import logging
 import random
 from contextlib import nullcontext
@@ -10,11 +11,14 @@ import pytest
 import torch
 from flex_written_out import flex_written_out
 from small_network import build_small
+from torch._subclasses import FakeTensorMode
 from torch.nn.attention import flex_attention as flex
 
 from ofa.models import attention, attention_trial, flex_attention, layers
 from ofa.models.attention import choose_kernel, masked_attention, shared_bias_attention
-from ofa.models.attention_trial import takes_parts
+from ofa.models.attention_trial import Kind, takes_parts
+from ofa.models.flex_attention import attend_by_parts, join_parts, table_of_parts
+from ofa.trainer.mfu import Utilization
 
 VOCAB, PAD = 90, 1
 MODES = {
@@ -38,7 +42,9 @@ MODES = {
 }
 
 
-GPU = torch.device("cuda:0")
+GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
+KIND = Kind(causal=False, per_sample=False)
+SIZE = 4, 2, 100  # samples, heads, positions of a small trial
 
 
 @pytest.fixture(autouse=True)
@@ -171,14 +177,63 @@ def test_layers_that_are_compiled_take_parts(by_parts, monkeypatch):
     check(found, outputs_and_gradients(**mode))
 
 
+def test_parts_of_one_type_reach_the_kernel_under_autocast(by_parts, monkeypatch):
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs_and_gradients(**MODES["prompts"])
+    types = {tensor.dtype for call in by_parts.calls for tensor in call}
+    assert types == {torch.bfloat16}
+
+
+def test_pairs_without_bucket_have_rows_of_zeros_and_no_other(by_parts):
+    heads, length = 2, 600  # more keys than such rows
+    buckets = torch.randint(0, 9, (1, length, length))
+    table = table_of_parts(torch.cat([torch.zeros(1, heads), torch.randn(8, heads)]))
+    vectors = torch.zeros(2, 1, heads, length, 4)
+    rows = join_parts(*vectors, buckets, None).buckets
+    found = table[:, rows[0].long()]
+    assert (found[:, buckets[0] == 0] == 0).all() and (found[:, buckets[0] > 0] != 0).all()
+    assert rows[buckets == 0].unique().numel() > 200
+
+
+def test_a_row_that_sees_no_key_gets_the_average_of_all(by_parts):
+    torch.manual_seed(0)
+    query, keys, values = torch.randn(3, 2, 2, 6, 4, requires_grad=True)
+    buckets, hidden = (
+        torch.zeros(1, 6, 6, dtype=torch.long),
+        torch.tensor([[False] * 6, [True] * 6]),
+    )
+    bias = join_parts(*torch.randn(2, 1, 2, 6, 4), buckets, hidden)
+    bias = bias._replace(table=table_of_parts(torch.zeros(1, 2)))
+    found = attend_by_parts(query, keys, values, bias, 0.5)
+    found.sum().backward()
+    torch.testing.assert_close(found[1], values[1].mean(1, keepdim=True).expand_as(found[1]))
+
+
+def test_what_a_compiled_program_takes_is_decided_before(gpu, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not takes_parts(large(), 12, 588, 0.0, KIND) and not gpu.tried
+
+
+def test_keys_of_a_prompt_count_too(monkeypatch):
+    counts = []
+    monkeypatch.setattr(layers, "takes_parts", lambda *inputs: bool(counts.append(inputs[2])))
+    outputs_and_gradients(**MODES["prompts"])
+    assert counts == [9 + 7 + 3, 7 + 2]
+
+
 # ------------------------------------------------------------------ the choice
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """What the trial of a GPU's kernel found, which can be changed."""
-    state = SimpleNamespace(right=True, times=0.9)
-    monkeypatch.setattr(attention_trial, "tried", lambda *kind: state)
+    """What the trial of a GPU's kernel found, which can be changed; what was tried."""
+    state = SimpleNamespace(right=True, times=0.9, tried=[])
+
+    def tried(*case):
+        state.tried.append(case)
+        return state
+
+    monkeypatch.setattr(attention_trial, "tried", tried)
     return state
 
 
@@ -188,9 +243,16 @@ def large(dtype=torch.bfloat16, device=GPU, positions=588):
 
 def test_large_biases_in_16_bits_stay_in_parts_where_gradients_are_wanted(gpu, monkeypatch):
     def takes(*inputs, dropout=0.0, **options):
-        return takes_parts(large(*inputs, **options), 12, 588, dropout)
+        return takes_parts(large(*inputs, **options), 12, 588, dropout, KIND)
 
     assert takes() and takes(torch.float16)
+    assert gpu.tried == [(GPU, dtype, 64, KIND) for dtype in (torch.bfloat16, torch.float16)]
+    monkeypatch.setattr(attention_trial, "LARGE_BIAS", 12 * 588 * 588)
+    assert takes()
+    monkeypatch.setattr(attention_trial, "LARGE_BIAS", 12 * 588 * 588 + 1)
+    assert not takes()
+    monkeypatch.undo()
+    monkeypatch.setattr(attention_trial, "tried", lambda *case: gpu)
     assert not takes(torch.float32)
     assert not takes(dropout=0.1)
     assert not takes(positions=20)
@@ -210,7 +272,7 @@ def test_large_biases_in_16_bits_stay_in_parts_where_gradients_are_wanted(gpu, m
 def test_whoever_asks_for_the_same_sums_in_every_run_gets_them(gpu):
     torch.use_deterministic_algorithms(True)
     try:
-        assert not takes_parts(large(), 12, 588, 0.0)
+        assert not takes_parts(large(), 12, 588, 0.0, KIND)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -219,9 +281,9 @@ def test_whoever_asks_for_the_same_sums_in_every_run_gets_them(gpu):
 def test_the_environment_chooses(choice, gpu, monkeypatch):
     monkeypatch.setattr(attention, "CHOICE", choice)
     small_one, bias = large(torch.float32, positions=20), torch.zeros(1)
-    assert takes_parts(large(), 12, 588, 0.0) == (choice in ("auto", "flex"))
+    assert takes_parts(large(), 12, 588, 0.0, KIND) == (choice in ("auto", "flex"))
     gpu.times = 1.1
-    assert takes_parts(small_one, 12, 20, 0.0) == (choice == "flex")
+    assert takes_parts(small_one, 12, 20, 0.0, KIND) == (choice == "flex")
     shared = choice not in ("masked", "cudnn")
     expected = shared_bias_attention if shared else masked_attention
     assert choose_kernel(large(), bias, 0.0) is expected
@@ -234,24 +296,46 @@ def test_the_environment_chooses(choice, gpu, monkeypatch):
 @pytest.fixture
 def trial(by_parts, monkeypatch):
     """A trial on the CPU, of a small size. Returns: function that runs it."""
-    monkeypatch.setattr(attention_trial, "LENGTH", 40)
-    monkeypatch.setattr(attention_trial, "HEADS", 2)
+    monkeypatch.setattr(attention_trial, "COMPARED", SIZE)
+    monkeypatch.setattr(attention_trial, "TIMED", SIZE)
     monkeypatch.setattr(attention_trial, "capability_of", lambda device: (9, 0))
     attention_trial.tried.cache_clear()
-    yield lambda dtype=torch.float32: attention_trial.tried(torch.device("cpu"), dtype, 16)
+    yield lambda dtype=torch.float32, kind=KIND: attention_trial.tried(CPU, dtype, 16, kind)
     attention_trial.tried.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "kind", itertools.starmap(Kind, itertools.product([False, True], repeat=2))
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_right_kernel_passes_the_trial(dtype, trial, caplog):
+def test_a_right_kernel_passes_the_trial(dtype, kind, trial, caplog):
     state = torch.get_rng_state()
-    with caplog.at_level(logging.INFO):
-        assert trial(dtype).right and 0 < trial(dtype).times < torch.inf
+    with caplog.at_level(logging.INFO), torch.autocast("cpu", torch.bfloat16):
+        assert trial(dtype, kind).right and 0 < trial(dtype, kind).times < torch.inf
     assert "times as long as the kernel that reads a bias" in caplog.text
     assert torch.equal(torch.get_rng_state(), state)
-    exact = dtype == torch.float32
-    difference = attention_trial.Case(torch.device("cpu"), dtype, 16).difference()
-    assert 0 < difference < (1e-5 if exact else 0.03)
+    difference = attention_trial.Case(CPU, dtype, 16, kind, *SIZE).difference()
+    assert 0 < difference < (1e-5 if dtype == torch.float32 else 0.03)
+
+
+def test_the_kernel_that_reads_a_bias_computes_the_same_case():
+    for kind in itertools.starmap(Kind, itertools.product([False, True], repeat=2)):
+        case = attention_trial.Case(CPU, torch.float32, 16, kind, *SIZE)
+        for found, expected in zip(
+            case.results(case.by_shared_bias, case.inputs),
+            case.results(case.written_out, case.inputs),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_where_operators_are_counted_or_have_no_numbers_nothing_is_tried(gpu):
+    with Utilization(1e12).counted(1):
+        assert not takes_parts(large(), 12, 588, 0.0, KIND)
+    with FakeTensorMode():
+        assert not takes_parts(large(), 12, 588, 0.0, KIND)
+    assert not gpu.tried
+    assert takes_parts(large(), 12, 588, 0.0, KIND)
 
 
 def wrong_by(change):
