@@ -29,7 +29,7 @@ def main() -> None:
     }
     content = json.dumps(request, ensure_ascii=True).encode()
     try:
-        server.connect(os.path.join(os.path.dirname(os.path.abspath(__file__)), "socket"))
+        server.connect(os.path.abspath(f"{__file__}/../../socket"))
         socket.send_fds(server, [struct.pack("I", len(content))], [0, 1, 2])
         server.sendall(content)
         process = int(server.makefile().readline() or 0)

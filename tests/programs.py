@@ -9,7 +9,8 @@ that are read at imports, gets the interpreter itself.
 
 What differs from a program of its own, so that tests of it name ``sys.executable``:
 
-- All modules of ``LOADED`` are imported already: a missing import or a slow one is not noticed.
+- All modules of ``LOADED`` are imported already: a missing import or a slow one is not noticed,
+  and ``sitecustomize`` comes after them.
 - Its number is not that of the process which was started, nor is its session: a signal to that one
   is passed on (SIGKILL ends both), one to the group is not; its parent is the server. A lock kept
   through ``exec`` is taken anew.
@@ -44,8 +45,23 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "OFA_TEST_PROGRAMS"  # environment variable, for the processes of a suite
-MODULES = ("ofa", "ofa.trainer.processes", "torch.distributed.launch", "fairseq_cli.train")
-SCRIPTS = ("fairseq-train", "fairseq-validate", "train.py")
+MODULES = (
+    "ofa",
+    "ofa.trainer.processes",
+    "torch.distributed.launch",
+    "fairseq_cli.train",
+    "fairseq_cli.generate",
+)
+SCRIPTS = (
+    "fairseq-train",
+    "fairseq-validate",
+    "fairseq-generate",
+    "train.py",
+    "forks.py",
+    "data_wait.py",
+    "gpu.py",
+    "trainer_overhead.py",
+)
 LOADED = (
     "ofa.fairseq_plugin",
     "fairseq.trainer",
@@ -62,15 +78,19 @@ EARLY = tuple("OMP_ MKL_ KMP_ ONEDNN_ DNNL_ TORCH_ PYTORCH_ PYTHON LD_ LC_ LANG 
 
 
 def interpreter() -> str:
-    """Its path. The first call within a suite starts the server."""
+    """Its path, in the folder ``bin`` of what serves as ``OFA_VENV``; ``ofa`` lies beside it. The
+    first call within a suite starts the server."""
     folder = Path(os.environ[FOLDER])
-    path, ready = folder / "python", folder / "ready"
+    path, ready = folder / "bin/python", folder / "ready"
     with open(folder / "starting", "w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         if not ready.exists():
             client = Path(__file__).with_name("program_client.py").read_text()
+            path.parent.mkdir()
             path.write_text(f"#!{sys.executable} -IS\n{client}")
-            path.chmod(0o755)
+            path.with_name("ofa").write_text(f'#!/bin/sh\nexec {path} -m ofa "$@"\n')
+            for program in path.parent.iterdir():
+                program.chmod(0o755)
             path.with_name("python3").symlink_to(path)
             search = [str(Path(__file__).parent), str(ROOT), *_search_path(os.environ)]
             server = subprocess.Popen(
@@ -205,6 +225,7 @@ def _receive(client: socket.socket) -> dict[str, Any]:
     while len(content) < length:
         content += client.recv(length - len(content))
     request = {**json.loads(content), "streams": streams}
+    request["given"] = request["words"]
     request["through"] = "PYTHONUNBUFFERED" in request["environment"]
     if request["words"][:1] == ["-u"]:  # as torchrun starts its processes
         request["words"], request["through"] = request["words"][1:], True
@@ -225,15 +246,21 @@ def _is_served(request: dict, start: _Start) -> bool:
         return False
     early = {name for name in {*start.environment, *environment} if name.startswith(EARLY)}
     early -= {"PYTHONPATH", "TORCH_NCCL_ASYNC_ERROR_HANDLING"}  # the latter by torchrun
-    if any(start.environment.get(name) != environment.get(name) for name in early):
-        return False
+    for name in early:  # some are set by what is imported
+        if environment.get(name) not in (start.environment.get(name), os.environ.get(name)):
+            return False
     importlib.invalidate_caches()
     search = _where_to_search(request, start)
-    for name in ("sitecustomize", "ofa", "fairseq", "torch", "torchvision", "numpy", "PIL"):
-        found, loaded = _find(name, search), sys.modules.get(name)
-        if (found and found.origin) != (loaded and loaded.__file__):
-            return False
-    return True
+    if "sitecustomize" in sys.modules and not _is_loaded("sitecustomize", search):
+        return False
+    names = ("ofa", "fairseq", "torch", "torchvision", "numpy", "PIL")
+    return all(_is_loaded(name, search) for name in names)
+
+
+def _is_loaded(name: str, search: list[str]) -> bool:
+    """Whether here is imported what a program would import, if anything."""
+    found, loaded = _find(name, search), sys.modules.get(name)
+    return (found and found.origin) == (loaded and loaded.__file__)
 
 
 def _find(name: str, search: list[str]) -> Any:
@@ -282,6 +309,9 @@ def _become(request: dict[str, Any], start: _Start) -> None:
     first, *words = request["words"]
     module = words.pop(0) if first == "-m" else None
     sys.argv = [first, *words]
+    sys.orig_argv = [sys.executable, *request["given"]]
+    if not _is_loaded("sitecustomize", sys.path):
+        importlib.import_module("sitecustomize")
     del sys.modules["programs"], vars(sys.modules["__main__"])["programs"]
     os._exit(_status_of(module, first))
 

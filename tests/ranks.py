@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_runs import SERVER, start_server
+import forks
 
 
 def configuration_on(words: list[str], ranks: int, rank: int) -> Any:
@@ -35,24 +35,21 @@ def trainer_of(cfg: Any) -> Any:
 def run_ranks(work: Callable, files: Any, ranks: int, folder: Path) -> Any:
     """What the first of ``work(files, ranks, rank, folder)`` returns, which run together and are
     connected. Args: work: of a test module; returns what JSON has."""
-    start_server()
     meeting, out = folder / f"meeting{ranks}", folder / f"found{ranks}.json"
     processes = [
-        SERVER.Process(target=_run, args=(work, files, ranks, rank, folder, meeting, out))
-        for rank in range(ranks)
+        forks.start(_run, (work, files, ranks, rank, folder, meeting, out)) for rank in range(ranks)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(400)
-    assert [process.exitcode for process in processes] == [0] * ranks
+    try:
+        assert [process.wait(400) for process in processes] == [0] * ranks
+    finally:
+        for process in processes:
+            process.kill()
     return json.loads(out.read_text())
 
 
 def _run(work, files, ranks: int, rank: int, folder: Path, meeting: Path, out: Path) -> None:
     import torch
 
-    torch.set_num_threads(1)
     if ranks > 1:
         how = {"init_method": f"file://{meeting}", "world_size": ranks, "rank": rank}
         torch.distributed.init_process_group("gloo", **how)

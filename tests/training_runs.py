@@ -1,29 +1,23 @@
 """Real trainings of seconds for tests: ``fairseq_cli.train`` in processes of its own, which may be
-killed on the way.
-
-fairseq is imported once, by a server that forks a fresh process for every run.
-"""
+killed on the way."""
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import resource
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
+import forks
 from caption_files import caption, make_vocabulary, write_tsv
 
 from ofa.trainer.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["training_runs_server"])
 TESTS = Path(__file__).resolve().parent
 SMALL = (
     "--encoder-layers=1",
@@ -106,19 +100,6 @@ def flags(files: SimpleNamespace, save_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def start_server() -> None:
-    """Python 3.12's server does not know the tests' folders by itself, and silently preloads
-    nothing then."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(ROOT), *filter(None, [before])])
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
-
-
 def train(
     arguments: list[str],
     stop_in: int | None = None,
@@ -150,21 +131,17 @@ def train(
 def fork(work: Callable, arguments: tuple, log: Path, ranks: int = 1) -> SimpleNamespace:
     """``work(*arguments)`` in a process of its own, or in several. Args: log: file to which they
     print. Returns: as ``train``."""
-    start = log.stat().st_size if log.exists() else 0
-    start_server()
+    before = log.stat().st_size if log.exists() else 0
     port = free_port() if ranks > 1 else 0
-    processes = [
-        SERVER.Process(
-            target=_begin, args=(work, arguments, str(log), settings_of_rank(rank, ranks, port))
-        )
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    code = next(filter(None, (process.exitcode for process in processes)), 0)
-    return SimpleNamespace(code=code, log=log.read_bytes()[start:].decode())
+    with open(log, "ab") as output:
+        processes = [
+            forks.start(work, arguments, output, **settings_of_rank(rank, ranks, port))
+            for rank in range(ranks)
+        ]
+    codes = [process.wait() for process in processes]
+    return SimpleNamespace(
+        code=next(filter(None, codes), 0), log=log.read_bytes()[before:].decode()
+    )
 
 
 def settings_of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -172,25 +149,6 @@ def settings_of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     values = (rank, rank, ranks, "127.0.0.1", port)
     return dict(zip(names, map(str, values))) if ranks > 1 else {}
-
-
-def _begin(work: Callable, arguments: tuple, log: str, settings: dict[str, str]) -> None:
-    """What a process of ``fork`` does."""
-    os.environ.update(settings)
-    os.setsid()
-    # for data workers, as outside of this server
-    multiprocessing.set_start_method("fork", force=True)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    import torch
-
-    import ofa
-
-    # waiting for a second thread costs more than it gives in a network as small as this
-    torch.set_num_threads(1)
-    ofa.register_fairseq_plugin()
-    work(*arguments)
 
 
 def run(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import interpreter
+from programs import ROOT, interpreter
 
 
 def run(python: str, folder: Path, code: str, **settings: str) -> subprocess.CompletedProcess:
@@ -34,6 +34,7 @@ def run(python: str, folder: Path, code: str, **settings: str) -> subprocess.Com
         "raise KeyboardInterrupt",
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
         "import os, sys; print(sorted(os.environ.items())); os._exit(4)",
+        "import sys; print(sys.orig_argv[1:])",
         "import logging, sys; print(logging.getLogger().handlers, sys.stdout.line_buffering)",
     ],
 )
@@ -47,9 +48,20 @@ def test_settings_and_packages_that_imports_depend_on_get_the_interpreter(tmp_pa
     code = "import sys; print('torch' in sys.modules)"
     assert run(interpreter(), tmp_path, code).stdout == "True\n"
     assert run(interpreter(), tmp_path, code, OMP_NUM_THREADS="3").stdout == "False\n"
+    for value, forked in (("True", True), ("3", False)):  # by scikit-learn, and by somebody
+        done = run(interpreter(), tmp_path, code, KMP_DUPLICATE_LIB_OK=value)
+        assert done.stdout == f"{forked}\n"
     (tmp_path / "ofa").mkdir()
     (tmp_path / "ofa/__init__.py").touch()
     assert run(interpreter(), tmp_path, code).stdout == "False\n"
+
+
+def test_a_sitecustomize_runs_before_the_program(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.seen = sys.orig_argv[1:]")
+    code = "import sys; print('torch' in sys.modules, *sys.seen)"
+    search = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = run(interpreter(), tmp_path, code, PYTHONPATH=search)
+    assert done.stdout == "True train.py one \n"
 
 
 WAIT = """
