@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from caption_files import caption, make_vocabulary, write_tsv
+from programs import interpreter
 
 from ofa.cli.main import main
 
@@ -35,7 +36,7 @@ def train(stage: int, folder: Path, *more: str, **settings: str) -> str:
     script's own."""
     environment = {
         **os.environ,
-        "OFA_VENV": sys.prefix,
+        "OFA_EXECUTABLE": interpreter(),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "SIZE": "nano",

@@ -181,6 +181,7 @@ def test_a_killed_rank_of_a_launched_run_is_one_line_with_signal_and_log(files, 
         tmp_path / "run",
         "--max-epoch=1000",
         "--log-interval=1",
+        python=interpreter(),
         NPROC="2",
         PYTHONPATH=f"{tmp_path}:{ROOT}",
     )

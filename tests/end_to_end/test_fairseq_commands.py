@@ -85,12 +85,10 @@ def test_generate_ends_quietly_when_nobody_reads_its_output(files):
     ), done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(
-    "command", [[script("generate")], [sys.executable, "-m", "fairseq_cli.generate"]]
-)
+@pytest.mark.parametrize("command", [[script("generate")], ["-m", "fairseq_cli.generate"]])
 def test_generate_prints_each_row_in_words_and_a_line_of_bleu(files, command):
     done = run(
-        command,
+        [interpreter(), *command],
         of_checkpoint(files, "--gen-subset=valid", "--batch-size=4", "--beam=2", "--max-len-b=5"),
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from programs import interpreter
+
 ROOT = Path(__file__).resolve().parents[2]
 WHAT = {
     "training",
@@ -20,7 +22,8 @@ WHAT = {
 
 def test_the_script_writes_a_table_with_chip_and_date(tmp_path):
     arguments = ["bash", ROOT / "benchmarks/gpu.sh", tmp_path / "out", "--small", "--device", "cpu"]
-    environment = {"OFA_VENV": sys.prefix, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    venv = str(Path(interpreter()).parents[1])
+    environment = {"OFA_VENV": venv, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         arguments, env=os.environ | environment, capture_output=True, text=True, timeout=600
     )

@@ -196,6 +196,7 @@ def test_a_signal_to_the_launcher_saves_on_both_ranks_and_ends_cleanly(files):
         "--log-interval=1",
         "--disable-validation",
         "--no-save-optimizer-state",
+        python=interpreter(),
     )
     wait_for(files, "stopped", "num_updates=3", process)
     process.send_signal(signal.SIGTERM)
@@ -224,9 +225,8 @@ def test_a_failing_rank_ends_the_run_with_its_own_traceback_first(files, tmp_pat
     """The second rank breaks in its third update, while the first one waits for its gradients."""
     (tmp_path / "sitecustomize.py").write_text(BREAK_SECOND_RANK)
     started = time.monotonic()
-    process = start(
-        files, "broken", 2, "--max-epoch=5", "--disable-validation", PYTHONPATH=f"{tmp_path}:{ROOT}"
-    )
+    settings = {"python": interpreter(), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = start(files, "broken", 2, "--max-epoch=5", "--disable-validation", **settings)
     assert process.wait(100) != 0
     log = log_of(files, "broken")
     assert time.monotonic() - started < 60 + 30  # 30 seconds for the start on a busy machine

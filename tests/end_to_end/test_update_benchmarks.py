@@ -4,15 +4,16 @@ trainer beside a bare loop."""
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+from programs import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def what_prints(program: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / program, *arguments],
+        [interpreter(), ROOT / "benchmarks" / program, *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

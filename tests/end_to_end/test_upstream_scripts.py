@@ -224,7 +224,7 @@ def run(
 
 
 def test_captions_are_learned_by_two_processes(checkout):
-    printed, folder = run(checkout, "caption", TRAIN.format(**CAPTION))
+    printed, folder = run(checkout, "caption", TRAIN.format(**CAPTION), interpreter())
     best = torch.load(folder / "checkpoints/1/checkpoint_best.pt", weights_only=True)
     assert best["optimizer_history"][-1]["num_updates"] == 1 and "| cider" in printed
 
