@@ -8,11 +8,8 @@ from typing import Any
 import forks
 
 
-def configuration_on(words: list[str], ranks: int, rank: int) -> Any:
-    """A command line's configuration in one of the processes."""
-    from fairseq_setup import configuration
-
-    cfg = configuration(words)
+def on_rank(cfg: Any, ranks: int, rank: int) -> Any:
+    """A configuration in one of the processes."""
     cfg.distributed_training.distributed_world_size = ranks
     cfg.distributed_training.distributed_rank = rank
     return cfg
@@ -32,12 +29,12 @@ def trainer_of(cfg: Any) -> Any:
     return OFATrainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
 
 
-def run_ranks(work: Callable, files: Any, ranks: int, folder: Path) -> Any:
-    """What the first of ``work(files, ranks, rank, folder)`` returns, which run together and are
+def run_ranks(work: Callable, given: Any, ranks: int, folder: Path) -> Any:
+    """What the first of ``work(given, ranks, rank, folder)`` returns, which run together and are
     connected. Args: work: of a test module; returns what JSON has."""
     meeting, out = folder / f"meeting{ranks}", folder / f"found{ranks}.json"
     processes = [
-        forks.start(_run, (work, files, ranks, rank, folder, meeting, out)) for rank in range(ranks)
+        forks.start(_run, (work, given, ranks, rank, folder, meeting, out)) for rank in range(ranks)
     ]
     try:
         assert [process.wait(400) for process in processes] == [0] * ranks
@@ -47,12 +44,12 @@ def run_ranks(work: Callable, files: Any, ranks: int, folder: Path) -> Any:
     return json.loads(out.read_text())
 
 
-def _run(work, files, ranks: int, rank: int, folder: Path, meeting: Path, out: Path) -> None:
+def _run(work, given, ranks: int, rank: int, folder: Path, meeting: Path, out: Path) -> None:
     import torch
 
     if ranks > 1:
         how = {"init_method": f"file://{meeting}", "world_size": ranks, "rank": rank}
         torch.distributed.init_process_group("gloo", **how)
-    found = work(files, ranks, rank, folder)
+    found = work(given, ranks, rank, folder)
     if rank == 0:
         out.write_text(json.dumps(found))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from pretraining_files import make_files, pretraining_flags
-from ranks import configuration_on, run_ranks, trainer_of
+from ranks import on_rank, run_ranks, trainer_of
 from training_runs import SMALL
 
 pytestmark = pytest.mark.slow  # processes of their own
@@ -60,9 +60,11 @@ def updates_of(trainer, ranks: int) -> list[list[float]]:
 
 def work(files: SimpleNamespace, ranks: int, rank: int, folder: Path) -> dict:
     """What a process does: a short training on each choice of files. Returns: their figures."""
+    from fairseq_setup import configuration
+
     from ofa.trainer.fairseq_compat import settle_processes
 
-    cfg = configuration_on(pretraining_flags(files, *EXACT), ranks, rank)
+    cfg = on_rank(configuration(pretraining_flags(files, *EXACT)), ranks, rank)
     found = {
         "+".join(chosen): updates_of(trainer_of(with_files(cfg, chosen)), ranks)
         for chosen in CHOICES

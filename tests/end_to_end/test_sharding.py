@@ -3,11 +3,11 @@ parallelism alone trains, and their checkpoints resume exactly, on any number of
 
 import itertools
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from ranks import configuration_on, run_ranks, trainer_of
+from fairseq_setup import configuration
+from ranks import on_rank, run_ranks, trainer_of
 from training_runs import flags, make_files
 
 from ofa.io.safe_load import load_checkpoint
@@ -72,29 +72,27 @@ def save(trainer, path: Path) -> None:
     trainer.save_checkpoint(str(path), {"train_iterator": position})
 
 
-def work(files: SimpleNamespace, ranks: int, rank: int, folder: Path) -> dict:
-    """What a process does. Returns: losses by name."""
+def work(configurations: dict, ranks: int, rank: int, folder: Path) -> dict:
+    """What a process does. Args: configurations: (precision, sharding) -> that of a training.
+    Returns: losses by name."""
     from ofa.trainer.fairseq_compat import settle_processes
 
     found = {}
-    for name, precision in PRECISIONS.items():
-        for sharding, words in SHARDINGS.items():
-            words = flags(files, folder, *EXACT, *AVERAGED, *precision, *words)
-            cfg, path = configuration_on(words, ranks, rank), folder / f"{name}_{sharding}.pt"
-            settle_processes(cfg)
-            if ranks == 2:
-                trainer = trainer_of(cfg)
-                found[f"{name} {sharding}"] = losses_of(trainer, 0, UPDATES, ranks)
-                found[f"{name} {sharding} validated"] = validation_of(trainer)
-                params = list(trainer.optimizer.params)
-                found[f"{name} {sharding} numbers"] = sum(param.numel() for param in params)
-                halfway = trainer_of(cfg)
-                losses_of(halfway, 0, 2, ranks)
-                save(halfway, path)
-                torch.distributed.barrier()
-            resumed = trainer_of(cfg)
-            resumed.load_checkpoint(str(path))
-            found[f"{name} {sharding} resumed"] = losses_of(resumed, 2, UPDATES, ranks)
+    for (name, sharding), cfg in configurations.items():
+        cfg, path = on_rank(cfg, ranks, rank), folder / f"{name}_{sharding}.pt"
+        settle_processes(cfg)
+        if ranks == 2:
+            trainer = trainer_of(cfg)
+            before = losses_of(trainer, 0, 2, ranks)
+            save(trainer, path)
+            torch.distributed.barrier()
+            found[f"{name} {sharding}"] = before + losses_of(trainer, 2, UPDATES, ranks)
+            found[f"{name} {sharding} validated"] = validation_of(trainer)
+            params = list(trainer.optimizer.params)
+            found[f"{name} {sharding} numbers"] = sum(param.numel() for param in params)
+        resumed = trainer_of(cfg)
+        resumed.load_checkpoint(str(path))
+        found[f"{name} {sharding} resumed"] = losses_of(resumed, 2, UPDATES, ranks)
     return {**found, "minutes": minutes_of_groups(2)}
 
 
@@ -121,7 +119,15 @@ def folder(tmp_path_factory):
 def found(folder):
     """Ranks -> losses by name: of two ranks, and of one that resumes what they have saved."""
     files = make_files(folder)
-    return {ranks: run_ranks(work, files, ranks, folder) for ranks in (2, 1)}
+    kinds = {
+        (name, sharding): [*PRECISIONS[name], *SHARDINGS[sharding]]
+        for name, sharding in itertools.product(PRECISIONS, SHARDINGS)
+    }
+    configurations = {
+        kind: configuration(flags(files, folder, *EXACT, *AVERAGED, *words))
+        for kind, words in kinds.items()
+    }
+    return {ranks: run_ranks(work, configurations, ranks, folder) for ranks in (2, 1)}
 
 
 each = pytest.mark.parametrize("kind", ("os", "full"))
