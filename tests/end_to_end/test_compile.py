@@ -1,12 +1,12 @@
 """``--compile``: a training and an evaluation by what torch.compile writes are those without."""
 
 import json
-import os
 import signal
 from functools import partial
 
 import pytest
 import torch
+from light_compiler import compile_lightly, compiled_lightly
 from training_runs import curve, flags, make_files, train
 
 from ofa.inference.options import EvaluationOptions
@@ -22,16 +22,6 @@ def files(tmp_path_factory):
 
 def losses(record) -> list[float]:
     return [float.fromhex(loss) for batches in curve(record).values() for *_, loss in batches]
-
-
-def compile_lightly(folder: str) -> None:
-    """Without vector instructions, which take a minute more to look for and to compile, and with
-    one source file for all kernels of a program. Args: folder: for files of the compiler."""
-    from torch._inductor import config, cpu_vec_isa
-
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-    config.cpp_wrapper = True
-    cpu_vec_isa.valid_vec_isa_list = list
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +57,11 @@ def test_checkpoints_have_the_same_names(runs):
     assert list(plain) == list(compiled)
 
 
-def test_an_evaluation_predicts_the_same_texts(runs, files, tmp_path, monkeypatch):
-    from torch._inductor import config, cpu_vec_isa
-
+def test_an_evaluation_predicts_the_same_texts(runs, files, tmp_path):
     from ofa.inference.evaluate import evaluate
 
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", cpu_vec_isa.valid_vec_isa_list)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     found = []
-    with config.patch(cpp_wrapper=config.cpp_wrapper):  # monkeypatch would remove it at the end
-        compile_lightly(str(tmp_path / "cache"))
+    with compiled_lightly(str(tmp_path / "cache")):
         for compiles in (False, True):
             out = tmp_path / str(compiles)
             paths = {"checkpoint": str(runs["plain"][1]), "data": str(files.valid)}

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from light_compiler import compiled_lightly
 from small_network import build_awake
 from stub_model import BOS, EOS, PAD, VOCAB, StubModel, batch_of
 
@@ -199,19 +200,21 @@ def test_blocks_double_and_then_grow_by_the_largest():
     assert ends == [32, 64, 128, 256, 384, 512, 640]
 
 
-@pytest.mark.slow  # a minute of compiling
+@pytest.mark.slow  # compiles
 @torch.no_grad()
-def test_a_step_compiles_as_one_graph():
+def test_a_step_compiles_as_one_graph(tmp_path):
     """As ``torch.compile(mode="reduce-overhead")`` does it for a GPU."""
     model, sample = build_awake(VOCAB, decoder_layers=1), photo_batch()["net_input"]
     decoder, encoded = model.decoder, model.encode(**sample)
     tokens = torch.randint(4, VOCAB, (3, 2, 5))
     plain, compiled = (decoder.start(encoded, 2, 5, False, static=True) for _ in range(2))
     step = torch.compile(decoder.next_states, mode="reduce-overhead", fullgraph=True)
-    for place in range(5):
-        fed = tokens[:, :, place : place + 1]
-        expected = plain.run(decoder.next_states, fed)
-        torch.testing.assert_close(compiled.run(step, fed), expected, rtol=1e-5, atol=1e-5)
+    with compiled_lightly(str(tmp_path)):
+        for place in range(5):
+            fed = tokens[:, :, place : place + 1]
+            expected = plain.run(decoder.next_states, fed)
+            torch.testing.assert_close(compiled.run(step, fed), expected, rtol=1e-5, atol=1e-5)
+    assert any(tmp_path.rglob("*.cpp"))
 
 
 @torch.no_grad()
