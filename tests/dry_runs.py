@@ -3,8 +3,9 @@
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
+
+from programs import interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def dry_run(script: Path, *arguments: str, **settings: str) -> list[str]:
     """Words of the command that a script would run, started from another directory."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-    environment |= {"DRY_RUN": "1", "OFA_VENV": sys.prefix, "CUDA_VISIBLE_DEVICES": ""} | settings
+    environment |= {"DRY_RUN": "1", "OFA_EXECUTABLE": interpreter(), "CUDA_VISIBLE_DEVICES": ""}
+    environment |= settings
     result = subprocess.run(
         ["bash", script, *arguments], capture_output=True, text=True, cwd="/", env=environment
     )
