@@ -22,6 +22,7 @@ os.fsync = lambda handle: None
 
 import programs  # noqa: E402
 import pytest  # noqa: E402
+import quick_hydra  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT / "tests/parity/golden", ROOT / "tests/parity", ROOT):
@@ -39,6 +40,7 @@ def tier(folder: str, marked_slow: bool) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    quick_hydra.install()
     config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
     if not hasattr(config, "workerinput"):  # the processes of xdist share what this one begins
         config.add_cleanup(functools.partial(shutil.rmtree, programs.begin_suite(), True))

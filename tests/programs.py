@@ -14,6 +14,7 @@ What differs from a program of its own, so that tests of it name ``sys.executabl
 - Its number is not that of the process which was started, nor is its session: a signal to that one
   is passed on (SIGKILL ends both), one to the group is not; its parent is the server. A lock kept
   through ``exec`` is taken anew.
+- What hydra does for each command line is shortened: see ``quick_hydra``.
 - glibc has read its settings (MALLOC_...) before, and Python its hash seed.
 """
 
@@ -156,6 +157,15 @@ def _load() -> None:
     for package in (ofa.models, ofa.criterions, ofa.tasks):
         for info in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{info.name}")
+    import quick_hydra
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    quick_hydra.install()  # and parse the options' defaults
+    words = ["no-data", "--arch=transformer"]
+    convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), words)
+    )
     logging.getLogger().handlers.clear()
     gc.collect()
     gc.freeze()
