@@ -25,13 +25,13 @@ def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Ten
     Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the
     logarithm. float32 ``log`` and ``ceil`` on purpose: upstream checkpoints carry this table.
     """
-    positions = torch.arange(num_positions)
-    distance = positions[:, None] - positions[None, :]
+    distance = torch.arange(1 - num_positions, num_positions)  # each that there is
     half, last = bucket_size // 2, TOKEN_POSITIONS - 1
     far = torch.where(distance.abs() < half, half - 1, distance.abs()).clamp(max=last)
     widened = torch.ceil(torch.log(far / half) / math.log(last / half) * (half - 1)) + half
     bucket = torch.where(far <= half, distance, widened.long() * distance.sign())
-    return bucket + bucket_size - 1
+    positions = torch.arange(num_positions)
+    return (bucket + bucket_size - 1)[positions[:, None] - positions + num_positions - 1]
 
 
 def token_bucket_rows(table: Tensor, first: int, last: int) -> Tensor:
