@@ -273,10 +273,8 @@ def test_frozen_batch_norms_get_the_counters_that_other_layouts_have(folder, tmp
     tensors = load_file(tmp_path / "a/model.safetensors")
     assert tensors["encoder.embed_images.layer3.1.bn3.num_batches_tracked"].tolist() == 0
     assert convert(tmp_path / "a", "ofa", tmp_path / "a.safetensors") == 0
-    assert all(
-        value.equal(read_source(tmp_path / "a.safetensors").parameters[key])
-        for key, value in read_source(source).parameters.items()
-    )
+    found = read_source(tmp_path / "a.safetensors").parameters
+    assert all(value.equal(found[key]) for key, value in read_source(source).parameters.items())
 
 
 def test_moving_averages_are_taken_when_asked_for(small, tmp_path, capsys):
