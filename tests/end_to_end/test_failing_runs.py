@@ -164,7 +164,7 @@ KILL_RANK_1 = """
 import os, signal, sys, threading, time
 
 def kill_when_trained(log):
-    while "train_inner" not in open(log).read():
+    while not os.path.exists(log) or "train_inner" not in open(log).read():
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGKILL)
 
