@@ -22,8 +22,13 @@ def compiled_lightly(folder: str) -> Iterator[None]:
     """The same for a while."""
     from torch._inductor import config, cpu_vec_isa
 
+    before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch, config.patch(cpp_wrapper=config.cpp_wrapper):
         patch.setattr(cpu_vec_isa, "valid_vec_isa_list", cpu_vec_isa.valid_vec_isa_list)
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-        compile_lightly(folder)
-        yield
+        try:
+            compile_lightly(folder)
+            yield
+        finally:  # the compiler leaves settings as well
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
