@@ -77,7 +77,12 @@ time.sleep(60)
 )
 def test_a_signal_reaches_the_fork(tmp_path, number, status):
     (tmp_path / "train.py").write_text(WAIT)
-    with subprocess.Popen([interpreter(), "train.py"], cwd=tmp_path) as program:
+
+    def heed() -> None:  # what begins in the background ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [interpreter(), "train.py"]
+    with subprocess.Popen(command, cwd=tmp_path, preexec_fn=heed) as program:
         wait_until(lambda: (tmp_path / "process").exists())
         wait_until(lambda: (tmp_path / "process").read_text())
         program.send_signal(number)
