@@ -2,7 +2,7 @@
 # Purpose:  check format, lint and types, then run all tests, or the fast ones (sets up .venv first
 #           when it is missing).
 # Command:  bash run_scripts/test.sh [--fast] [pytest arguments]
-# Takes:    on 2 cores after the set-up 15 to 25 minutes by the machine, with --fast 4 to 7; no network, no GPU.
+# Takes:    on 2 cores after the set-up 15 to 22 minutes by the machine, with --fast 4 to 7; no network, no GPU.
 # Settings: OFA_BPE_DIR     folder with bert_cn/ (and gpt2/) BPE files: tests with the Chinese vocabulary run too
 #           OFA_PARITY_DIR  folder with the full golden recordings, read instead of the compact copy
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
