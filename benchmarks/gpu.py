@@ -141,9 +141,8 @@ def training(setting: Setting) -> Iterator[Figure]:
     then ways of attention and compiled code at one of them; "auto" is the faster of two."""
     if setting.device.type == "cuda":
         found = tried(setting.device, setting.dtype, 64, Kind(causal=False, per_sample=False))
-        note = "" if found.right else "it does not work here"
-        name = "attention with a bias in parts, over one bias for all samples"
-        yield Figure(name, found.times if found.right else None, "of its time", note=note)
+        value, note = (found.times, "") if found.right else (None, "it does not work here")
+        yield Figure("bias in parts, over a shared one", value, "of the time", note=note)
     for (arch, pixels), batches in setting.sizes(TRAINING).items():
         batches = batches[:1] if setting.small else batches
         for batch in batches:
@@ -151,25 +150,15 @@ def training(setting: Setting) -> Iterator[Figure]:
         middle = batches[len(batches) // 2]
         for choice in ("masked",) if setting.small else filter("auto".__ne__, attention.CHOICES):
             with attention_choice(choice):
-                # FlexAttention takes no dropout
-                more = {"attention_dropout": 0.0}
-                yield training_step(
-                    setting, arch, pixels, middle, f"OFA_ATTENTION={choice}", **more
-                )
+                yield training_step(setting, arch, pixels, middle, f"OFA_ATTENTION={choice}")
         if not setting.small:
             yield training_step(setting, arch, pixels, middle, "--compile", compiled=True)
 
 
 def training_step(
-    setting: Setting,
-    arch: str,
-    pixels: int,
-    batch: int,
-    how: str = "",
-    compiled: bool = False,
-    **switches: Any,
+    setting: Setting, arch: str, pixels: int, batch: int, how: str = "", compiled: bool = False
 ) -> Figure:
-    model = setting.model(arch, **frame.DROPOUT, **switches).train()
+    model = setting.model(arch, **frame.DROPOUT).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
     target = torch.randint(4, 50000, (batch, TOKENS + 4), device=setting.device)
     inputs = {**setting.inputs(batch, pixels), "prev_output_tokens": target.roll(1, dims=1)}
